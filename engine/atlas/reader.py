@@ -1,0 +1,273 @@
+"""Opens an atlas read-only: pieces are loaded when they are first asked for and kept; any thread may ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy import sparse
+
+from engine.atlas import schema
+from engine.atlas.images import decode_thumb, read_thumb
+from engine.atlas.loading import Pieces
+from engine.atlas.schema import AtlasInfo, Source
+from engine.atlas.storage import MappedCSR, damaged
+from engine.blindspots.delta import classify, estimate_delta, relative_gap
+from engine.blindspots.significance import benjamini_hochberg, normal_p
+from engine.errors import BlindspotError
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+class Atlas:
+    """One atlas on disk; open it with `Atlas.open(path)`.
+
+    Data frames are copies, the caller may change them. Concepts are 0 .. count - 1, images have global ids that are
+    contiguous per source.
+
+    Attributes
+    ----------
+    path : the folder.
+    info : its header.
+    """
+
+    def __init__(self, path: Path, info: AtlasInfo) -> None:
+        self.path = path
+        self.info = info
+        self._pieces = Pieces(path, info)
+        self._delta_frame = lru_cache(maxsize=16)(self._measure_delta)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Atlas:
+        """Open the atlas in folder `path`; reads only its header.
+
+        Raises
+        ------
+        BlindspotError
+            If there is no such folder, it is no atlas, it is damaged, or a newer version wrote it.
+        """
+        folder = Path(os.path.abspath(path))
+        header = folder / schema.HEADER
+        if not folder.is_dir():
+            raise BlindspotError(f"There is no atlas at {folder}: build one with `python -m precompute run RECIPE`.")
+        if not header.is_file():
+            raise BlindspotError(f"{folder} is not an atlas, it has no {schema.HEADER}: open a folder that has one.")
+        try:
+            document = json.loads(header.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise damaged(header, error) from error
+        return cls(folder, AtlasInfo.from_dict(document, str(header)))
+
+    @property
+    def sources(self) -> list[Source]:
+        """All sources, the real one first."""
+        return list(self.info.sources)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the generated sources."""
+        return [source.name for source in self.info.sources if source.kind == "model"]
+
+    @property
+    def count(self) -> int:
+        """Number of concepts, K."""
+        return self.info.concepts
+
+    @property
+    def concepts(self) -> pd.DataFrame:
+        """Indexed by concept: x, y, cluster, label, label_origin (both may be empty), words (list of str), dead."""
+        return self._pieces.concepts.copy()
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """Indexed by image: source, pair, caption, file, width, height, sha256."""
+        return self._pieces.images.copy()
+
+    def delta(self, model: str, estimator: str = "gap", temperature: float | None = None) -> pd.DataFrame:
+        """How much `model` under- or over-produces each concept.
+
+        Recomputed from the stored moments and standard errors, so any estimator and temperature is instant.
+
+        Parameters
+        ----------
+        model : one of `models`.
+        estimator : `gap`, `relative`, `share` or `standardised` (`engine.blindspots.delta`).
+        temperature : T of the sigmoid; by default the atlas's for its default estimator, else the estimator's own.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by concept: energy_real, energy_model, gap, relative, delta, ci_low and ci_high (95 % interval of
+            delta), p and q (of no gap, the same for every estimator), paired (whether pairing went into them).
+        """
+        if model not in self.models:
+            known = ", ".join(self.models) or "none"
+            raise BlindspotError(f"Atlas {self.info.name!r} has no model {model!r}: choose one of {known}.")
+        if temperature is None and estimator == self.info.delta.estimator:
+            temperature = self.info.delta.temperature
+        return self._delta_frame(model, estimator, temperature).copy()
+
+    def status(
+        self,
+        model: str,
+        estimator: str = "gap",
+        temperature: float | None = None,
+        suppressed: float | None = None,
+        exaggerated: float | None = None,
+    ) -> np.ndarray:
+        """[K] `suppressed`, `exaggerated` or `neutral`, by thresholds on delta (default: the atlas's)."""
+        low = self.info.delta.suppressed if suppressed is None else suppressed
+        high = self.info.delta.exaggerated if exaggerated is None else exaggerated
+        return classify(self.delta(model, estimator, temperature)["delta"].to_numpy(), low, high)
+
+    def frequency(self) -> np.ndarray:
+        """[K] share of the real images in which the concept fires."""
+        measured = self._pieces.energies[schema.REAL]
+        return measured.images_active / max(measured.moments.images, 1)
+
+    def energy(self, source: str) -> sparse.csr_matrix:
+        """[images, K] float32 image energies of `source`, in the order of its images."""
+        self.info.source(source)
+        return self._pieces.matrix("energy", source).rows()
+
+    def codes(self, source: str) -> MappedCSR:
+        """[images * tokens, K] token codes of `source`, memory-mapped; prefix tokens first, patches row-major."""
+        self.info.source(source)
+        return self._pieces.matrix("codes", source)
+
+    def exemplars(self, source: str, concept: int, count: int = 9) -> pd.DataFrame:
+        """The images of `source` that show `concept` best: rank, image, score (mean patch code), caption, pair."""
+        self.info.source(source)
+        frame = pd.DataFrame(self._pieces.exemplars.find(source, self._concept(concept), count))
+        rows = self._pieces.images.iloc[frame["image"].to_numpy()]
+        return frame.assign(caption=rows["caption"].to_numpy(), pair=rows["pair"].to_numpy())
+
+    def heatmap(self, image: int, concept: int) -> np.ndarray:
+        """[h, w] float32, the codes of `concept` over the patches of `image`."""
+        image, concept = self._image(image), self._concept(concept)
+        source = self._source_of(image)
+        tokens = self.info.tokens
+        first = (image - self.info.image_range(source).start) * tokens
+        codes = self._pieces.matrix("codes", source)
+        return codes.column(concept, first + self.info.prefix_tokens, first + tokens).reshape(self.info.grid)
+
+    def image(self, image: int) -> Image.Image:
+        """The thumbnail of `image`, RGB."""
+        return decode_thumb(self.path, self._image(image))
+
+    def thumb_bytes(self, image: int) -> bytes:
+        """The thumbnail of `image` as webp bytes."""
+        return read_thumb(self.path, self._image(image))
+
+    def caption(self, image: int) -> str:
+        """The caption of `image`; empty when it has none."""
+        return str(self._pieces.images["caption"].iat[self._image(image)])
+
+    def counterparts(self, image: int) -> dict[str, int]:
+        """The images of the other sources that belong to the same pair, {source: image}; empty when unpaired."""
+        image = self._image(image)
+        pairs = self._pieces.images["pair"].to_numpy()
+        if pairs[image] < 0:
+            return {}
+        return {self._source_of(other): int(other) for other in np.flatnonzero(pairs == pairs[image]) if other != image}
+
+    def neighbours(self, concept: int, kind: str = "cooccurrence", count: int = 8) -> pd.DataFrame:
+        """The closest concepts, best first: other, value.
+
+        The value is a cosine of token codes for `cooccurrence`, a cosine of atoms for `atom`, and minus the distance
+        on the map for `map`; larger is closer for each.
+        """
+        if kind not in schema.NEIGHBOUR_KINDS:
+            raise BlindspotError(f"There are no {kind!r} neighbours: choose {', '.join(schema.NEIGHBOUR_KINDS)}.")
+        return pd.DataFrame(self._pieces.neighbours.find(kind, self._concept(concept), count))
+
+    def nearest_images(self, query: int | np.ndarray, source: str | None = None, count: int = 12) -> pd.DataFrame:
+        """The most similar images: image, similarity (cosine of embeddings).
+
+        Parameters
+        ----------
+        query : a global image id (which is left out of the answer) or an embedding [d].
+        source : only images of this source.
+        count : how many.
+        """
+        index = self._pieces.image_index
+        within = range(self.info.images) if source is None else self.info.image_range(source)
+        if np.ndim(query) == 0:
+            image = self._image(query)
+            hits = index.search(index.vector(image), within, count + 1)
+            keep = np.flatnonzero(hits.images != image)[:count]
+            hits = type(hits)(hits.images[keep], hits.similarities[keep])
+        else:
+            hits = index.search(np.asarray(query), within, count)
+        return pd.DataFrame({"image": hits.images, "similarity": hits.similarities})
+
+    def search(self, text: str, count: int = 20) -> pd.DataFrame:
+        """Concepts whose number, label or words fit `text`, best first: concept, label, score."""
+        found = self._pieces.search.find(text, count)
+        frame = pd.DataFrame(found, columns=["concept", "score"])
+        labels = self._pieces.concepts["label"].iloc[frame["concept"].to_numpy(np.int64)]
+        return pd.DataFrame({"concept": frame["concept"], "label": labels.to_numpy(), "score": frame["score"]})
+
+    def labels(self) -> pd.DataFrame | None:
+        """Ground truth of the images (image, attribute, value), or None when the atlas has none."""
+        labels = self._pieces.labels
+        return None if labels is None else labels.copy()
+
+    def resolve(self, ref: str) -> str | Path:
+        """What `from_pretrained` accepts for the header's `encoder.id` or `prior.id`.
+
+        A folder, absolute or relative to the atlas, becomes its path; anything else that looks like a Hugging Face id
+        stays as it is.
+        """
+        folder = Path(os.path.abspath(self.path / ref))
+        if folder.is_dir() and folder != self.path:
+            return folder
+        if _HUB_ID.fullmatch(ref):
+            return ref
+        raise BlindspotError(f"The atlas {self.path} refers to the model {ref!r}, but there is no folder {folder}.")
+
+    def _measure_delta(self, model: str, estimator: str, temperature: float | None) -> pd.DataFrame:
+        real, generated = self._pieces.energies[schema.REAL].moments, self._pieces.energies[model].moments
+        se = self._pieces.standard_errors[model]
+        result = estimate_delta(real, generated, se, estimator=estimator, temperature=temperature)
+        gap = generated.mean - real.mean
+        p = normal_p(gap, se)
+        live = ~self._pieces.concepts["dead"].to_numpy()
+        columns = {
+            "energy_real": real.mean,
+            "energy_model": generated.mean,
+            "gap": gap,
+            "relative": relative_gap(real, generated),
+            "delta": result.delta,
+            "ci_low": result.interval.low,
+            "ci_high": result.interval.high,
+            "p": p,
+            "q": benjamini_hochberg(p, live),
+            "paired": self.info.source(model).paired,
+        }
+        return pd.DataFrame(columns, index=pd.RangeIndex(self.count, name="concept"))
+
+    def _source_of(self, image: int) -> str:
+        for source in self.info.sources:
+            if image in self.info.image_range(source.name):
+                return source.name
+        raise self._no_image(image)
+
+    def _concept(self, concept: int) -> int:
+        if not 0 <= concept < self.count:
+            raise BlindspotError(f"There is no concept {concept} in this atlas: they go from 0 to {self.count - 1}.")
+        return int(concept)
+
+    def _image(self, image: int) -> int:
+        if not 0 <= image < self.info.images:
+            raise self._no_image(image)
+        return int(image)
+
+    def _no_image(self, image: int) -> BlindspotError:
+        return BlindspotError(f"There is no image {image} in this atlas: they go from 0 to {self.info.images - 1}.")

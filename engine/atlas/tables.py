@@ -1,0 +1,102 @@
+"""Results of `engine.blindspots` as the atlas's tables, so that every writer of an atlas fills the same columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from engine.atlas.schema import DeltaDefaults
+from engine.blindspots.delta import estimate_delta, relative_gap
+from engine.blindspots.moments import Moments
+from engine.blindspots.significance import Gap, benjamini_hochberg, normal_p
+
+
+def energies_table(
+    source: str, moments: Moments, maximum: np.ndarray, fires: np.ndarray, images_active: np.ndarray
+) -> pd.DataFrame:
+    """Rows of `energies.parquet` for one source; arrays are [K], named as in `energy.SourceEnergies`."""
+    return pd.DataFrame(
+        {
+            "source": source,
+            "concept": np.arange(len(maximum), dtype=np.int32),
+            "images": moments.images,
+            "sum": moments.sum,
+            "sum_sq": moments.sum_sq,
+            "max": maximum,
+            "fires": fires,
+            "images_active": images_active,
+        }
+    )
+
+
+def delta_table(
+    name: str, real: Moments, model: Moments, gap: Gap, live: np.ndarray, defaults: DeltaDefaults
+) -> pd.DataFrame:
+    """Rows of `delta.parquet` for one model, at the atlas's default estimator and temperature.
+
+    Parameters
+    ----------
+    name : the model's source name.
+    real, model : moments of the image energies.
+    gap : the gap with its standard error; `n` is its number of pairs, or the model's images when unpaired.
+    live : [K] the concepts that are tested.
+    defaults : estimator and temperature of `delta`, `ci_low` and `ci_high`.
+    """
+    result = estimate_delta(real, model, gap.se, estimator=defaults.estimator, temperature=defaults.temperature)
+    p = normal_p(gap.gap, gap.se)
+    return pd.DataFrame(
+        {
+            "model": name,
+            "concept": np.arange(len(p), dtype=np.int32),
+            "n": gap.pairs or model.images,
+            "gap": gap.gap,
+            "se": gap.se,
+            "relative": relative_gap(real, model),
+            "delta": result.delta,
+            "ci_low": result.interval.low,
+            "ci_high": result.interval.high,
+            "p": p,
+            "q": benjamini_hochberg(p, live),
+        }
+    )
+
+
+def exemplars_table(source: str, images: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    """Rows of `exemplars.parquet` for one source.
+
+    Parameters
+    ----------
+    images : [K, count] global image ids, best first, -1 where there are no more.
+    scores : [K, count] mean patch codes.
+    """
+    concept, rank = np.nonzero(images >= 0)
+    return pd.DataFrame(
+        {
+            "source": source,
+            "concept": concept.astype(np.int32),
+            "rank": rank.astype(np.int32),
+            "image": images[concept, rank],
+            "score": scores[concept, rank],
+        }
+    )
+
+
+def neighbours_table(kinds: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
+    """`neighbours.parquet` from {kind: (others [K, count], values [K, count])}, -1 where there are no more."""
+    frames = []
+    for kind, (others, values) in kinds.items():
+        concept, rank = np.nonzero(np.asarray(others) >= 0)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "concept": concept.astype(np.int32),
+                    "kind": kind,
+                    "rank": rank.astype(np.int32),
+                    "other": others[concept, rank],
+                    "value": values[concept, rank],
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)

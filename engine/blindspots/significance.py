@@ -1,0 +1,139 @@
+"""How sure a gap is: standard errors for paired, unpaired and partly paired images, p, q and a finite-sample bound.
+
+The gap is a difference of two means, so its variance needs the variances of both means and their covariance:
+
+    se^2 = V_model + V_real - 2 C,    V = s^2 / n,    C = pairs * cov_pairs / (n_model * n_real).
+
+With every image in a pair this is exactly the variance of the per-pair differences over n, the paired interval of
+DESIGN section 4; with no pair C = 0 and it is Welch's; in between it is the variance of two means that share some of
+their images. An atlas stores the moments of each source and `se`, so C follows from them (`mean_covariance`), and every
+estimator of delta gets its interval without going back to the images.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse, special
+
+from engine.blindspots.moments import Moments
+
+
+class Gap(NamedTuple):
+    """Difference of mean energies between a model and the real images, per concept."""
+
+    pairs: int
+    """Number of paired images; 0 when the sources are unpaired."""
+    gap: np.ndarray
+    """[K] E(model) - E(real)."""
+    se: np.ndarray
+    """[K] standard error of the gap; infinite when a source has fewer than two images."""
+
+
+class Interval(NamedTuple):
+    """An interval per concept."""
+
+    low: np.ndarray
+    """[K] lower end."""
+    high: np.ndarray
+    """[K] upper end."""
+
+
+def measure_gap(
+    real: sparse.csr_matrix, model: sparse.csr_matrix, real_rows: np.ndarray, model_rows: np.ndarray
+) -> Gap:
+    """The gap of every concept with its standard error.
+
+    Parameters
+    ----------
+    real, model : [images, K] image energies.
+    real_rows, model_rows : [pairs] rows of the two that belong to the same pair; empty when unpaired.
+    """
+    reference, generated = Moments.of(real), Moments.of(model)
+    variance = generated.variance / max(generated.images, 1) + reference.variance / max(reference.images, 1)
+    pairs = len(real_rows)
+    if pairs >= 2:
+        left, right = real[real_rows].astype(np.float64), model[model_rows].astype(np.float64)
+        products = np.asarray(left.multiply(right).sum(axis=0)).ravel()
+        sums = np.asarray(left.sum(axis=0)).ravel() * np.asarray(right.sum(axis=0)).ravel()
+        covariance = (products - sums / pairs) / (pairs - 1)
+        limit = np.sqrt(reference.variance * generated.variance)
+        covariance = np.clip(covariance, -limit, limit)
+        variance = variance - 2 * covariance * pairs / (reference.images * generated.images)
+    return Gap(pairs, generated.mean - reference.mean, np.sqrt(np.maximum(variance, 0.0)))
+
+
+def mean_covariance(real: Moments, model: Moments, se: np.ndarray) -> np.ndarray:
+    """[K] covariance C of the two mean energies, from the moments and the gap's standard error.
+
+    C = (V_model + V_real - se^2) / 2; zero (to rounding) for unpaired sources.
+    """
+    if real.images < 2 or model.images < 2:
+        return np.zeros_like(se)
+    return (model.variance / model.images + real.variance / real.images - se**2) / 2
+
+
+def normal_quantile(level: float) -> float:
+    """z such that a normal variable lies within +-z standard errors with probability `level`: 1.96 for 0.95."""
+    return float(special.ndtri(0.5 + level / 2))
+
+
+def normal_p(effect: np.ndarray, se: np.ndarray) -> np.ndarray:
+    """Two-sided normal p-value of `effect` = 0.
+
+    Without spread (se = 0) it is 1 where the effect is 0 and 0 elsewhere; without knowledge (se infinite) it is 1.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.abs(effect) / se
+    return 2 * special.ndtr(-np.where(effect == 0, 0.0, z))
+
+
+def benjamini_hochberg(p: np.ndarray, live: np.ndarray | None = None) -> np.ndarray:
+    """Benjamini-Hochberg q-values: the smallest false discovery rate at which each hypothesis is rejected.
+
+    Parameters
+    ----------
+    p : [K] p-values.
+    live : [K] boolean; only these are tested, the others (dead concepts) get q = 1. Default: all.
+    """
+    live = np.ones(len(p), bool) if live is None else np.asarray(live, bool)
+    tested = np.asarray(p, np.float64)[live]
+    order = np.argsort(tested)[::-1]
+    ranks = np.arange(len(tested), 0, -1)
+    smallest = np.minimum.accumulate(tested[order] * len(tested) / ranks)
+    adjusted = np.empty_like(tested)
+    adjusted[order] = np.minimum(smallest, 1.0)
+    q = np.ones(len(live))
+    q[live] = adjusted
+    return q
+
+
+def hoeffding_interval(
+    gap: np.ndarray, n: int, span: np.ndarray | float, *, level: float = 0.95, paired: bool = False
+) -> Interval:
+    """An interval for the gap that holds at every sample size: Hoeffding's inequality on the difference of means.
+
+    With n images of each source and energies in an interval of width `span` = M, the 2n independent images move the
+    gap by at most M/n each, so P(|error| > t) <= 2 exp(-n t^2 / M^2). Through the sigmoid, which is 1/(4T)-Lipschitz,
+    this gives 2 exp(-n eps^2 / L^2) with L = M/(4T) for delta: paper 004's Theorem 4 without its factor of 2 in the
+    exponent, which the sum over 2n coordinates of (L/n)^2 does not give. Mapping the ends through the sigmoid is
+    tighter still, so `delta_of_gap` of this interval is the interval for delta.
+
+    Parameters
+    ----------
+    gap : [K] gap of mean energies.
+    n : images of each source, or pairs.
+    span : width of the interval that the energies lie in.
+    paired : the two images of a pair depend on each other (same caption). Then only the n differences, each in an
+        interval of width 2M, are independent, P(|error| > t) <= 2 exp(-n t^2 / (2 M^2)), and the interval is
+        sqrt(2) wider.
+    """
+    radius = np.asarray(span) * np.sqrt((2 if paired else 1) * np.log(2 / (1 - level)) / n)
+    return Interval(gap - radius, gap + radius)
+
+
+def hoeffding_probability(error: np.ndarray | float, n: int, span: float, temperature: float = 1.0) -> np.ndarray:
+    """Bound on P(|estimated delta - delta| > error) for n independent images of each source (see above)."""
+    reach = span / (4 * temperature)
+    return np.minimum(1.0, 2 * np.exp(-n * np.square(error) / reach**2))
