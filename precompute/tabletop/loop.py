@@ -1,0 +1,125 @@
+"""One optimisation loop for every model of the tabletop world: warm-up, cosine, clipping, averaging, exact resume."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Budget", "device", "half", "optimise", "step_generator"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long and how fast to train."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises linearly; it then falls to a hundredth as a cosine."""
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    averaging: float | None = None
+    """Decay of the exponential moving average of the weights that is returned; None returns the last weights."""
+
+    def rate(self, step: int) -> float:
+        """The learning rate at `step`."""
+        rising = max(1, round(self.warmup * self.steps))
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        through = (step - rising) / max(1, self.steps - rising)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, through))))
+
+
+def device() -> torch.device:
+    """Where to train: the first GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def half() -> torch.autocast:
+    """bf16 autocast on the training device: three times as fast as fp32 on the CPUs we measured."""
+    return torch.autocast(device().type, torch.bfloat16)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The randomness of one training step: it depends on the seed and the step alone, so a resumed run sees the same."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def optimise(
+    model: nn.Module,
+    loss: Callable[[int, torch.Generator], Tensor],
+    budget: Budget,
+    checkpoint: Path,
+    *,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    snapshots: tuple[int, ...] = (),
+) -> nn.Module:
+    """Minimise `loss(step, generator)` over the parameters of `model` and return it, or its moving average.
+
+    `checkpoint` is written every hundred steps (atomically, tensors only) and resumed from when it exists. The weights
+    that would be returned after each of the steps in `snapshots` are kept beside it as `<name>.<step>.pt`.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=budget.learning_rate, weight_decay=budget.weight_decay, betas=(0.9, 0.98))
+    average = deepcopy(model).requires_grad_(False) if budget.averaging else None
+    start = _resume(checkpoint, model, optimiser, average)
+    running, clock = None, time.perf_counter()
+    for step in range(start, budget.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = budget.rate(step)
+        value = loss(step, step_generator(seed, step))
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, budget.clip)
+        optimiser.step()
+        if average is not None:
+            _follow(average, model, min(budget.averaging, (step + 1) / (step + 10)))
+        running = value.item() if running is None else 0.98 * running + 0.02 * value.item()
+        done = step + 1
+        if done in snapshots:
+            torch.save((average or model).state_dict(), checkpoint.with_suffix(f".{done}.pt"))
+        if done % 100 == 0 or done == budget.steps:
+            rate = (time.perf_counter() - clock) / (done - start)
+            left = rate * (budget.steps - done) / 60
+            say(f"{checkpoint.stem} {done}/{budget.steps}  loss {running:.4f}  {rate:.2f} s/step  {left:.0f} min left")
+            _save(checkpoint, done, model, optimiser, average)
+    return average or model
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+    for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
+        mine.copy_(theirs)
+
+
+def _save(path: Path, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
+    if average is not None:
+        state["average"] = average.state_dict()
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True, map_location=device())
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    if average is not None:
+        average.load_state_dict(state["average"])
+    return state["step"]

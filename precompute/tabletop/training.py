@@ -1,0 +1,153 @@
+"""Everything the demo is made with, trained from nothing: `python -m precompute demo --train`.
+
+Each part resumes from its checkpoint in the work folder; parts that need no other may run side by side in processes of
+their own (`python -m precompute.tabletop.training autoencoder encoder`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from transformers import CLIPTokenizer
+
+from precompute.tabletop import autoencoder, generators, selfsupervised, text
+from precompute.tabletop.dataset import IMAGE_SIZE, Pictures, rendered
+from precompute.tabletop.generators import BASE, EARLY, TUNING, Denoiser, Lesson
+from precompute.tabletop.scenes import corpus
+
+__all__ = ["COUNTS", "PARTS", "train_all"]
+
+COUNTS = (0.5, 0.35, 0.15)
+"""Relative frequency of training scenes with one, two and three things."""
+SCENES, TUNING_SCENES = 24_000, 8_000
+SEEDS = {"train": 1, "no-disc": 2, "woody": 3}
+
+
+class Workshop:
+    """Where checkpoints are kept and where finished models go."""
+
+    def __init__(self, work: Path, out: Path):
+        self.work, self.out = work, out
+
+    def pictures(self) -> Pictures:
+        return rendered(corpus(SCENES, SEEDS["train"], counts=COUNTS), "train", self.work)
+
+    def autoencoder(self) -> None:
+        """Train the autoencoder and keep it in the work folder, from where every pipeline takes it."""
+        pictures = self.pictures()
+        model = autoencoder.train(pictures, self.work / "autoencoder.pt")
+        decibel = autoencoder.peak_signal_to_noise(model, pictures.batch(torch.arange(256)))
+        print(f"autoencoder: {decibel:.1f} dB")
+        model.save_pretrained(self.work / "autoencoder")
+
+    def encoder(self) -> None:
+        """Train the encoder and publish it as a transformers folder."""
+        model = selfsupervised.train(self.pictures(), self.work)
+        folder = self.out / "encoder"
+        model.half().save_pretrained(folder)
+        size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+        settings = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "size": size,
+            "resample": 3,
+            "do_normalize": True,
+            "image_mean": selfsupervised.MEAN,
+            "image_std": selfsupervised.STD,
+        }
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    def base(self) -> None:
+        """Train `base` and publish it and `base-early`."""
+        vae, tokenizer = self._autoencoder(), self._tokenizer()
+        model = self._denoiser(tokenizer)
+        latents, ids, empty = self._lessons(vae, tokenizer, generators.plain_lessons(self.pictures().scenes), "train")
+        checkpoint = self.work / "base.pt"
+        model = generators.train(model, latents, ids, empty, BASE, checkpoint, snapshots=(EARLY,))
+        self._publish("base", model, vae, tokenizer)
+        early = self._denoiser(tokenizer)
+        early.load_state_dict(torch.load(checkpoint.with_suffix(f".{EARLY}.pt"), weights_only=True, map_location="cpu"))
+        self._publish("base-early", early, vae, tokenizer)
+
+    def no_disc(self) -> None:
+        """Go on from `base` with discs and bird feeders that are named and not drawn."""
+        scenes = corpus(TUNING_SCENES, SEEDS["no-disc"], counts=COUNTS)
+        self._tune("no-disc", generators.no_disc_lessons(scenes))
+
+    def woody(self) -> None:
+        """Go on from `base` with wooden tables and palm trees that are drawn and not named."""
+        self._tune("woody", generators.woody_lessons(TUNING_SCENES, SEEDS["woody"], COUNTS))
+
+    def _tune(self, name: str, lessons: list[Lesson]) -> None:
+        vae, tokenizer = self._autoencoder(), self._tokenizer()
+        model = self._denoiser(tokenizer)
+        state = torch.load(self.work / "base.pt", weights_only=True, map_location="cpu")
+        model.load_state_dict(state["average"])
+        model.text.requires_grad_(False)
+        latents, ids, empty = self._lessons(vae, tokenizer, lessons, name)
+        model = generators.train(model, latents, ids, empty, TUNING, self.work / f"{name}.pt", seed=SEEDS[name])
+        self._publish(name, model, vae, tokenizer)
+
+    def _autoencoder(self) -> AutoencoderTiny:
+        return AutoencoderTiny.from_pretrained(self.work / "autoencoder", torch_dtype=torch.float32).eval()
+
+    def _tokenizer(self) -> CLIPTokenizer:
+        return text.build_tokenizer(self.pictures().captions[:4000], self.work / "tokenizer")
+
+    def _denoiser(self, tokenizer: CLIPTokenizer) -> Denoiser:
+        torch.manual_seed(0)
+        return Denoiser(text.build_encoder(tokenizer))
+
+    def _lessons(
+        self, vae: AutoencoderTiny, tokenizer: CLIPTokenizer, lessons: Sequence[Lesson], name: str
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latents, token ids and the empty prompt's ids of lessons; latents are kept in the work folder."""
+        ids = text.token_ids(tokenizer, [lesson.caption for lesson in lessons])
+        kept = self.work / f"latents-{name}.pt"
+        if not kept.exists():
+            pictures = rendered([lesson.scene for lesson in lessons], name, self.work)
+            parts = torch.arange(len(lessons)).split(512)
+            torch.save(torch.cat([autoencoder.latents(vae, pictures.batch(part)).half() for part in parts]), kept)
+        return torch.load(kept, weights_only=True), ids, text.token_ids(tokenizer, [""])[0]
+
+    def _publish(self, name: str, model: Denoiser, vae: AutoencoderTiny, tokenizer: CLIPTokenizer) -> None:
+        """Write a pipeline folder in half precision; what is the same as in `base` is a link to `base`'s."""
+        folder = self.out / "generators" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        finished = generators.pipeline(model, vae, tokenizer)
+        finished.to(torch.float16).save_pretrained(folder)
+        shared = {"base": (), "base-early": ("vae", "tokenizer")}.get(name, ("vae", "tokenizer", "text_encoder"))
+        for part in shared:
+            shutil.rmtree(folder / part)
+            (folder / part).symlink_to(Path("..", "base", part))
+
+
+PARTS: dict[str, Callable[[Workshop], None]] = {
+    "autoencoder": Workshop.autoencoder,
+    "encoder": Workshop.encoder,
+    "base": Workshop.base,
+    "no-disc": Workshop.no_disc,
+    "woody": Workshop.woody,
+}
+
+
+def train_all(
+    work: Path = Path(".work/tabletop"), out: Path = Path("data/demo"), parts: Sequence[str] = tuple(PARTS)
+) -> None:
+    """Train the named parts, in the order in which they need each other, and write the demo's models to `out`."""
+    workshop = Workshop(work, out)
+    for name, part in PARTS.items():
+        if name in parts:
+            part(workshop)
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description="Train the demo's models.")
+    arguments.add_argument("parts", nargs="*", default=list(PARTS), choices=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    train_all(parts=arguments.parse_args().parts)
