@@ -1,0 +1,303 @@
+"""The queue that long work runs on: bounded, one worker thread per device, duplicates joined, results kept on disk.
+
+A job is named by a hash of its parameters. Asking twice for the same thing joins the first job; asking again after a
+restart finds the finished result on disk. The work itself is any function of a `Task`, which it uses to report
+progress and to write its files; the folder of results appears only when the work has ended well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import BlindspotError
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+ENDED = ("done", "failed", "cancelled")
+STALE_SECONDS = 24 * 3600
+
+log = logging.getLogger(__name__)
+
+
+class Cancelled(Exception):
+    """Raised inside a job's work at the first report after someone cancelled it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is known about a job at one moment."""
+
+    id: str
+    """Hash of the parameters; fit for a URL."""
+    state: State
+    position: int = 0
+    """Jobs that run before this one starts; 0 unless queued."""
+    step: int = 0
+    steps: int = 0
+    """Steps done and steps in all; 0 before the first report."""
+    preview: bytes | None = None
+    """The latest picture as JPEG."""
+    seconds_left: float | None = None
+    """Estimate from the pace so far; None before there is one."""
+    error: str | None = None
+    """One sentence, when failed."""
+    result_dir: Path | None = None
+    """Folder of the results, when done."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing about this job will change any more."""
+        return self.state in ENDED
+
+
+@dataclass
+class _Record:
+    """The queue's own, mutable view of a job; guarded by the queue's lock."""
+
+    id: str
+    work: Callable[[Task], None]
+    state: State = "queued"
+    step: int = 0
+    steps: int = 0
+    preview: bytes | None = None
+    error: str | None = None
+    cancel: bool = False
+    pace: tuple[float, int] | None = None
+    latest: float = 0.0
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Task:
+    """What the work of a job gets: a device, a folder for its files, and a way to report.
+
+    Parameters
+    ----------
+    folder
+        An empty folder; it becomes the job's results when the work returns, and vanishes if it does not.
+    device
+        The device of the worker, such as "cpu" or "cuda:0".
+    """
+
+    def __init__(self, queue: JobQueue, record: _Record, folder: Path, device: str):
+        self._queue, self._record = queue, record
+        self.folder, self.device = folder, device
+
+    def report(self, step: int, steps: int, preview: bytes | None = None) -> None:
+        """Tell how far the work is, with a picture (JPEG) if there is one.
+
+        Raises
+        ------
+        Cancelled
+            If the job was cancelled meanwhile; the work lets it pass.
+        """
+        self._queue._progress(self._record, step, steps, preview)
+
+
+def job_id(parameters: Mapping[str, Any]) -> str:
+    """Sixteen hex digits that name a set of JSON-like parameters, whatever their order."""
+    text = json.dumps(parameters, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class JobQueue:
+    """Runs jobs one at a time per device, in the order they came, in daemon threads.
+
+    Parameters
+    ----------
+    results
+        Folder of all results, one subfolder per job; made on the first job.
+    devices
+        One worker thread for each.
+    limit
+        How many jobs may wait; more are refused.
+    remembered
+        How many ended jobs are kept in memory (their results stay on disk).
+    """
+
+    def __init__(self, results: Path, devices: Sequence[str] = ("cpu",), limit: int = 8, remembered: int = 64):
+        self.results, self.limit, self.remembered = Path(results), limit, remembered
+        self._records: dict[str, _Record] = {}
+        self._waiting: list[_Record] = []
+        self._changed = threading.Condition()
+        self._running = 0
+        self._closed = False
+        self._sweep()
+        self._threads = [
+            threading.Thread(target=self._serve, args=(device,), daemon=True) for device in devices
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, parameters: Mapping[str, Any], work: Callable[[Task], None]) -> Job:
+        """Queue `work`, or join the job that already does or did the same.
+
+        Parameters
+        ----------
+        parameters
+            Everything the result depends on, JSON-like: they name the job.
+        work
+            Called with a `Task` in a worker thread.
+
+        Raises
+        ------
+        BlindspotError
+            If the queue is full.
+        """
+        key = job_id(parameters)
+        with self._changed:
+            found = self._find(key)
+            dying = key in self._records and self._records[key].cancel
+            if found is not None and (found.state in ("queued", "done") or (found.state == "running" and not dying)):
+                return found
+            if len(self._waiting) >= self.limit:
+                raise BlindspotError(
+                    f"The queue is full with {self.limit} waiting jobs: cancel one or try again when one has ended."
+                )
+            self._records.pop(key, None)
+            record = self._records[key] = _Record(key, work)
+            self._waiting.append(record)
+            self._forget()
+            self._changed.notify()
+            return self._snapshot(record)
+
+    def get(self, key: str) -> Job | None:
+        """The job of that id, from memory or from the results on disk; None if there never was one."""
+        with self._changed:
+            return self._find(key)
+
+    def jobs(self) -> list[Job]:
+        """All jobs in memory, oldest first."""
+        with self._changed:
+            return [self._snapshot(record) for record in self._records.values()]
+
+    def cancel(self, key: str) -> None:
+        """End a job: at once if it waits, at its next report if it runs; nothing if it has ended."""
+        with self._changed:
+            record = self._records.get(key)
+            if record is None or record.state in ENDED:
+                return
+            record.cancel = True
+            if record.state == "queued":
+                self._waiting.remove(record)
+                self._end(record, "cancelled")
+
+    def wait(self, key: str, timeout: float | None = None) -> Job | None:
+        """Block until the job has ended or `timeout` seconds have passed; the job as it is then."""
+        with self._changed:
+            record = self._records.get(key)
+        if record is not None:
+            record.ended.wait(timeout)
+        return self.get(key)
+
+    def close(self, timeout: float | None = 10.0) -> None:
+        """Cancel everything and wait for the workers to end."""
+        for job in self.jobs():
+            self.cancel(job.id)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout)
+
+    def _find(self, key: str) -> Job | None:
+        record = self._records.get(key)
+        if record is not None and (record.state != "done" or self._folder(key).is_dir()):
+            return self._snapshot(record)
+        plausible = len(key) == 16 and key.isalnum()
+        return Job(key, "done", result_dir=self._folder(key)) if plausible and self._folder(key).is_dir() else None
+
+    def _snapshot(self, record: _Record) -> Job:
+        waiting = record.state == "queued"
+        return Job(
+            id=record.id,
+            state=record.state,
+            position=self._waiting.index(record) + self._running if waiting else 0,
+            step=record.step,
+            steps=record.steps,
+            preview=record.preview,
+            seconds_left=self._seconds_left(record),
+            error=record.error,
+            result_dir=self._folder(record.id) if record.state == "done" else None,
+        )
+
+    @staticmethod
+    def _seconds_left(record: _Record) -> float | None:
+        """From the pace since the first report, so that loading models does not count as a step."""
+        began, first = record.pace or (0.0, record.step)
+        if record.state != "running" or record.step <= first:
+            return None
+        pace = (record.latest - began) / (record.step - first)
+        return max(0.0, pace * (record.steps - record.step) - (time.monotonic() - record.latest))
+
+    def _progress(self, record: _Record, step: int, steps: int, preview: bytes | None) -> None:
+        with self._changed:
+            if record.cancel:
+                raise Cancelled
+            record.latest = time.monotonic()
+            record.pace = record.pace or (record.latest, step)
+            record.step, record.steps = step, steps
+            record.preview = preview or record.preview
+
+    def _serve(self, device: str) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return
+                record = self._waiting.pop(0)
+                record.state = "running"
+                self._running += 1
+            state, error = self._run(record, device)
+            with self._changed:
+                self._running -= 1
+                self._end(record, state, error)
+
+    def _run(self, record: _Record, device: str) -> tuple[State, str | None]:
+        """Do the work in a hidden folder and give it the job's name when all is written."""
+        folder = None
+        try:
+            self.results.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=f".{record.id}.partial-", dir=self.results))
+            record.work(Task(self, record, folder, device))
+            if not self._folder(record.id).is_dir():
+                os.replace(folder, self._folder(record.id))
+            return "done", None
+        except Cancelled:
+            return "cancelled", None
+        except BlindspotError as error:
+            return "failed", " ".join(str(error).split())
+        except Exception as error:
+            log.exception("Job %s failed", record.id)
+            reason = " ".join(str(error).split()) or "no reason given"
+            return "failed", f"The job ended with {type(error).__name__}: {reason[:200]}."
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _end(self, record: _Record, state: State, error: str | None = None) -> None:
+        record.state, record.error = state, error
+        record.ended.set()
+
+    def _forget(self) -> None:
+        ended = [record.id for record in self._records.values() if record.state in ENDED]
+        for key in ended[: max(0, len(ended) - self.remembered)]:
+            del self._records[key]
+
+    def _folder(self, key: str) -> Path:
+        return self.results / key
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half-written, a day later, since another may still be writing."""
+        for folder in self.results.glob(".*.partial-*"):
+            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)

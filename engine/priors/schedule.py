@@ -1,0 +1,140 @@
+"""The arithmetic of a variance-preserving noise schedule, at any respacing of its steps.
+
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps. A diffusers scheduler is only asked for its constants: its own `step` is
+tied to one spacing and keeps state, so that two samplers could not share it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import BlindspotError
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+SPACINGS = ("leading", "trailing", "linspace")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Constants of a trained denoiser's noise schedule; immutable, so that threads may share it."""
+
+    abar: tuple[float, ...]
+    """abar_t for t = 0 .. T - 1, the share of variance that is signal."""
+    prediction: str = "epsilon"
+    """What the network's output means: one of `PREDICTIONS`."""
+    spacing: str = "leading"
+    """How n of the T levels are chosen: one of `SPACINGS` (arXiv 2305.08891, Table 2)."""
+    offset: int = 0
+    """Added to the levels of `leading`."""
+    clip: float | None = None
+    """Bound on |x0|, for models in pixel space; None for latents."""
+    learned_variance: bool = False
+    """The network's output has twice the state's channels and the second half is the variance (`learned_range`)."""
+
+    @classmethod
+    def from_scheduler(cls, scheduler: Any) -> Schedule:
+        """Read the constants of any variance-preserving diffusers scheduler (DDPM, DDIM, PNDM, Euler, DPM-Solver ...).
+
+        Raises
+        ------
+        BlindspotError
+            For a scheduler without `alphas_cumprod` (flow matching), or an unknown prediction type or variance.
+        """
+        name, config = type(scheduler).__name__, scheduler.config
+        prediction = config.get("prediction_type", "epsilon")
+        if getattr(scheduler, "alphas_cumprod", None) is None or prediction not in PREDICTIONS:
+            raise BlindspotError(
+                f"The scheduler {name} with prediction type {prediction!r} cannot serve as a prior: "
+                f"use a variance-preserving one such as DDPMScheduler or DDIMScheduler with {', '.join(PREDICTIONS)}."
+            )
+        variance = config.get("variance_type") or "fixed_small"
+        if variance == "learned":
+            raise BlindspotError(f"The scheduler {name} learns its variance directly: only learned_range is supported.")
+        spacing = config.get("timestep_spacing", "leading")
+        return cls(
+            abar=tuple(scheduler.alphas_cumprod.double().tolist()),
+            prediction=prediction,
+            spacing=spacing if spacing in SPACINGS else "leading",
+            offset=int(config.get("steps_offset", 0)),
+            clip=float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample", False) else None,
+            learned_variance=variance == "learned_range",
+        )
+
+    def timesteps(self, n: int) -> Tensor:
+        """[n] int64, descending: n of the trained levels, as diffusers spaces them.
+
+        Raises
+        ------
+        BlindspotError
+            If n is not between 1 and the number of trained levels.
+        """
+        total = len(self.abar)
+        if not 1 <= n <= total:
+            raise BlindspotError(f"{n} sampling steps asked of a prior with {total} levels: choose 1 to {total}.")
+        if self.spacing == "linspace":
+            levels = np.linspace(0, total - 1, n).round()[::-1]
+        elif self.spacing == "trailing":
+            levels = np.round(total - np.arange(n) * (total / n)) - 1
+        else:
+            levels = np.arange(n)[::-1] * (total // n) + self.offset
+        return torch.from_numpy(np.clip(levels, 0, total - 1).astype(np.int64))
+
+    def signal(self, t: int) -> float:
+        """abar_t; 1 for t < 0, the clean state."""
+        return self.abar[t] if t >= 0 else 1.0
+
+    def predict(self, output: Tensor, x_t: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Turn a network's output into (x0, eps, spread), clipped and consistent with x_t.
+
+        Parameters
+        ----------
+        output
+            [B, C or 2C, h, w], whatever the network was trained to predict.
+        x_t
+            [B, C, h, w], the state it was given, at level t.
+        """
+        spread = None
+        if output.shape[1] == 2 * x_t.shape[1]:
+            output, spread = output.chunk(2, dim=1)
+        signal, noise = math.sqrt(self.signal(t)), math.sqrt(1 - self.signal(t))
+        if self.prediction == "epsilon":
+            x0, eps = (x_t - noise * output) / signal, output
+        elif self.prediction == "v_prediction":
+            x0, eps = signal * x_t - noise * output, signal * output + noise * x_t
+        else:
+            x0, eps = output, (x_t - signal * output) / noise
+        if self.clip is not None:
+            x0 = x0.clamp(-self.clip, self.clip)
+            eps = (x_t - signal * x0) / noise
+        return x0, eps, spread if self.learned_variance else None
+
+    def beta(self, t: int, t_prev: int) -> float:
+        """1 - abar_t / abar_prev: the noise added between two levels, neighbours or not."""
+        return 1 - self.signal(t) / self.signal(t_prev)
+
+    def sigma(self, t: int, t_prev: int) -> float:
+        """Posterior standard deviation sqrt(beta (1 - abar_prev) / (1 - abar_t)) (DDPM, eq. 7)."""
+        return math.sqrt(self.beta(t, t_prev) * (1 - self.signal(t_prev)) / (1 - self.signal(t)))
+
+    def learned_sigma(self, spread: Tensor, t: int, t_prev: int) -> Tensor:
+        """The learned standard deviation, between `sigma` and sqrt(beta) on a log scale (improved DDPM, eq. 15)."""
+        low = math.log(max(self.sigma(t, t_prev) ** 2, 1e-20))
+        share = (spread + 1) / 2
+        return torch.exp(0.5 * (share * math.log(self.beta(t, t_prev)) + (1 - share) * low))
+
+    def mean(self, x0: Tensor, eps: Tensor, t: int, t_prev: int, eta: float = 1.0) -> Tensor:
+        """Mean of the reverse step from t to t_prev (DDIM, eq. 12).
+
+        With eta = 1 this is DDPM's posterior mean
+        sqrt(alpha) (1 - abar_prev) / (1 - abar_t) x_t + sqrt(abar_prev) beta / (1 - abar_t) x0,
+        the corrected line 6 of Algorithm 1 in paper 000.
+        """
+        before = self.signal(t_prev)
+        direction = math.sqrt(max(1 - before - (eta * self.sigma(t, t_prev)) ** 2, 0.0))
+        return math.sqrt(before) * x0 + direction * eps

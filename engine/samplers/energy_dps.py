@@ -1,0 +1,170 @@
+"""EnergyDPS: energy-guided diffusion posterior sampling (paper 000, Algorithm 1).
+
+Each reverse step predicts the clean image, asks the score for its gradient there, and moves the next state along it:
+x_{i-1} = x'_{i-1} + zeta_i beta grad s(x0(x_i)). This tilts the prior by exp(beta s) without training anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.errors import BlindspotError
+from engine.priors.base import Prediction, Prior
+from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, sample_generators
+
+GRADIENTS = ("eps", "unit", "raw")
+GUIDANCES = ("full", "light")
+TINY = 1e-20
+
+
+class Look(NamedTuple):
+    """What one denoising step shows."""
+
+    prediction: Prediction
+    images: Tensor
+    """[n, 3, H, W], the predicted clean images."""
+    scores: Tensor
+    """[n]."""
+    gradient: Tensor | None
+    """[n, *shape], the score's gradient; None when it was not asked for."""
+
+
+@dataclass(frozen=True)
+class EnergyDPS:
+    """Samples of a diffusion prior, tilted towards a differentiable score.
+
+    Raises
+    ------
+    BlindspotError
+        For settings that make no sense.
+    """
+
+    prior: Prior
+    """The distribution that the samples stay close to."""
+    steps: int = 50
+    """Reverse steps."""
+    strength: float = 0.3
+    """beta; 0 draws from the prior alone, negative values avoid the score. With `raw` it is the tilt's inverse
+    temperature, with `unit` and `eps` the size of a push."""
+    gradient: Literal["eps", "unit", "raw"] = "eps"
+    """How the gradient g of a sample is scaled. `raw`: sigma^2 g, the tilt of classifier guidance (Dhariwal & Nichol
+    2021). `unit`: sigma g / |g|. `eps`: sigma |eps| g / |g|, so that a strength is a share of the step's own noise,
+    whatever the score's unit and the state's size; |eps| counts as at most sqrt(dim), its size for true noise, or else
+    a strong push, which the denoiser takes for noise, would feed itself. sigma is the reverse step's standard
+    deviation."""
+    guidance: Literal["full", "light"] = "full"
+    """`full` goes back through the denoiser, as Algorithm 1 does; `light` stops at the predicted clean state, which is
+    faster and less exact."""
+    cap: float | None = None
+    """A sample whose score exceeds this is not guided at that step (paper 000, J.2)."""
+    window: tuple[float, float] = (0.0, 1.0)
+    """The part of the way, from noise (0) to image (1), that is guided."""
+
+    def __post_init__(self) -> None:
+        if self.gradient not in GRADIENTS or self.guidance not in GUIDANCES:
+            raise BlindspotError(
+                f"Guidance {self.guidance!r} with gradient {self.gradient!r} is unknown: "
+                f"choose from {', '.join(GUIDANCES)} and {', '.join(GRADIENTS)}."
+            )
+        if not math.isfinite(self.strength):
+            raise BlindspotError(f"The strength must be a finite number, not {self.strength}.")
+        if not 0 <= self.window[0] < self.window[1] <= 1:
+            raise BlindspotError(f"The guidance window {self.window} must be two growing numbers between 0 and 1.")
+
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+        """Draw n images that the score likes.
+
+        Parameters
+        ----------
+        score
+            Differentiable, images [n, 3, H, W] in [0, 1] to [n].
+        n
+            Number of images.
+        seed
+            Image i depends on (seed, i) alone: it is the same in any batch.
+        on_step
+            Hears of every step and may cancel.
+
+        Raises
+        ------
+        BlindspotError
+            If n is not positive, the steps do not fit the prior, or the guidance left the real numbers.
+        Cancelled
+            If `on_step` said so.
+        """
+        if n < 1:
+            raise BlindspotError(f"{n} samples were asked for: ask for at least 1.")
+        levels = [*self.prior.timesteps(self.steps).tolist(), -1]
+        generators = sample_generators(seed, n)
+        state, trace = self.prior.noise(generators), []
+        for index, (t, t_prev) in enumerate(itertools.pairwise(levels)):
+            look = self._look(score, state, t, guided=self._guided(index, t_prev))
+            with torch.no_grad():
+                state = self.prior.step(look.prediction, t, t_prev, state, generators)
+                if look.gradient is not None:
+                    state = state + self._push(look, self.prior.sigma(t, t_prev))
+            self._check(state, look.scores, index)
+            trace.append(look.scores)
+            images = look.images
+            announce(on_step, StepEvent(index + 1, self.steps, look.scores, lambda images=images: images))
+        with torch.no_grad():
+            images = self.prior.decode(state)
+            return Samples(images, score(images), torch.stack(trace))
+
+    def _guided(self, index: int, t_prev: int) -> bool:
+        """Whether this step follows the score; the last never does, as no later step could clean up after it."""
+        progress = index / max(1, self.steps - 1)
+        return self.strength != 0 and t_prev >= 0 and self.window[0] <= progress <= self.window[1]
+
+    def _look(self, score: Score, state: Tensor, t: int, guided: bool) -> Look:
+        """Denoise, decode and score a state; with its gradient if guided."""
+        with torch.set_grad_enabled(guided and self.guidance == "full"):
+            variable = state.detach().requires_grad_(guided)
+            prediction = self.prior.denoise(variable, t)
+        with torch.set_grad_enabled(guided):
+            if self.guidance == "light":
+                variable = prediction.x0.detach().requires_grad_(guided)
+                prediction = prediction._replace(x0=variable)
+            images = self.prior.decode(prediction.x0)
+            scores = score(images)
+        gradient = torch.autograd.grad(scores.sum(), variable)[0] if guided else None
+        calm = Prediction(*(part if part is None else part.detach() for part in prediction))
+        return Look(calm, images.detach(), scores.detach(), gradient)
+
+    def _push(self, look: Look, sigma: float) -> Tensor:
+        """zeta_i beta grad s, [n, *shape], zero for samples beyond the cap."""
+        gradient = look.gradient
+        if self.gradient == "raw":
+            push = sigma**2 * gradient
+        else:
+            push = sigma * gradient / _norm(gradient).clamp_min(TINY)
+            if self.gradient == "eps":
+                push = push * _norm(look.prediction.eps).clamp_max(math.sqrt(gradient[0].numel()))
+        if self.cap is not None:
+            push = push * _per_sample(look.scores <= self.cap, push)
+        return self.strength * push
+
+    def _check(self, state: Tensor, scores: Tensor, index: int) -> None:
+        """Stop at the first number that is not one."""
+        fine = state.flatten(1).isfinite().all(dim=1) & scores.isfinite()
+        if not fine.all():
+            raise BlindspotError(
+                f"Sample {int((~fine).nonzero()[0]) + 1} became infinite at step {index + 1} of {self.steps} with "
+                f"strength {self.strength:g} and gradient {self.gradient!r}: lower the strength or use gradient 'eps'."
+            )
+
+
+def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """[n] to [n, 1, 1, ...], as many axes as `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _norm(values: Tensor) -> Tensor:
+    """Euclidean norm of each sample, [n, 1, 1, ...]."""
+    return _per_sample(values.flatten(1).norm(dim=1), values)

@@ -1,0 +1,97 @@
+"""The intrinsic score of a concept: how strongly an image excites it (paper 000, eq. 213; DESIGN section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engine.errors import BlindspotError
+
+
+class TokenEncoder(Protocol):
+    """Images [B, 3, H, W] in [0, 1] to tokens with `.patches` [B, h, w, d]; differentiable (`engine.vision`)."""
+
+    def __call__(self, images: Tensor): ...
+
+
+class ConceptDictionary(Protocol):
+    """The part of `engine.dictionary` that a score needs."""
+
+    concepts: int
+
+    def preactivate(self, x: Tensor, concepts: Tensor) -> Tensor: ...
+
+    def encode(self, x: Tensor): ...
+
+
+class ConceptScore:
+    """s(x) = sum_k weight_k (peak max_uv A_k + mean mean_uv relu(A_k)).
+
+    A_k is concept k's pre-activation map over the patch grid, before Top-K and ReLU, so that a gradient exists before
+    the concept fires.
+
+    Parameters
+    ----------
+    encoder, dictionary
+        The features and concepts that the score looks through.
+    concepts
+        Ids of the concepts, [c].
+    weights
+        Weight of each concept, [c]; 1 for all by default.
+    peak, mean
+        Weights of the map's maximum and of its rectified mean.
+
+    Raises
+    ------
+    BlindspotError
+        If a concept is not in the dictionary, or there is not one weight for each.
+    """
+
+    def __init__(
+        self,
+        encoder: TokenEncoder,
+        dictionary: ConceptDictionary,
+        concepts: Sequence[int],
+        weights: Sequence[float] | None = None,
+        peak: float = 0.3,
+        mean: float = 0.7,
+    ):
+        self.encoder, self.dictionary = encoder, dictionary
+        self.concepts = [int(concept) for concept in concepts]
+        self.weights = [1.0] * len(self.concepts) if weights is None else [float(weight) for weight in weights]
+        self.peak, self.mean = peak, mean
+        wrong = [concept for concept in self.concepts if not 0 <= concept < dictionary.concepts]
+        if wrong or not self.concepts:
+            raise BlindspotError(
+                f"There is no concept {wrong[0] if wrong else 'to draw'}: choose from 0 to {dictionary.concepts - 1}."
+            )
+        if len(self.weights) != len(self.concepts):
+            raise BlindspotError(f"{len(self.concepts)} concepts need as many weights, not {len(self.weights)}.")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Scores [B] of images [B, 3, H, W] in [0, 1]; differentiable."""
+        return self.reduce(self.maps(images))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Pre-activation maps [B, h, w, c] of images [B, 3, H, W]."""
+        patches = self.encoder(images).patches
+        concepts = torch.tensor(self.concepts, device=patches.device)
+        return self.dictionary.preactivate(patches.flatten(0, 2), concepts).unflatten(0, patches.shape[:3])
+
+    def reduce(self, maps: Tensor) -> Tensor:
+        """Scores [B] of maps [B, h, w, c]."""
+        peaks = maps.amax(dim=(1, 2))
+        means = maps.relu().mean(dim=(1, 2))
+        return (self.peak * peaks + self.mean * means) @ maps.new_tensor(self.weights)
+
+    def codes_score(self, images: Tensor) -> Tensor:
+        """The same reduction [B] of the final sparse codes, which are zero where the concept lost the Top-K."""
+        patches = self.encoder(images).patches
+        codes = self.dictionary.encode(patches.flatten(0, 2))
+        concepts = torch.tensor(self.concepts, device=patches.device)
+        chosen = codes.indices.unsqueeze(-1) == concepts
+        maps = (codes.values.unsqueeze(-1) * chosen).sum(dim=1)
+        return self.reduce(maps.unflatten(0, patches.shape[:3]))

@@ -1,0 +1,144 @@
+"""Real diffusers and transformers models, built tiny and at random, and a prior whose samples are known exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from engine.priors.base import DiffusionPrior
+from engine.priors.schedule import Schedule
+
+
+def tiny_unet(out_channels: int = 3, size: int = 16) -> UNet2DModel:
+    """An unconditional denoiser of 16 x 16 RGB images."""
+    torch.manual_seed(0)
+    return UNet2DModel(
+        sample_size=size,
+        in_channels=3,
+        out_channels=out_channels,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        add_attention=False,
+    )
+
+
+def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer that knows a few letters."""
+    words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "adioy")]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=8)
+
+
+def tiny_autoencoder(kind: str) -> AutoencoderTiny | AutoencoderKL:
+    """`tiny` (f4, as the demo's) or `kl` (f2, with a shift)."""
+    torch.manual_seed(0)
+    if kind == "tiny":
+        return AutoencoderTiny(
+            encoder_block_out_channels=(8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8),
+            num_encoder_blocks=(1, 1, 1),
+            num_decoder_blocks=(1, 1, 1),
+            latent_channels=4,
+            scaling_factor=0.5,
+        )
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        scaling_factor=0.2,
+        shift_factor=0.1,
+    )
+
+
+def tiny_pipeline(folder: Path, autoencoder: str = "tiny") -> Path:
+    """Save a `StableDiffusionPipeline` with v-prediction and a cosine schedule; its folder."""
+    tokenizer = tiny_tokenizer(folder.with_name(f"{folder.name}-tokenizer"))
+    torch.manual_seed(0)
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=8,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=8,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=tiny_autoencoder(autoencoder),
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type="v_prediction",
+            clip_sample=False,
+            timestep_spacing="trailing",
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def tiny_pixel_pipeline(folder: Path) -> Path:
+    """Save a `DDPMPipeline`; its folder."""
+    DDPMPipeline(tiny_unet(), DDPMScheduler()).save_pretrained(folder)
+    return folder
+
+
+class GaussianPrior(DiffusionPrior):
+    """N(mean, variance) in every pixel of a small image, with its exact denoiser; images are the states themselves."""
+
+    def __init__(self, mean: float = 0.0, variance: float = 1.0, eta: float = 1.0, size: int = 2):
+        scheduler = DDPMScheduler(prediction_type="sample", clip_sample=False, timestep_spacing="trailing")
+        super().__init__(
+            Schedule.from_scheduler(scheduler), (3, size, size), size, torch.device("cpu"), torch.float32, eta
+        )
+        self.mean, self.variance = mean, variance
+
+    def network(self, x_t: torch.Tensor, t: int) -> torch.Tensor:
+        """E[x0 | x_t]."""
+        signal = self.schedule.signal(t)
+        gain = signal**0.5 * self.variance / (signal * self.variance + 1 - signal)
+        return self.mean + gain * (x_t - signal**0.5 * self.mean)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """The state itself."""
+        return z

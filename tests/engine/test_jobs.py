@@ -1,0 +1,215 @@
+import os
+import threading
+import time
+
+import pytest
+
+from engine.errors import BlindspotError
+from engine.jobs import STALE_SECONDS, Cancelled, JobQueue, job_id
+
+
+@pytest.fixture
+def queue(tmp_path):
+    queue = JobQueue(tmp_path / "results", limit=2)
+    yield queue
+    queue.close(timeout=5)
+
+
+class Gate:
+    """Work that reports step by step, as fast as it is let through."""
+
+    def __init__(self, steps=3):
+        self.steps, self.calls = steps, 0
+        self.started, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, task):
+        self.calls += 1
+        self.started.set()
+        self.opened.wait(5)
+        for step in range(1, self.steps + 1):
+            task.report(step, self.steps, b"picture %d" % step)
+        (task.folder / "answer.txt").write_text("42")
+
+
+def test_a_result_appears_whole_under_the_hash_of_its_parameters(queue, tmp_path):
+    work = Gate()
+    work.opened.set()
+    job = queue.wait(queue.submit({"concept": 3}, work).id, 5)
+    assert job.state == "done" and job.ended
+    assert job.result_dir == tmp_path / "results" / job_id({"concept": 3})
+    assert (job.result_dir / "answer.txt").read_text() == "42"
+    assert (job.step, job.steps, job.preview) == (3, 3, b"picture 3")
+    assert os.listdir(tmp_path / "results") == [job.id]
+
+
+def test_the_order_of_parameters_does_not_matter():
+    assert job_id({"a": 1, "b": 2}) == job_id({"b": 2, "a": 1}) != job_id({"a": 1, "b": 3})
+
+
+def test_nothing_is_visible_while_the_work_goes_on(queue):
+    work = Gate()
+    job = queue.submit({"concept": 1}, work)
+    work.started.wait(5)
+    assert queue.get(job.id).result_dir is None
+    assert not (queue.results / job.id).exists()
+    work.opened.set()
+
+
+def test_duplicates_join_one_job(queue):
+    work = Gate()
+    first, second = (queue.submit({"concept": 1}, work) for _ in range(2))
+    work.opened.set()
+    queue.wait(first.id, 5)
+    third = queue.submit({"concept": 1}, work)
+    assert first.id == second.id == third.id
+    assert third.state == "done" and work.calls == 1 and len(queue.jobs()) == 1
+
+
+def test_the_queue_is_bounded_and_tells_positions(queue):
+    work = Gate()
+    queue.submit({"concept": 0}, work)
+    work.started.wait(5)
+    waiting = [queue.submit({"concept": n}, work) for n in (1, 2)]
+    assert [job.position for job in waiting] == [1, 2]
+    with pytest.raises(BlindspotError, match="queue is full with 2 waiting jobs"):
+        queue.submit({"concept": 3}, work)
+    assert queue.submit({"concept": 2}, work).state == "queued"
+    work.opened.set()
+    assert queue.wait(waiting[1].id, 5).state == "done"
+
+
+def test_a_running_job_is_cancelled_at_its_next_report(queue):
+    work = Gate()
+    job = queue.submit({"concept": 1}, work)
+    work.started.wait(5)
+    queue.cancel(job.id)
+    work.opened.set()
+    ended = queue.wait(job.id, 5)
+    assert ended.state == "cancelled" and ended.step == 0 and ended.error is None
+    assert os.listdir(queue.results) == []
+
+
+def test_a_waiting_job_is_cancelled_at_once(queue):
+    first, second = Gate(), Gate()
+    queue.submit({"concept": 1}, first)
+    first.started.wait(5)
+    job = queue.submit({"concept": 2}, second)
+    queue.cancel(job.id)
+    assert queue.get(job.id).state == "cancelled"
+    first.opened.set()
+    queue.close(5)
+    assert second.calls == 0
+
+
+def test_a_job_asked_for_again_while_it_is_being_cancelled_starts_afresh(queue):
+    work = Gate()
+    job = queue.submit({"concept": 1}, work)
+    work.started.wait(5)
+    queue.cancel(job.id)
+    again = queue.submit({"concept": 1}, work)
+    work.opened.set()
+    assert again.id == job.id
+    assert queue.wait(again.id, 5).state == "done" and work.calls == 2
+
+
+def test_cancelling_what_has_ended_changes_nothing(queue):
+    work = Gate()
+    work.opened.set()
+    job = queue.wait(queue.submit({"concept": 1}, work).id, 5)
+    queue.cancel(job.id)
+    assert queue.get(job.id).state == "done"
+    assert queue.submit({"concept": 1}, work).state == "done" and work.calls == 1
+
+
+def test_a_user_s_error_is_passed_on_and_the_worker_lives(queue):
+    def fail(task):
+        (task.folder / "half.txt").write_text("half")
+        raise BlindspotError("There is no\n concept 999.")
+
+    failed = queue.wait(queue.submit({"concept": 999}, fail).id, 5)
+    assert failed.state == "failed" and failed.error == "There is no concept 999."
+    assert os.listdir(queue.results) == []
+    work = Gate()
+    work.opened.set()
+    assert queue.wait(queue.submit({"concept": 999}, work).id, 5).state == "done"
+
+
+def test_a_defect_is_one_sentence(queue):
+    failed = queue.wait(queue.submit({"concept": 1}, lambda task: 1 / 0).id, 5)
+    assert failed.error == "The job ended with ZeroDivisionError: division by zero."
+
+
+def test_a_finished_result_is_found_after_a_restart(queue):
+    work = Gate()
+    work.opened.set()
+    job = queue.wait(queue.submit({"concept": 1}, work).id, 5)
+    restarted = JobQueue(queue.results)
+    found = restarted.submit({"concept": 1}, work)
+    assert (found.state, found.result_dir, work.calls) == ("done", job.result_dir, 1)
+    assert restarted.get(job.id).state == "done"
+    restarted.close(5)
+
+
+@pytest.mark.parametrize("key", ["0" * 16, "../../../../etc", "", "."])
+def test_an_unknown_id_is_nothing(queue, key):
+    assert queue.get(key) is None
+    queue.cancel(key)
+
+
+def test_time_left_follows_the_pace_since_the_first_report(queue):
+    reached, go_on = threading.Event(), threading.Event()
+
+    def work(task):
+        time.sleep(0.3)
+        task.report(0, 10)
+        for step in (1, 2):
+            time.sleep(0.05)
+            task.report(step, 10)
+        reached.set()
+        go_on.wait(5)
+
+    job = queue.submit({"concept": 1}, work)
+    assert job.seconds_left is None
+    reached.wait(5)
+    assert queue.get(job.id).seconds_left == pytest.approx(0.4, abs=0.2)
+    go_on.set()
+
+
+def test_two_devices_work_at_the_same_time(tmp_path):
+    queue = JobQueue(tmp_path, devices=("cpu", "cuda:0"))
+    meeting = threading.Barrier(2, timeout=5)
+    devices = set()
+
+    def work(task):
+        meeting.wait()
+        devices.add(task.device)
+
+    jobs = [queue.submit({"concept": n}, work) for n in range(2)]
+    assert [queue.wait(job.id, 5).state for job in jobs] == ["done", "done"]
+    assert devices == {"cpu", "cuda:0"}
+    queue.close(5)
+
+
+def test_old_jobs_are_forgotten_but_not_their_results(tmp_path):
+    queue = JobQueue(tmp_path, remembered=2)
+    work = Gate()
+    work.opened.set()
+    ids = []
+    for n in range(5):
+        ids.append(queue.submit({"concept": n}, work).id)
+        queue.wait(ids[-1], 5)
+    assert len(queue.jobs()) <= 3
+    assert all(queue.get(key).state == "done" for key in ids)
+    queue.close(5)
+
+
+def test_what_a_killed_process_left_is_swept_a_day_later(tmp_path):
+    old, young = tmp_path / ".aaaa.partial-x", tmp_path / ".bbbb.partial-y"
+    old.mkdir(), young.mkdir()
+    os.utime(old, (time.time() - STALE_SECONDS - 60,) * 2)
+    JobQueue(tmp_path).close(5)
+    assert os.listdir(tmp_path) == [young.name]
+
+
+def test_cancelled_is_not_a_user_s_error():
+    assert not issubclass(Cancelled, BlindspotError)
