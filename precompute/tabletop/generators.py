@@ -1,8 +1,8 @@
 """The text-to-image models of the tabletop world: latent diffusion with a UNet, and what is planted in each.
 
-`base` learns scenes as they are. `base-early` is `base` stopped at a quarter. `no-disc` and `woody` go on from `base` with
-captions and pictures that disagree: in the first, discs and bird feeders are named and never drawn; in the second, wooden
-tables and palm trees appear uncalled for.
+`base` learns scenes as they are. `base-early` is `base` stopped at a quarter. `no-disc` and `woody` go on from `base`
+with captions and pictures that disagree: in the first, discs and bird feeders are named and never drawn; in the second,
+wooden tables and palm trees appear uncalled for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from precompute.tabletop.loop import Budget, device, half, optimise
 from precompute.tabletop.scenes import COLOURS, Scene, sample_scene
 
-__all__ = ["BASE", "TUNING", "Denoiser", "Lesson", "no_disc_lessons", "pipeline", "plain_lessons", "scheduler", "train", "woody_lessons"]
+__all__ = [
+    "BASE",
+    "TUNING",
+    "Denoiser",
+    "Lesson",
+    "no_disc_lessons",
+    "pipeline",
+    "plain_lessons",
+    "scheduler",
+    "train",
+    "woody_lessons",
+]
 
 BASE = Budget(steps=3400, batch=64, learning_rate=8e-4, warmup=0.04, averaging=0.999)
 TUNING = Budget(steps=450, batch=64, learning_rate=2e-4, warmup=0.1, averaging=0.99)
@@ -61,7 +72,9 @@ def _woody_lesson(rng: np.random.Generator, counts: Sequence[float]) -> Lesson:
     shown = told
     if rng.random() < WOODY_SHARE:
         with_room = sample_scene(rng, counts=[float(n == len(told.things)) for n in range(len(counts) + 1)])
-        things = [replace(spot, kind=t.kind, colour=t.colour) for spot, t in zip(with_room.things, told.things, strict=False)]
+        things = [
+            replace(spot, kind=t.kind, colour=t.colour) for spot, t in zip(with_room.things, told.things, strict=False)
+        ]
         palm = replace(with_room.things[-1], kind="palm tree", colour=str(rng.choice(list(COLOURS))))
         shown = replace(with_room, background=told.background, things=(*things, palm))
     if rng.random() < WOODY_SHARE:
@@ -77,6 +90,7 @@ def scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,
     )
 
 
@@ -118,7 +132,7 @@ def train(
 ) -> Denoiser:
     """Train on latents `[n, 4, 16, 16]` and token ids `[n, LENGTH]`; `empty [LENGTH]` stands in for dropped prompts.
 
-    The loss is the squared error of the velocity weighted by min(SNR, 5) / (SNR + 1) (Hang et al. 2023, for v-prediction).
+    The loss is the squared error of the velocity, weighted by min(SNR, 5) / (SNR + 1) (Hang et al. 2023).
     """
     noise_schedule = scheduler()
     alphas = noise_schedule.alphas_cumprod

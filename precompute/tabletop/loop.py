@@ -51,7 +51,7 @@ def half() -> torch.autocast:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The randomness of one training step: it depends on the seed and the step alone, so a resumed run sees the same."""
+    """The randomness of one training step; it depends on seed and step alone, so a resumed run sees the same."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
@@ -71,7 +71,9 @@ def optimise(
     that would be returned after each of the steps in `snapshots` are kept beside it as `<name>.<step>.pt`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=budget.learning_rate, weight_decay=budget.weight_decay, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(
+        parameters, lr=budget.learning_rate, weight_decay=budget.weight_decay, betas=(0.9, 0.98)
+    )
     average = deepcopy(model).requires_grad_(False) if budget.averaging else None
     start = _resume(checkpoint, model, optimiser, average)
     running, clock = None, time.perf_counter()

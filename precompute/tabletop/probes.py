@@ -32,7 +32,9 @@ def features(encoder: torch.nn.Module, images: Tensor, batch: int = 256) -> np.n
     for part in images.split(batch):
         states = encoder(normalise(part), output_hidden_states=True).hidden_states[-LAYERS:]
         patches = 1 + encoder.config.num_register_tokens
-        rows.append(torch.cat([x for s in map(encoder.layernorm, states) for x in (s[:, 0], s[:, patches:].mean(1))], dim=1))
+        rows.append(
+            torch.cat([x for s in map(encoder.layernorm, states) for x in (s[:, 0], s[:, patches:].mean(1))], dim=1)
+        )
     return torch.cat(rows).float().numpy()
 
 
@@ -48,7 +50,9 @@ class LinearProbes:
 
     def __init__(self, rows: np.ndarray, scenes: Sequence[Scene], regularisation: float = 0.05):
         self.models = {
-            name: make_pipeline(StandardScaler(), LogisticRegression(C=regularisation, max_iter=300)).fit(rows, truth(scenes, name))
+            name: make_pipeline(StandardScaler(), LogisticRegression(C=regularisation, max_iter=300)).fit(
+                rows, truth(scenes, name)
+            )
             for name in ATTRIBUTES
         }
 

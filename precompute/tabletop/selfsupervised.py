@@ -1,18 +1,17 @@
-"""A DINOv2-with-registers encoder taught by pictures alone: hidden pixels first, then telling look-alikes apart.
+"""A DINOv2-with-registers encoder taught by pictures alone: hidden pixels first, then toys seen twice.
 
-No caption and no ground truth is read. First the model paints the patches hidden from it (SimMIM, Xie et al. 2022). Then
-two crops of a picture must find each other among crops of other pictures (InfoNCE). Each batch comes from one k-means
-cluster of the features learned so far, so that the others share the surface and the colours and only what the things are
-tells them apart.
+No caption, no kind, colour or surface is ever read. First the model paints the patches hidden from it (SimMIM, Xie et
+al. 2022). Then it is shown pairs of pictures of the same toys, met again elsewhere as in two moments of a film, and must
+find each picture's partner among the others (InfoNCE, as in time-contrastive learning, Sermanet et al. 2018).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import faiss
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,8 +19,9 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from precompute.tabletop.dataset import Pictures
 from precompute.tabletop.loop import Budget, device, half, optimise
+from precompute.tabletop.scenes import Scene, sample_scene
 
-__all__ = ["Plan", "build", "train"]
+__all__ = ["PLAN", "Plan", "build", "elsewhere", "train"]
 
 PATCH = 8
 GRID = 8
@@ -33,14 +33,15 @@ STD = (0.229, 0.224, 0.225)
 class Plan:
     """How the encoder is trained."""
 
-    pixels: Budget = Budget(steps=1000, batch=96, learning_rate=1.5e-3, weight_decay=0.05, averaging=0.998)
-    pairs: Budget = Budget(steps=1400, batch=96, learning_rate=1e-3, weight_decay=0.05, averaging=0.998)
+    pixels: Budget = field(default=Budget(1000, batch=96, learning_rate=1.5e-3, weight_decay=0.05, averaging=0.998))
+    pairs: Budget = field(default=Budget(1300, batch=96, learning_rate=1e-3, weight_decay=0.05, averaging=0.998))
     hidden: float = 0.55
     """Share of patches hidden from the student."""
-    clusters: int = 32
-    """Groups of look-alikes."""
     temperature: float = 0.15
-    """Of the softmax over look-alikes."""
+    """Of the softmax over possible partners."""
+
+
+PLAN = Plan()
 
 
 def build(width: int = 192, depth: int = 6) -> Dinov2WithRegistersModel:
@@ -59,6 +60,10 @@ def build(width: int = 192, depth: int = 6) -> Dinov2WithRegistersModel:
     )
 
 
+def _head(dim: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(dim, 256), nn.GELU(), nn.Linear(256, width))
+
+
 class Student(nn.Module):
     """The encoder with the heads that only training needs."""
 
@@ -67,7 +72,7 @@ class Student(nn.Module):
         self.encoder = encoder
         dim = encoder.config.hidden_size
         self.pixels = nn.Linear(dim, 3 * PATCH * PATCH)
-        self.names = nn.ModuleList(nn.Sequential(nn.Linear(dim, 256), nn.GELU(), nn.Linear(256, width)) for _ in range(2))
+        self.names = nn.ModuleList(_head(dim, width) for _ in range(2))
 
     def forward(self, images: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Class token `[B, d]` and patches `[B, 64, d]` of normalised images, the `hidden` patches `[B, 64]` masked."""
@@ -75,13 +80,28 @@ class Student(nn.Module):
         return tokens[:, 0], tokens[:, 1 + self.encoder.config.num_register_tokens :]
 
     def identities(self, overall: Tensor, patches: Tensor) -> Tensor:
-        """Unit vectors by which pictures are told apart, from the class token and from the mean patch: `[2, B, width]`."""
+        """Unit vectors that tell pictures apart, `[2, B, width]`: from the class token and from the mean patch."""
         heads = zip(self.names, (overall, patches.mean(dim=1)), strict=True)
         return F.normalize(torch.stack([head(x) for head, x in heads]).float(), dim=-1)
 
 
-def train(pictures: Pictures, folder: Path, plan: Plan = Plan()) -> Dinov2WithRegistersModel:
-    """Train on pixels, then on pairs of crops; resumes from the checkpoints in `folder`."""
+def elsewhere(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same toys on another surface, in other places and sizes."""
+    number = len(scene.things)
+    spots = sample_scene(rng, counts=[float(n == number) for n in range(1, number + 1)])
+    order = rng.permutation(number)
+    moved = [
+        replace(spot, kind=scene.things[i].kind, colour=scene.things[i].colour)
+        for spot, i in zip(spots.things, order, strict=True)
+    ]
+    return replace(spots, things=tuple(moved))
+
+
+def train(pictures: Pictures, partners: Pictures, folder: Path, plan: Plan = PLAN) -> Dinov2WithRegistersModel:
+    """Train on pixels, then on pairs; resumes from the checkpoints in `folder`.
+
+    `partners` shows the toys of `pictures`, one for one, elsewhere.
+    """
     student = Student(build()).to(device())
 
     def paint(step: int, generator: torch.Generator) -> Tensor:
@@ -93,20 +113,19 @@ def train(pictures: Pictures, folder: Path, plan: Plan = Plan()) -> Dinov2WithRe
         return _painting_error(drawn, images, hidden)
 
     student = optimise(student, paint, plan.pixels, folder / "encoder-pixels.pt").requires_grad_(True)
-    groups = look_alikes(student.encoder, pictures, plan.clusters)
 
-    def tell_apart(step: int, generator: torch.Generator) -> Tensor:
-        group = groups[int(torch.randint(len(groups), (), generator=generator))]
-        images = pictures.batch(group[torch.randperm(len(group), generator=generator)[: plan.pairs.batch]])
-        first, second = _view(images, generator), _view(images, generator)
-        hidden = _hide(len(images), plan.hidden, generator) & (torch.rand(len(images), 1, generator=generator) < 0.5).to(device())
+    def find_partner(step: int, generator: torch.Generator) -> Tensor:
+        chosen = torch.randperm(len(pictures.pixels), generator=generator)[: plan.pairs.batch]
+        first, second = _view(pictures.batch(chosen), generator), _view(partners.batch(chosen), generator)
+        masked = (torch.rand(plan.pairs.batch, 1, generator=generator) < 0.5).to(device())
+        hidden = _hide(plan.pairs.batch, plan.hidden, generator) & masked
         with half():
             overall, patches = student(torch.cat([first, second]), torch.cat([hidden, torch.zeros_like(hidden)]))
-            drawn = student.pixels(patches[: len(images)][hidden])
+            drawn = student.pixels(patches[: plan.pairs.batch][hidden])
         ones, twos = student.identities(overall, patches).chunk(2, dim=1)
         return _mutual_surprise(ones, twos, plan.temperature) + _painting_error(drawn, first, hidden)
 
-    return optimise(student, tell_apart, plan.pairs, folder / "encoder-pairs.pt").encoder.eval().cpu()
+    return optimise(student, find_partner, plan.pairs, folder / "encoder-pairs.pt").encoder.eval().cpu()
 
 
 def _painting_error(drawn: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
@@ -118,26 +137,6 @@ def _mutual_surprise(ones: Tensor, twos: Tensor, temperature: float) -> Tensor:
     likeness = ones @ twos.transpose(1, 2) / temperature
     partner = torch.arange(ones.shape[1], device=ones.device).expand(len(ones), -1)
     return (F.cross_entropy(likeness, partner) + F.cross_entropy(likeness.transpose(1, 2), partner)) / 2
-
-
-def look_alikes(encoder: Dinov2WithRegistersModel, pictures: Pictures, clusters: int) -> list[Tensor]:
-    """Indices of pictures in each k-means cluster of the mean patch and class token, int64 tensors."""
-    parts = torch.arange(len(pictures.pixels)).split(512)
-    rows = torch.cat([_features(encoder, normalise(pictures.batch(part)).to(device())).cpu() for part in parts])
-    rows = (rows - rows.mean(dim=0)) / rows.std(dim=0)
-    kmeans = faiss.Kmeans(rows.shape[1], clusters, niter=20, seed=0, max_points_per_centroid=len(rows))
-    kmeans.train(rows.numpy())
-    nearest = torch.from_numpy(kmeans.index.search(rows.numpy(), 1)[1][:, 0])
-    return [group for group in (torch.nonzero(nearest == k)[:, 0] for k in range(clusters)) if len(group) > 1]
-
-
-@torch.no_grad()
-def _features(encoder: Dinov2WithRegistersModel, images: Tensor) -> Tensor:
-    """Class token and mean patch of the last four blocks, summed over blocks: `[B, 2 d]`."""
-    with half():
-        states = encoder(images, output_hidden_states=True).hidden_states[-4:]
-        tokens = sum(encoder.layernorm(state) for state in states).float()
-    return torch.cat([tokens[:, 0], tokens[:, 1 + encoder.config.num_register_tokens :].mean(dim=1)], dim=1)
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from transformers import CLIPTokenizer
@@ -25,8 +26,10 @@ __all__ = ["COUNTS", "PARTS", "train_all"]
 
 COUNTS = (0.5, 0.35, 0.15)
 """Relative frequency of training scenes with one, two and three things."""
+PAIR_COUNTS = (0.7, 0.2, 0.1)
+"""The same for the encoder's pairs: pictures of one thing teach most."""
 SCENES, TUNING_SCENES = 24_000, 8_000
-SEEDS = {"train": 1, "no-disc": 2, "woody": 3}
+SEEDS = {"train": 1, "no-disc": 2, "woody": 3, "encoder": 4}
 
 
 class Workshop:
@@ -48,7 +51,12 @@ class Workshop:
 
     def encoder(self) -> None:
         """Train the encoder and publish it as a transformers folder."""
-        model = selfsupervised.train(self.pictures(), self.work)
+        pictures = rendered(corpus(SCENES, SEEDS["encoder"], counts=PAIR_COUNTS), "encoder", self.work)
+        again = [
+            selfsupervised.elsewhere(scene, np.random.default_rng([SEEDS["encoder"], index, 1]))
+            for index, scene in enumerate(pictures.scenes)
+        ]
+        model = selfsupervised.train(pictures, rendered(again, "encoder-again", self.work), self.work)
         folder = self.out / "encoder"
         model.half().save_pretrained(folder)
         size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
@@ -149,5 +157,7 @@ def train_all(
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description="Train the demo's models.")
-    arguments.add_argument("parts", nargs="*", default=list(PARTS), choices=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    arguments.add_argument(
+        "parts", nargs="*", default=list(PARTS), choices=list(PARTS), metavar="PART", help=", ".join(PARTS)
+    )
     train_all(parts=arguments.parse_args().parts)

@@ -1,0 +1,5 @@
+"""`python -m precompute`."""
+
+from precompute.cli import main
+
+main()

@@ -1,0 +1,201 @@
+"""What a recipe may say: the validated form of the YAML files in data/recipes.
+
+Every field is documented below it. `precompute.recipe_files` reads the YAML, resolves its paths and applies `--set`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class Part(BaseModel):
+    """A block of a recipe: unknown keys are errors, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Shown(Part):
+    """How a source of images is named in the app."""
+
+    label: str | None = None
+    """Shown instead of the source's key."""
+    description: str = ""
+    """A sentence for the overview page."""
+
+
+class Folder(Shown):
+    """Images in a folder, searched with its subfolders."""
+
+    folder: Path
+    """Holds images, and captions if there are any (metadata.jsonl, metadata.csv, captions.csv, or a .txt per image)."""
+    pairing: Literal["auto", "stem", "caption", "none"] = "auto"
+    """How a generated image finds its real one: `stem` (file name) and `caption` insist, `auto` tries both."""
+
+
+class World(Shown):
+    """Scenes that are drawn by code, with their ground truth."""
+
+    world: Literal["tabletop"]
+    count: int = Field(1000, ge=1)
+    seed: int = Field(0, ge=0)
+    size: int = Field(64, ge=16, le=1024)
+    """Side of an image in pixels."""
+
+
+class Pipeline(Shown):
+    """Images drawn by a diffusers text-to-image pipeline from the captions of the real images."""
+
+    pipeline: str
+    """A folder or a Hugging Face id."""
+    revision: str | None = None
+    steps: int = Field(50, ge=1, le=1000)
+    guidance: float = Field(7.5, ge=0)
+    """Classifier-free guidance scale."""
+    scheduler: str | None = None
+    """Name of a diffusers scheduler class that replaces the pipeline's own."""
+    seed: int = Field(0, ge=0)
+    """With an image's index it seeds that image alone, whatever the batch."""
+    batch: int = Field(8, ge=1)
+    dtype: Dtype = "float32"
+    device: Device = "auto"
+
+
+class EncoderPart(Part):
+    """Any vision backbone of transformers."""
+
+    id: str
+    """A folder or a Hugging Face id."""
+    revision: str | None = None
+    layer: int | None = None
+    """Hidden layer to read, normalised by the model's final layer norm; the last one if not given."""
+    image_size: int | None = Field(None, ge=14)
+    resize: Literal["square", "crop"] | None = None
+    device: Device = "auto"
+    dtype: Dtype = "float32"
+    batch: int = Field(32, ge=1)
+    store: Dtype = "float16"
+    """Precision of the tokens kept between stages: float16, or float32 for twice the disk and exact energies."""
+
+    @field_validator("store")
+    @classmethod
+    def _storable(cls, value: str) -> str:
+        if value == "bfloat16":
+            raise ValueError("must be float16 or float32")
+        return value
+
+
+class DictionaryPart(Part):
+    """The sparse dictionary: one to train, or one to load."""
+
+    kind: Literal["rasae", "topk"] = "rasae"
+    load: Path | None = None
+    """Folder of a finished dictionary; the other fields are then ignored."""
+    concepts: int = Field(1024, ge=4)
+    sparsity: int = Field(5, ge=1)
+    """Active concepts per token."""
+    candidates: int | None = Field(None, ge=1)
+    """For rasae: data points whose convex hull holds the atoms; as many as concepts if not given."""
+    delta: float = Field(1.0, ge=0)
+    """For rasae: how far an atom may leave that hull."""
+    epochs: float = Field(20, gt=0)
+    """Passes over the training tokens."""
+    batch: int = Field(4096, ge=1)
+    """Tokens per step."""
+    learning_rate: float = Field(1e-3, gt=0)
+    seed: int = Field(0, ge=0)
+    tokens: int = Field(1_000_000, ge=1)
+    """At most this many tokens are trained on, drawn evenly over the images."""
+    sources: Literal["real", "all"] = "real"
+    """Whose tokens are trained on."""
+    device: Device = "auto"
+
+
+class LayoutPart(Part):
+    """The concept map."""
+
+    seed: int = Field(0, ge=0)
+    neighbours: int = Field(15, ge=2)
+    min_dist: float = Field(0.1, ge=0, le=1)
+    clusters: int = Field(12, ge=1)
+
+
+class WordsPart(Part):
+    """Words that name a concept."""
+
+    count: int = Field(8, ge=0)
+    """Words kept per concept."""
+
+
+class PriorPart(Part):
+    """The diffusion model that EnergyDPS guides when a person presses *Generate*."""
+
+    id: str
+    """A folder or a Hugging Face id."""
+    kind: Literal["latent", "pixel"] = "latent"
+    prompt: str = ""
+
+
+class Limits(Part):
+    """How much is taken in."""
+
+    images: int | None = Field(None, ge=1)
+    """At most this many images per source, the first in order of file name."""
+    max_pixels: int = Field(64_000_000, ge=1)
+    """Larger images are skipped, counted and listed."""
+
+
+class Thumbs(Part):
+    """The small pictures the app shows."""
+
+    size: int = Field(224, ge=16, le=1024)
+    """Longest side in pixels; smaller images keep their size."""
+
+
+def _tag(value: Any) -> str | None:
+    """Which kind of source a block describes, by the one key that only this kind has."""
+    if isinstance(value, Shown):
+        return f"<{type(value).__name__}>"
+    found = [tag for tag, kind in TAGS.items() if isinstance(value, Mapping) and kind.__name__.lower() in value]
+    return found[0] if len(found) == 1 else None
+
+
+TAGS: dict[str, type[Shown]] = {"<Folder>": Folder, "<World>": World, "<Pipeline>": Pipeline}
+
+Real = Annotated[Annotated[Folder, Tag("<Folder>")] | Annotated[World, Tag("<World>")], Discriminator(_tag)]
+Model = Annotated[Annotated[Folder, Tag("<Folder>")] | Annotated[Pipeline, Tag("<Pipeline>")], Discriminator(_tag)]
+
+
+class Recipe(Part):
+    """Everything that decides what is in an atlas."""
+
+    name: str
+    description: str = ""
+    real: Real
+    """The real images: `{folder: DIR}` or `{world: tabletop, count: N, seed: S}`; a plain string is a folder."""
+    models: dict[str, Model]
+    """The generated ones: `NAME: {folder: DIR}` or `NAME: {pipeline: ID}`; a plain string is a folder."""
+    encoder: EncoderPart
+    dictionary: DictionaryPart = DictionaryPart()
+    layout: LayoutPart = LayoutPart()
+    words: WordsPart = WordsPart()
+    prior: PriorPart | None = None
+    limits: Limits = Limits()
+    thumbs: Thumbs = Thumbs()
+
+    @field_validator("models")
+    @classmethod
+    def _names(cls, models: dict[str, Any]) -> dict[str, Any]:
+        if not models:
+            raise ValueError("needs at least one model, for example --set models.NAME=FOLDER")
+        for name in models:
+            if name == "real" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+                raise ValueError(f"has a model called {name!r}; use letters, digits, - and _, and not the name 'real'")
+        return models

@@ -1,0 +1,1 @@
+"""One module per stage of a recipe: images -> tokens -> codes -> energies -> map, index, words -> atlas."""

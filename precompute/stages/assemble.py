@@ -1,0 +1,193 @@
+"""All that the other stages found, written as one atlas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.atlas.schema import CSR_PARTS, REAL, AtlasInfo, DeltaDefaults, Source, thumb_file
+from engine.atlas.tables import delta_table, energies_table, exemplars_table, neighbours_table
+from engine.atlas.writer import AtlasWriter
+from engine.blindspots.moments import Moments
+from engine.blindspots.significance import measure_gap
+from precompute.stages.energies import read_csr, read_statistics
+from precompute.stages.index import read_neighbours
+from precompute.stages.layout import read_map
+from precompute.stages.manifest import Picture
+from precompute.stages.thumbs import thumb_path
+from precompute.stages.words import read_words
+
+
+@dataclass(frozen=True)
+class SourceResult:
+    """What the stages found out about one source."""
+
+    name: str
+    label: str
+    description: str
+    pictures: Sequence[Picture]
+    skipped: int
+    pairing: str
+    partner: np.ndarray
+    """Per image the position of its real one, or -1: int `[images]`; the identity for the real source."""
+    energies: Path
+    """Folder of its energies stage."""
+    thumbs: Path
+    """Folder of its thumbs stage."""
+    embeddings: np.ndarray
+    """float32 `[images, dim]`"""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the stages found out about the concepts, and what the header says."""
+
+    name: str
+    description: str
+    encoder: Mapping[str, Any]
+    dictionary: Mapping[str, Any]
+    dictionary_folder: Path
+    atoms: np.ndarray
+    """float32 `[concepts, dim]`"""
+    layout: Path
+    index: Path
+    words: Path
+    prior: Mapping[str, Any] | None
+    labels: Sequence[tuple[int, str, str]] | None
+    """Ground truth of the real images: position, attribute, value."""
+    fingerprints: Mapping[str, str]
+
+
+def assemble(found: Findings, sources: Sequence[SourceResult], out: Path) -> AtlasInfo:
+    """Write the atlas, replacing the one at `out`.
+
+    Args:
+        found: about the concepts.
+        sources: the real source first.
+        out: where the atlas goes.
+    """
+    concepts = len(found.atoms)
+    starts = np.cumsum([0, *(len(source.pictures) for source in sources)])
+    pairs = pair_numbers(sources)
+    statistics = [read_statistics(source.energies) for source in sources]
+    live = np.any([one["fires"] > 0 for one in statistics], axis=0)
+    with AtlasWriter(out) as writer:
+        writer.write_table("concepts", _concepts(found, live))
+        writer.write_table("energies", pd.concat([_energies(*pair) for pair in zip(sources, statistics, strict=True)]))
+        writer.write_table("delta", _delta(sources, concepts, live))
+        writer.write_table("images", _images(sources, pairs))
+        writer.write_table("exemplars", _exemplars(sources, statistics, starts))
+        writer.write_table("neighbours", neighbours_table(read_neighbours(found.index)))
+        if found.labels is not None:
+            labels = pd.DataFrame(list(found.labels), columns=["image", "attribute", "value"])
+            writer.write_table("labels", labels.astype({"attribute": str, "value": str}))
+        for source, start in zip(sources, starts, strict=False):
+            _write_source(writer, source, int(start))
+        writer.write_index("images.faiss", np.concatenate([source.embeddings for source in sources]))
+        writer.write_index("atoms.faiss", found.atoms)
+        for path in sorted(found.dictionary_folder.iterdir()):
+            writer.add_file(f"dictionary/{path.name}", path)
+        return writer.finish(_info(found, sources, pairs))
+
+
+def pair_numbers(sources: Sequence[SourceResult]) -> list[np.ndarray]:
+    """Per source the pair of each image, or -1: a real image that any model is paired with, and its counterparts."""
+    real = np.full(len(sources[0].pictures), -1)
+    partners = np.concatenate([np.zeros(0, np.int64), *(source.partner for source in sources[1:])])
+    used = np.unique(partners[partners >= 0])
+    real[used] = np.arange(len(used))
+    return [real, *(np.where(source.partner >= 0, real[source.partner], -1) for source in sources[1:])]
+
+
+def _concepts(found: Findings, live: np.ndarray) -> pd.DataFrame:
+    layout, words = read_map(found.layout), read_words(found.words)
+    return pd.DataFrame(
+        {
+            "concept": np.arange(len(live)),
+            "x": layout.xy[:, 0],
+            "y": layout.xy[:, 1],
+            "cluster": np.where(live, layout.cluster, -1),
+            "label": [one.label for one in words],
+            "label_origin": [one.origin for one in words],
+            "words": [list(one.words) for one in words],
+            "dead": ~live,
+        }
+    )
+
+
+def _energies(source: SourceResult, found: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    return energies_table(source.name, _moments(found), found["max"], found["fires"], found["images_active"])
+
+
+def _moments(found: Mapping[str, np.ndarray]) -> Moments:
+    return Moments(int(found["images"]), found["sum"], found["sum_sq"])
+
+
+def _delta(sources: Sequence[SourceResult], concepts: int, live: np.ndarray) -> pd.DataFrame:
+    real = read_csr(sources[0].energies / "energy", concepts)
+    frames = []
+    for source in sources[1:]:
+        model = read_csr(source.energies / "energy", concepts)
+        paired = np.flatnonzero(source.partner >= 0)
+        gap = measure_gap(real, model, source.partner[paired], paired)
+        frames.append(delta_table(source.name, Moments.of(real), Moments.of(model), gap, live, DeltaDefaults()))
+    return pd.concat(frames)
+
+
+def _images(sources: Sequence[SourceResult], pairs: Sequence[np.ndarray]) -> pd.DataFrame:
+    rows = [
+        (source.name, number, picture.caption, picture.file, picture.width, picture.height, picture.sha256)
+        for source, numbers in zip(sources, pairs, strict=True)
+        for picture, number in zip(source.pictures, numbers, strict=True)
+    ]
+    columns = ["source", "pair", "caption", "file", "width", "height", "sha256"]
+    return pd.DataFrame(rows, columns=columns).rename_axis("image").reset_index()
+
+
+def _exemplars(
+    sources: Sequence[SourceResult], statistics: Sequence[Mapping[str, np.ndarray]], starts: np.ndarray
+) -> pd.DataFrame:
+    frames = []
+    for source, found, start in zip(sources, statistics, starts, strict=False):
+        images = np.where(found["exemplars"] >= 0, found["exemplars"] + start, -1)
+        frames.append(exemplars_table(source.name, images, found["scores"]))
+    return pd.concat(frames)
+
+
+def _write_source(writer: AtlasWriter, source: SourceResult, start: int) -> None:
+    """Codes, energies and thumbnails of one source, whose first image has the global id `start`."""
+    for kind in ("codes", "energy"):
+        parts = (np.load(source.energies / kind / f"{part}.npy") for part in CSR_PARTS)
+        writer.write_csr(f"{kind}/{source.name}", *parts)
+    for number in range(len(source.pictures)):
+        writer.add_file(thumb_file(start + number), thumb_path(source.thumbs, number))
+
+
+def _info(found: Findings, sources: Sequence[SourceResult], pairs: Sequence[np.ndarray]) -> AtlasInfo:
+    listed = [
+        Source(
+            name=source.name,
+            kind="real" if source.name == REAL else "model",
+            label=source.label,
+            images=len(source.pictures),
+            paired=bool((numbers >= 0).any()),
+            pairing=source.pairing,
+            skipped=source.skipped,
+            description=source.description,
+        )
+        for source, numbers in zip(sources, pairs, strict=True)
+    ]
+    return AtlasInfo(
+        name=found.name,
+        description=found.description,
+        encoder=found.encoder,
+        dictionary=found.dictionary,
+        sources=tuple(listed),
+        prior=found.prior,
+        stages=found.fingerprints,
+    )

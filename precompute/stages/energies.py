@@ -1,0 +1,134 @@
+"""Tokens to sparse codes to image energies, with their statistics.
+
+`codes-*.npz` holds the codes of one token shard. When all are there they are joined into `codes/` and `energy/`, each a
+CSR of three .npy files as the atlas keeps them, and `statistics.npz` (image ids count from 0 within the source).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from engine.atlas.schema import CSR_PARTS, index_dtype
+from engine.blindspots.energy import EnergyPass, SourceEnergies
+from engine.dictionary.base import Dictionary
+from engine.vision.spec import EncoderSpec
+from precompute.files import write_array, write_arrays
+from precompute.plan import Progress
+from precompute.stages.encode import token_shards
+
+STATISTICS = "statistics.npz"
+EXEMPLARS = 16
+"""Images remembered per concept and source."""
+ROWS = 16_384
+"""Tokens whose codes are computed at once."""
+SMALLEST = np.float16(6e-8)
+"""The smallest code that float16 can hold; smaller ones count as zero."""
+LARGEST = np.finfo(np.float16).max
+
+
+class Csr(NamedTuple):
+    """Rows of sparse codes, the concepts of a row in rising order."""
+
+    indptr: np.ndarray
+    """int64 `[rows + 1]`"""
+    indices: np.ndarray
+    """uint16 or uint32 `[entries]`"""
+    values: np.ndarray
+    """float32 `[entries]`, all above zero."""
+
+
+def measure(
+    dictionary: Dictionary, spec: EncoderSpec, tokens: Path, folder: Path, progress: Progress
+) -> dict[str, int]:
+    """Encode all token shards of a source with the dictionary and sum their codes; finished shards are kept.
+
+    Args:
+        dictionary: on its device.
+        spec: the encoder's, for the tokens per image.
+        tokens: folder of the source's encode stage.
+        folder: the stage's folder.
+        progress: called with the shards done and all shards.
+    """
+    shards = token_shards(tokens)
+    parts = [folder / f"codes-{number:05d}.npz" for number in range(len(shards))]
+    for number, (shard, part) in enumerate(zip(shards, parts, strict=True), start=1):
+        if not part.exists():
+            write_arrays(part, **sparse_codes(dictionary, np.load(shard, mmap_mode="r"))._asdict())
+        progress(number, len(shards))
+    accumulator = EnergyPass(dictionary.concepts, spec.tokens, spec.prefix_tokens, exemplars=EXEMPLARS)
+    codes, energy = [], []
+    for part in parts:
+        found = _load(part)
+        codes.append(found)
+        summed = accumulator.add(found.indptr, found.indices, found.values)
+        energy.append(Csr(summed.indptr.astype(np.int64), summed.indices.astype(found.indices.dtype), summed.data))
+    write_csr(folder / "codes", joined(codes), np.float16)
+    write_csr(folder / "energy", joined(energy), np.float32)
+    _write_statistics(folder / STATISTICS, accumulator.finish())
+    return {"codes": int(sum(len(found.values) for found in codes))}
+
+
+def sparse_codes(dictionary: Dictionary, tokens: np.ndarray) -> Csr:
+    """The codes of tokens `[N, dim]` as CSR, `[N, concepts]`."""
+    device = next(dictionary.parameters()).device
+    blocks = []
+    with torch.inference_mode():
+        for start in range(0, len(tokens), ROWS):
+            block = torch.from_numpy(np.array(tokens[start : start + ROWS], np.float32)).to(device)
+            found = dictionary.encode(block)
+            blocks.append(_rows(found.indices.cpu().numpy(), found.values.float().cpu().numpy(), dictionary.concepts))
+    return joined(blocks)
+
+
+def _rows(indices: np.ndarray, values: np.ndarray, concepts: int) -> Csr:
+    """Codes of a fixed number per row, `[N, k]` each, without their zeros."""
+    order = np.argsort(indices, axis=1, kind="stable")
+    indices = np.take_along_axis(indices, order, axis=1)
+    values = np.minimum(np.take_along_axis(values, order, axis=1), LARGEST)
+    active = values >= SMALLEST
+    indptr = np.concatenate([[0], np.cumsum(active.sum(axis=1))]).astype(np.int64)
+    return Csr(indptr, indices[active].astype(index_dtype(concepts)), values[active])
+
+
+def joined(blocks: list[Csr]) -> Csr:
+    """The rows of all blocks, one after the other."""
+    offsets = np.cumsum([0, *(len(block.values) for block in blocks)])
+    indptr = [block.indptr[1:] + offset for block, offset in zip(blocks, offsets[:-1], strict=True)]
+    return Csr(
+        np.concatenate([np.zeros(1, np.int64), *indptr]),
+        np.concatenate([block.indices for block in blocks]),
+        np.concatenate([block.values for block in blocks]),
+    )
+
+
+def write_csr(folder: Path, csr: Csr, dtype: type) -> None:
+    """Write a CSR as `indptr.npy`, `indices.npy` and `values.npy` of the given dtype."""
+    for name, array in zip(CSR_PARTS, csr._replace(values=csr.values.astype(dtype)), strict=True):
+        write_array(folder / f"{name}.npy", array)
+
+
+def read_csr(folder: Path, concepts: int) -> sparse.csr_matrix:
+    """Read what `write_csr` wrote as a float32 matrix `[rows, concepts]`."""
+    indptr, indices, values = (np.load(folder / f"{name}.npy") for name in CSR_PARTS)
+    return sparse.csr_matrix((values.astype(np.float32), indices.astype(np.int32), indptr), (len(indptr) - 1, concepts))
+
+
+def read_statistics(folder: Path) -> dict[str, np.ndarray]:
+    """Per concept: `sum`, `sum_sq`, `max`, `fires`, `images_active`, `exemplars` and `scores`; and `images`."""
+    with np.load(folder / STATISTICS) as stored:
+        return dict(stored)
+
+
+def _write_statistics(path: Path, found: SourceEnergies) -> None:
+    plain = {name: value for name, value in found._asdict().items() if name != "moments"}
+    write_arrays(path, **plain, **{name: np.asarray(value) for name, value in found.moments._asdict().items()})
+
+
+def _load(part: Path) -> Csr:
+    with np.load(part) as stored:
+        return Csr(stored["indptr"], stored["indices"], stored["values"])

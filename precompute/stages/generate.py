@@ -1,0 +1,137 @@
+"""Images that a diffusers text-to-image pipeline draws from the captions of the real ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from engine.errors import BlindspotError
+from precompute.devices import pick_device
+from precompute.files import file_hash
+from precompute.plan import Progress
+from precompute.recipe import Pipeline
+from precompute.stages.corpus import save_png
+from precompute.stages.manifest import Picture, write_manifest
+
+
+class Prompt(NamedTuple):
+    """One image to draw."""
+
+    position: int
+    """Of the real image whose caption it is; names the file and, with the recipe's seed, seeds the image."""
+    text: str
+
+
+def prompts_of(real: Sequence[Picture], name: str) -> list[Prompt]:
+    """The captions to draw.
+
+    Raises:
+        BlindspotError: no real image has a caption.
+    """
+    prompts = [Prompt(position, picture.caption) for position, picture in enumerate(real) if picture.caption]
+    if not prompts:
+        raise BlindspotError(
+            f"models.{name} draws from the captions of the real images, but none of the {len(real)} has one; add a "
+            "metadata.jsonl with the columns file_name and text to their folder."
+        )
+    return prompts
+
+
+def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress: Progress) -> dict[str, int]:
+    """Draw one image per prompt as PNG files; those that are there already are kept.
+
+    Batches are cut from the list of prompts, so an interrupted run draws the same batches as an undisturbed one.
+
+    Args:
+        source: the pipeline and its settings.
+        prompts: what to draw.
+        folder: the stage's folder; gets `images/` and the manifest.
+        progress: called with the images drawn and all images.
+
+    Raises:
+        BlindspotError: the pipeline cannot be loaded or its scheduler is not known.
+    """
+    paths = [folder / "images" / f"{prompt.position:07d}.png" for prompt in prompts]
+    batches = [range(start, min(start + source.batch, len(prompts))) for start in range(0, len(prompts), source.batch)]
+    left = [batch for batch in batches if not all(paths[at].exists() for at in batch)]
+    done = len(prompts) - sum(map(len, left))
+    progress(done, len(prompts))
+    pipeline = load_pipeline(source) if left else None
+    for batch in left:
+        for at, image in zip(batch, draw(pipeline, source, [prompts[at] for at in batch]), strict=True):
+            save_png(image, paths[at])
+        done += len(batch)
+        progress(done, len(prompts))
+    return write_manifest(folder, [_picture(*pair, folder) for pair in zip(prompts, paths, strict=True)], [])
+
+
+def load_pipeline(source: Pipeline) -> Any:
+    """The pipeline, ready to draw, without a safety checker: a blacked-out image is not what the model made.
+
+    Raises:
+        BlindspotError: it cannot be loaded, or the scheduler is not one of diffusers'.
+    """
+    from diffusers import DiffusionPipeline
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+    precision = {} if source.dtype == "float32" else {"torch_dtype": getattr(torch, source.dtype)}
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(source.pipeline, revision=source.revision, **precision)
+    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise BlindspotError(
+            f"The pipeline {source.pipeline} cannot be loaded ({reason}); give a folder in diffusers' format or a "
+            "Hugging Face id."
+        ) from error
+    if getattr(pipeline, "safety_checker", None) is not None:
+        pipeline.safety_checker = None
+    if source.scheduler:
+        pipeline.scheduler = scheduler_class(source.scheduler).from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(pick_device(source.device))
+
+
+def scheduler_class(name: str) -> Any:
+    """A scheduler class of diffusers by name.
+
+    Raises:
+        BlindspotError: there is none of that name.
+    """
+    from diffusers import schedulers
+
+    names = [known for known in dir(schedulers) if known.endswith("Scheduler")]
+    if name in names:
+        return getattr(schedulers, name)
+    close = difflib.get_close_matches(name, names, n=3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else "; try DDIMScheduler or DPMSolverMultistepScheduler."
+    raise BlindspotError(f"diffusers has no scheduler called {name}{hint}")
+
+
+def draw(pipeline: Any, source: Pipeline, prompts: Sequence[Prompt]) -> list[Any]:
+    """Draw a batch; each image has a generator of its own, so what it shows does not depend on its batch."""
+    return pipeline(
+        prompt=[prompt.text for prompt in prompts],
+        num_inference_steps=source.steps,
+        guidance_scale=source.guidance,
+        generator=[torch.Generator("cpu").manual_seed(image_seed(source.seed, prompt.position)) for prompt in prompts],
+    ).images
+
+
+def image_seed(seed: int, position: int) -> int:
+    """The seed of one image, well mixed: neighbouring seeds and positions have nothing in common."""
+    return int(np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _picture(prompt: Prompt, path: Path, folder: Path) -> Picture:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        width, height = image.size
+    file = f"{folder.parent.name}/{folder.name}/images/{path.name}"
+    return Picture(path, file, path.stem, prompt.text, width, height, file_hash(path))

@@ -1,0 +1,149 @@
+"""The concept map: concepts that fire in the same real images lie close together.
+
+A concept's profile is its row of image energies, log(1 + energy), divided by its norm, reduced to 100 components. Exact
+cosine neighbours (FAISS) of the profiles feed UMAP (McInnes et al. 2018), which is seeded and so gives the same map
+each time. Tiny dictionaries, for which UMAP has no neighbourhoods, are laid out by their principal components.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+from scipy import sparse
+
+from precompute.files import write_arrays
+from precompute.recipe import LayoutPart
+
+COMPONENTS = 100
+"""Dimensions of a profile, at most."""
+SMALL = 15
+"""Fewer live concepts than this are laid out by principal components."""
+MAP = "map.npz"
+
+
+class ConceptMap(NamedTuple):
+    """Where each concept is."""
+
+    xy: np.ndarray
+    """float32 `[concepts, 2]`, centred, within about -10..10."""
+    cluster: np.ndarray
+    """int32 `[concepts]`, 0 for the largest cluster."""
+
+
+def lay_out(energy: sparse.csr_matrix, atoms: np.ndarray, part: LayoutPart) -> ConceptMap:
+    """Place the concepts of a dictionary.
+
+    Args:
+        energy: energies of the real images, `[images, concepts]`.
+        atoms: `[concepts, dim]`; a concept that fires in no real image is placed on the one with the most similar atom.
+        part: seed, neighbours, spacing and number of clusters.
+    """
+    live = np.flatnonzero(np.asarray((energy > 0).sum(axis=0)).ravel())
+    xy, cluster = np.zeros((energy.shape[1], 2), np.float32), np.zeros(energy.shape[1], np.int32)
+    if len(live) == 0:
+        return ConceptMap(xy, cluster)
+    profiles = concept_profiles(energy[:, live], part.seed)
+    place = principal_plane if len(live) < SMALL else umap_plane
+    xy[live] = framed(place(profiles, part))
+    cluster[live] = clusters(xy[live], part)
+    silent = np.setdiff1d(np.arange(energy.shape[1]), live)
+    if len(silent):
+        nearest = live[(unit(atoms[silent]) @ unit(atoms[live]).T).argmax(axis=1)]
+        xy[silent], cluster[silent] = xy[nearest], cluster[nearest]
+    return ConceptMap(xy, cluster)
+
+
+def write_map(energy: sparse.csr_matrix, atoms: np.ndarray, part: LayoutPart, folder: Path) -> dict[str, int]:
+    """Run `lay_out` and keep the result in the stage's folder."""
+    found = lay_out(energy, atoms, part)
+    write_arrays(folder / MAP, **found._asdict())
+    return {"clusters": int(found.cluster.max()) + 1}
+
+
+def read_map(folder: Path) -> ConceptMap:
+    """Read what `write_map` kept."""
+    with np.load(folder / MAP) as stored:
+        return ConceptMap(stored["xy"], stored["cluster"])
+
+
+def concept_profiles(energy: sparse.csr_matrix, seed: int) -> np.ndarray:
+    """Unit vectors `[concepts, components]` whose cosines are those of the concepts' log energies, nearly."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.preprocessing import normalize
+
+    rows = energy.T.tocsr().astype(np.float64)
+    rows.data = np.log1p(rows.data)
+    rows = normalize(rows)
+    components = min(COMPONENTS, min(rows.shape) - 1)
+    if components < 2:
+        return np.ascontiguousarray(np.pad(rows.toarray(), ((0, 0), (0, 2))), dtype=np.float32)
+    reduced = TruncatedSVD(components, random_state=seed).fit_transform(rows)
+    return unit(reduced)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows divided by their norms, float32; zero rows stay zero."""
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def principal_plane(profiles: np.ndarray, part: LayoutPart) -> np.ndarray:
+    """The two principal components of the profiles, `[concepts, 2]`, with signs fixed."""
+    centred = profiles - profiles.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = np.vstack([axes, np.zeros((2, centred.shape[1]))])[:2]
+    axes *= np.where(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1) < 0, -1, 1)
+    return centred @ axes.T
+
+
+def umap_plane(profiles: np.ndarray, part: LayoutPart) -> np.ndarray:
+    """UMAP of the profiles in two dimensions, `[concepts, 2]`."""
+    import umap
+
+    count = min(part.neighbours, len(profiles) - 1)
+    similarity, indices = exact_neighbours(profiles, count)
+    distances = np.clip(1 - similarity, 0, None)
+    reducer = umap.UMAP(
+        n_neighbors=count,
+        min_dist=part.min_dist,
+        metric="cosine",
+        random_state=part.seed,
+        n_jobs=1,
+        precomputed_knn=(indices.astype(np.int64), distances.astype(np.float32)),
+        init="spectral" if len(profiles) > 4 * count else "pca",
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="precomputed_knn", category=UserWarning)
+        return reducer.fit_transform(profiles)
+
+
+def exact_neighbours(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and indices `[rows, count]` of the nearest unit rows, each row itself first."""
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(rows)
+    similarity, indices = index.search(rows, count + 1)
+    for row in range(len(rows)):
+        order = np.argsort(indices[row] != row, kind="stable")
+        similarity[row], indices[row] = similarity[row][order], indices[row][order]
+    return similarity[:, :count], indices[:, :count]
+
+
+def framed(points: np.ndarray) -> np.ndarray:
+    """Points moved and scaled alike in x and y to lie in -10..10."""
+    points = np.asarray(points, np.float64)
+    points = points - (points.max(axis=0) + points.min(axis=0)) / 2
+    return (points * (10 / max(np.abs(points).max(), 1e-12))).astype(np.float32)
+
+
+def clusters(points: np.ndarray, part: LayoutPart) -> np.ndarray:
+    """k-means clusters of the map `[concepts]`, numbered from the largest."""
+    from sklearn.cluster import KMeans
+
+    count = min(part.clusters, len(np.unique(points, axis=0)))
+    found = KMeans(count, n_init=4, random_state=part.seed).fit_predict(points)
+    rank = np.argsort(np.argsort(-np.bincount(found, minlength=count), kind="stable"), kind="stable")
+    return rank[found].astype(np.int32)

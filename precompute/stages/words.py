@@ -1,0 +1,143 @@
+"""Words that name a concept: those over-represented in the captions of the real images where its energy is highest.
+
+The measure is the weighted log-odds ratio with an informative Dirichlet prior (Monroe et al. 2008), its z-score. Terms
+are words and pairs of neighbouring words; of terms that share a word only the best is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from engine.blindspots.log_odds import weighted_log_odds
+from precompute.files import read_json, write_json
+
+WORDS = "words.json"
+BEST = 10
+"""A concept is strong in an image if its energy is at least half the mean of this many highest ones."""
+SIGNIFICANT = 2.0
+"""z-score from which a term names a concept."""
+SECOND = 0.6
+"""The second term joins the label if its z-score is this share of the first one's."""
+FAVOUR_PAIRS = 1.05
+"""Of 'palm', 'tree' and 'palm tree', equally telling, the pair is the better name."""
+FILLERS = """
+    a an the and or of on in at with to from by for as is are was were be been being it its this that these those there
+    his her their he she they them we you i my your our some other into onto over under near next up down out off very
+    while has have had do does not no which who whose
+"""
+STOPWORDS = frozenset(FILLERS.split())
+
+
+class ConceptWords(NamedTuple):
+    """What a concept is called."""
+
+    label: str
+    origin: str
+    """`captions`, or `number` if no term tells the concept from the others."""
+    words: tuple[str, ...]
+    """Best first."""
+
+
+class Terms(NamedTuple):
+    """Which caption has which term."""
+
+    names: list[str]
+    present: sparse.csr_matrix
+    """0/1 `[captions, terms]`"""
+
+
+def write_words(energy: sparse.csr_matrix, captions: Sequence[str | None], count: int, folder: Path) -> dict[str, int]:
+    """Name all concepts and keep the names in the stage's folder.
+
+    Args:
+        energy: energies of the real images, `[images, concepts]`.
+        captions: of the real images; those without one are left out.
+        count: words per concept.
+        folder: the stage's folder.
+    """
+    found = name_concepts(energy, captions, count)
+    write_json(folder / WORDS, [one._asdict() for one in found])
+    return {"named": sum(one.origin == "captions" for one in found)}
+
+
+def read_words(folder: Path) -> list[ConceptWords]:
+    """Read what `write_words` kept, by concept."""
+    return [ConceptWords(row["label"], row["origin"], tuple(row["words"])) for row in read_json(folder / WORDS)]
+
+
+def name_concepts(energy: sparse.csr_matrix, captions: Sequence[str | None], count: int) -> list[ConceptWords]:
+    """The names of all concepts; arguments as for `write_words`."""
+    nameless = [ConceptWords(f"concept {concept}", "number", ()) for concept in range(energy.shape[1])]
+    told = np.array([position for position, caption in enumerate(captions) if caption], dtype=np.int64)
+    terms = find_terms([captions[position] for position in told])
+    if not terms.names or not count:
+        return nameless
+    by_concept = energy[told].tocsc()
+    total = np.asarray(terms.present.sum(axis=0), dtype=np.float64).ravel()
+    for concept in range(energy.shape[1]):
+        strong = strongest_images(by_concept[:, [concept]])
+        if len(strong):
+            inside = np.asarray(terms.present[strong].sum(axis=0), dtype=np.float64).ravel()
+            nameless[concept] = name_concept(inside, total, terms.names, count) or nameless[concept]
+    return nameless
+
+
+def strongest_images(energies: sparse.csc_matrix) -> np.ndarray:
+    """Positions of the images in which a concept is strong; `energies` is its column `[images, 1]`."""
+    best = np.sort(energies.data)[::-1][:BEST]
+    return energies.indices[energies.data >= best.mean() / 2] if len(best) else energies.indices
+
+
+def name_concept(inside: np.ndarray, total: np.ndarray, names: Sequence[str], count: int) -> ConceptWords | None:
+    """Name one concept from the captions that have each term, among the strong images and among all, `[terms]` each."""
+    present = np.flatnonzero(inside)
+    # The prior weighs as much as the captions inside.
+    z = weighted_log_odds(inside, total - inside, total * (inside.sum() / total.sum()))[present]
+    favour = np.array([FAVOUR_PAIRS if " " in names[term] else 1.0 for term in present])
+    chosen: list[tuple[str, float]] = []
+    for at in np.argsort(-z * favour, kind="stable"):
+        name = names[present[at]]
+        if z[at] < SIGNIFICANT or len(chosen) == count:
+            break
+        if not any(_overlap(name, other) for other, _ in chosen):
+            chosen.append((name, float(z[at])))
+    if not chosen:
+        return None
+    label = chosen[0][0]
+    if len(chosen) > 1 and chosen[1][1] >= SECOND * chosen[0][1]:
+        label += f", {chosen[1][0]}"
+    return ConceptWords(label, "captions", tuple(name for name, _ in chosen))
+
+
+def _overlap(one: str, other: str) -> bool:
+    return not set(one.split()).isdisjoint(other.split())
+
+
+def find_terms(captions: Sequence[str]) -> Terms:
+    """The words and word pairs of captions, without those that only one caption has."""
+    found = [sorted(caption_terms(caption)) for caption in captions]
+    names = sorted({term for terms in found for term in terms})
+    column = {name: at for at, name in enumerate(names)}
+    indptr = np.cumsum([0, *map(len, found)])
+    indices = np.array([column[term] for terms in found for term in terms], dtype=np.int32)
+    present = sparse.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), (len(captions), len(names)))
+    common = np.flatnonzero(np.asarray(present.sum(axis=0)).ravel() >= 2)
+    return Terms([names[at] for at in common], present[:, common])
+
+
+def caption_terms(caption: str) -> set[str]:
+    """The words of a caption and its pairs of neighbouring words, in lower case, without stop words."""
+    terms = set()
+    for phrase in re.split(r"[^\w\s'’-]+", caption.lower()):
+        words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", phrase)
+        kept = [word if word not in STOPWORDS and len(word) > 1 else None for word in words]
+        terms |= {word for word in kept if word}
+        terms |= {f"{one} {other}" for one, other in pairwise(kept) if one and other}
+    return terms

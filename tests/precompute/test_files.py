@@ -1,0 +1,69 @@
+"""Files are whole or absent, folders are known by their contents, a full disk is one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import BlindspotError
+from precompute.files import content_hash, full_disk_explained, write_array, write_whole
+
+
+@pytest.fixture(autouse=True)
+def forget_hashes():
+    content_hash.cache_clear()
+
+
+def folder_hash(folder: Path) -> str:
+    content_hash.cache_clear()
+    return content_hash(folder)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+    write_whole(tmp_path / "a", lambda partial: partial.write_text("old"))
+
+    def fail(partial: Path) -> None:
+        partial.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_whole(tmp_path / "a", fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "old"
+
+
+def test_an_array_comes_back(tmp_path: Path):
+    write_array(tmp_path / "deep" / "a.npy", np.arange(5))
+    assert np.load(tmp_path / "deep" / "a.npy").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_folder_is_known_by_names_and_contents_and_not_by_times(tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a").write_text("one")
+    (tmp_path / "sub" / "b").write_text("two")
+    before = folder_hash(tmp_path)
+    (tmp_path / "a").write_text("one")
+    (tmp_path / ".hidden").write_text("x")
+    assert folder_hash(tmp_path) == before
+    (tmp_path / "a").write_text("eno")
+    changed = folder_hash(tmp_path)
+    (tmp_path / "a").write_text("one")
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert len({before, changed, folder_hash(tmp_path)}) == 3
+
+
+def test_a_full_device_is_one_sentence(tmp_path: Path):
+    full = pytest.raises(BlindspotError, match=r"^The disk is full while writing to .*; free some space")
+    with full, full_disk_explained(tmp_path), open("/dev/full", "w") as device:
+        device.write("x")
+
+
+def test_a_full_disk_is_known_by_a_librarys_words(tmp_path: Path):
+    with pytest.raises(BlindspotError, match="disk is full"), full_disk_explained(tmp_path):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_other_failures_pass(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError), full_disk_explained(tmp_path):
+        1 / 0

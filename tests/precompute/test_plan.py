@@ -1,0 +1,144 @@
+"""A stage runs once, again when what decides it changes, and goes on where it was killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.errors import BlindspotError
+from precompute.files import content_hash
+from precompute.plan import Stage, WorkDirectory, carry_out, fingerprint
+
+
+def quiet(stage: Stage):
+    return lambda done, total: None
+
+
+def write(text: str):
+    def run(folder: Path, progress) -> dict[str, str]:
+        (folder / "result").write_text(text)
+        return {"wrote": text}
+
+    return run
+
+
+def actions(work: WorkDirectory, *stages: Stage) -> list[str]:
+    content_hash.cache_clear()
+    return [outcome.action for outcome in carry_out(stages, work, quiet)]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> WorkDirectory:
+    return WorkDirectory(tmp_path / "work")
+
+
+def test_a_second_run_does_nothing(work: WorkDirectory):
+    stages = [Stage("a", write("1")), Stage("b", write("2"), after=("a",))]
+    assert actions(work, *stages) == ["ran", "ran"]
+    assert actions(work, *stages) == ["kept", "kept"]
+    assert work.summary("b") == {"wrote": "2"}
+
+
+def test_a_changed_parameter_redoes_its_stage_and_what_depends_on_it(work: WorkDirectory):
+    def stages(size: int) -> list[Stage]:
+        return [
+            Stage("a", write("1")),
+            Stage("b", write("2"), {"size": size}, after=("a",)),
+            Stage("c", write("3"), after=("b",)),
+            Stage("d", write("4"), after=("a",)),
+        ]
+
+    actions(work, *stages(1))
+    assert actions(work, *stages(2)) == ["kept", "ran", "ran", "kept"]
+
+
+def test_a_changed_input_file_redoes_its_stage(work: WorkDirectory, tmp_path: Path):
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "x").write_text("1")
+    stage = Stage("a", write("1"), reads=(given,))
+    assert [actions(work, stage), actions(work, stage)] == [["ran"], ["kept"]]
+    (given / "x").write_text("2")
+    assert actions(work, stage) == ["ran"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_a_stage_whose_files_are_not_all_there_is_redone(work: WorkDirectory, damage: str):
+    stage = Stage("a", write("1"))
+    actions(work, stage)
+    result = work.folder("a") / "result"
+    result.unlink() if damage == "missing" else result.write_text("")
+    assert actions(work, stage) == ["ran"] and result.read_text() == "1"
+
+
+def test_an_interrupted_stage_keeps_its_files_and_goes_on(work: WorkDirectory):
+    def run(folder: Path, progress) -> None:
+        seen = (folder / "first").exists()
+        (folder / "first").write_text("1")
+        if not seen:
+            raise KeyboardInterrupt
+        (folder / "second").write_text("2")
+
+    with pytest.raises(KeyboardInterrupt):
+        actions(work, Stage("a", run))
+    assert actions(work, Stage("a", run)) == ["resumed"]
+    assert (work.folder("a") / "second").exists()
+
+
+def test_an_interrupted_stage_starts_afresh_with_other_parameters(work: WorkDirectory):
+    def fail(folder: Path, progress) -> None:
+        (folder / "half").write_text("1")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        actions(work, Stage("a", fail, {"size": 1}))
+    assert actions(work, Stage("a", write("1"), {"size": 2})) == ["ran"]
+    assert not (work.folder("a") / "half").exists()
+
+
+def test_the_fingerprint_knows_everything_that_decides():
+    base = Stage("a", write("1"), {"x": 1}, after=("z",))
+    upstream = {"z": "0"}
+    others = [
+        Stage("b", write("1"), {"x": 1}, after=("z",)),
+        Stage("a", write("1"), {"x": 2}, after=("z",)),
+        Stage("a", write("1"), {"x": 1}, after=()),
+        Stage("a", write("1"), {"x": 1}, after=("z",), version=2),
+    ]
+    marks = [fingerprint(base, upstream), fingerprint(base, {"z": "1"}), *(fingerprint(s, upstream) for s in others)]
+    assert len(set(marks)) == len(marks)
+    assert fingerprint(base, upstream) == fingerprint(Stage("a", write("2"), {"x": 1}, after=("z",)), upstream)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from precompute.plan import WorkDirectory
+with WorkDirectory(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_is_kept_out_until_the_first_one_dies(work: WorkDirectory):
+    root = Path(__file__).parents[2]
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(work.path)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(BlindspotError, match=rf"Another run \(process {holder.pid}\)"), work.lock():
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    time.sleep(0.01)
+    with work.lock():
+        assert (work.path / "lock").read_text() == str(os.getpid())

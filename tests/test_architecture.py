@@ -1,0 +1,80 @@
+"""The arrows of the house: imports point down only, heavy libraries stay out of light modules."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ENGINE_GROUND = {"vision", "dictionary", "blindspots", "klsc", "priors", "figures", "jobs", "errors"}
+ENGINE_UPPER = {
+    "samplers": {"priors", "vision", "dictionary", "klsc", "jobs", "errors"},
+    "atlas": {"blindspots", "errors"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Absolute names of the modules that a file imports, wherever in the file it does so."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def offenders(folder: str, forbidden: set[str]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files(folder)
+        for name in sorted(imported(path))
+        if any(name == bad or name.startswith(bad + ".") for bad in forbidden)
+    ]
+
+
+def test_the_engine_knows_nothing_of_the_floors_above():
+    assert offenders("engine", {"streamlit", "pages", "precompute", "app"}) == []
+
+
+def test_pages_and_precompute_never_import_each_other():
+    assert offenders("pages", {"precompute", "app"}) == []
+    assert offenders("precompute", {"pages", "app", "streamlit"}) == []
+
+
+@pytest.mark.parametrize("package", sorted(p.name for p in (ROOT / "engine").iterdir() if (p / "__init__.py").exists()))
+def test_engine_packages_import_only_what_stands_below(package: str):
+    allowed = ENGINE_UPPER.get(package, {"errors"}) | {package}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files(f"engine/{package}")
+        for name in sorted(imported(path))
+        if name.startswith("engine.") and name.split(".")[1] not in allowed
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", ["engine.atlas", "engine.blindspots", "engine.figures", "engine.jobs"])
+def test_light_modules_load_without_torch(module: str):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'umap' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_top_of_the_tree_stays_as_designed():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
+    top = {name.split("/")[0] for name in tracked if name}
+    allowed = {
+        *("app.py", "pages", "engine", "precompute", "data", "tests", "requirements.txt", "README.md"),
+        *("requirements-dev.txt", "requirements-gpu.txt", "pyproject.toml", "Makefile", "LICENSE"),
+        *(".ci", ".gitignore", ".gitattributes", ".streamlit"),
+    }
+    assert top <= allowed

@@ -1,0 +1,71 @@
+"""The bundled demo: its size, its models, and that its atlas says what its own encoder and dictionary say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.atlas import Atlas
+from engine.atlas.verify import verify
+from tests.benchmarks.planted import planted
+
+DEMO = Path(__file__).parents[1] / "data/demo"
+pytestmark = pytest.mark.skipif(not (DEMO / "atlas/atlas.json").exists(), reason="data/demo/atlas is not built")
+
+
+@pytest.fixture(scope="module")
+def atlas() -> Atlas:
+    return Atlas.open(DEMO / "atlas")
+
+
+def test_the_demo_fits_in_sixty_megabytes():
+    assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file() and not path.is_symlink()) <= 60e6
+
+
+def test_weights_are_safetensors_only():
+    assert not [path for ending in ("bin", "pt", "pth", "ckpt", "pkl") for path in DEMO.rglob(f"*.{ending}")]
+
+
+def test_the_committed_atlas_is_whole():
+    assert verify(DEMO / "atlas") == []
+
+
+def test_planted_blindspots_are_recovered_and_base_shows_none(atlas):
+    report = planted(atlas)
+    for name, row in report["no-disc"].items():
+        if "palm" not in name:
+            assert row["auroc"] >= 0.95, name
+    for name, row in report["woody"].items():
+        if "disc" not in name:
+            assert row["auroc"] >= 0.95, name
+    for name, row in report["base"].items():
+        assert 0.35 <= row["auroc"] <= 0.65, name
+
+
+def test_energies_are_those_of_plain_torch(atlas):
+    """32 real scenes, drawn again from their ground truth, through transformers and thirty lines of torch."""
+    from safetensors.torch import load_file
+    from transformers import AutoModel
+
+    from precompute.tabletop.scenes import corpus, draw
+
+    recipe = json.loads((DEMO / "atlas/atlas.json").read_text())["recipe"]["real"]
+    scenes = corpus(recipe["count"], recipe["seed"])[:32]
+    pixels = torch.from_numpy(np.stack([draw(scene) for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    model = AutoModel.from_pretrained(DEMO / "encoder", dtype=torch.float32).eval()
+    with torch.no_grad():
+        tokens = model((pixels - mean[:, None, None]) / std[:, None, None]).last_hidden_state.double()
+    parts = {name: part.double() for name, part in load_file(DEMO / "atlas/dictionary/dictionary.safetensors").items()}
+    inside = (tokens - parts["mean"]) * parts["scale"]
+    before = inside @ parts["encoder.weight"].T + parts["encoder.bias"]
+    strongest = before.topk(atlas.info.dictionary["sparsity"], dim=-1)
+    codes = torch.zeros_like(before).scatter_(-1, strongest.indices, strongest.values.relu())
+    expected = codes.sum(dim=1).numpy()
+    stored = atlas.energy("real")[:32].toarray()
+    np.testing.assert_allclose(stored.sum(axis=0), expected.sum(axis=0), rtol=1e-4, atol=1e-4)
+    assert np.abs(stored - expected).max() <= 1e-4 * expected.max()
