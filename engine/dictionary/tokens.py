@@ -1,0 +1,213 @@
+"""Training tokens, in memory or as .npy shards on disk, behind one small interface with a reproducible shuffle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import BlindspotError
+
+CHUNK_ROWS = 65_536
+MEMORY_CAP = 4 * 2**30
+
+
+class TokenSource(Protocol):
+    """Rows of tokens that training can shuffle, gather and scan."""
+
+    rows: int
+    dim: int
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """A shuffle of all row numbers, int64 [rows], in an order that is cheap to gather."""
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Float32 tokens [n, d] of int64 row numbers [n]."""
+
+    def chunks(self) -> Iterator[Tensor]:
+        """All tokens in file order, float32 [n, d] at a time."""
+
+
+class MemoryTokens:
+    """Tokens that fit in memory: one tensor [N, d] of any float type, on any device."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        if tokens.ndim != 2 or 0 in tokens.shape:
+            raise BlindspotError(
+                f"Training tokens must have the shape [tokens, width], not {list(tokens.shape)}; "
+                "encode some images first."
+            )
+        self.tokens = tokens
+        self.rows, self.dim = tokens.shape
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """A uniform shuffle."""
+        return torch.randperm(self.rows, generator=generator)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Float32 tokens [n, d]."""
+        return self.tokens[rows.to(self.tokens.device)].float()
+
+    def chunks(self) -> Iterator[Tensor]:
+        """Float32 tokens, `CHUNK_ROWS` at a time."""
+        for chunk in self.tokens.split(CHUNK_ROWS):
+            yield chunk.float()
+
+
+class ShardTokens:
+    """Tokens in .npy files [n_i, d], read a window of shards at a time.
+
+    An epoch visits the shards in random order. Shards that together fit in half of `memory_cap` form a window, whose
+    rows are shuffled together; a batch may straddle two windows, so at most `memory_cap` bytes are held (or one shard,
+    if that is larger).
+
+    Parameters
+    ----------
+    paths
+        Files of float tokens, all of one width.
+    memory_cap
+        Bytes.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], memory_cap: int = MEMORY_CAP) -> None:
+        self.paths = [Path(path) for path in paths]
+        if not self.paths:
+            raise BlindspotError("There are no token shards to train on; encode some images first.")
+        maps = [_open_shard(path) for path in self.paths]
+        self.dim = maps[0].shape[1]
+        for path, shard in zip(self.paths, maps, strict=True):
+            if shard.shape[1] != self.dim:
+                raise BlindspotError(
+                    f"The token shard {path} has width {shard.shape[1]} but the first has {self.dim}; "
+                    "encode all images with one encoder."
+                )
+        self.lengths = [len(shard) for shard in maps]
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.rows = int(self.starts[-1])
+        if self.rows == 0:
+            raise BlindspotError(f"The token shards from {self.paths[0]} on are empty; encode some images first.")
+        self.bytes = [shard.nbytes for shard in maps]
+        self.memory_cap = memory_cap
+        self._held: dict[int, np.ndarray] = {}
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Shuffled windows of shuffled shards."""
+        windows: list[list[int]] = [[]]
+        filled = 0
+        for shard in torch.randperm(len(self.paths), generator=generator).tolist():
+            if windows[-1] and filled + self.bytes[shard] > self.memory_cap // 2:
+                windows.append([])
+                filled = 0
+            windows[-1].append(shard)
+            filled += self.bytes[shard]
+        parts = []
+        for window in windows:
+            rows = torch.cat([torch.arange(int(self.starts[s]), int(self.starts[s + 1])) for s in window])
+            parts.append(rows[torch.randperm(len(rows), generator=generator)])
+        return torch.cat(parts)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Float32 tokens [n, d]; shards are read whole and kept while the cap allows."""
+        wanted = rows.cpu().numpy()
+        shards = np.searchsorted(self.starts, wanted, side="right") - 1
+        out = np.empty((len(wanted), self.dim), dtype=np.float32)
+        for shard in np.unique(shards):
+            mask = shards == shard
+            out[mask] = self._shard(int(shard))[wanted[mask] - self.starts[shard]]
+        return torch.from_numpy(out)
+
+    def _shard(self, shard: int) -> np.ndarray:
+        if shard not in self._held:
+            while self._held and sum(self.bytes[s] for s in self._held) + self.bytes[shard] > self.memory_cap:
+                self._held.pop(next(iter(self._held)))
+            self._held[shard] = np.load(self.paths[shard], allow_pickle=False)
+        return self._held[shard]
+
+    def chunks(self) -> Iterator[Tensor]:
+        """Float32 tokens, `CHUNK_ROWS` at a time, straight from disk."""
+        for path in self.paths:
+            shard = _open_shard(path)
+            for start in range(0, len(shard), CHUNK_ROWS):
+                yield torch.from_numpy(shard[start : start + CHUNK_ROWS].astype(np.float32))
+
+
+def open_tokens(tokens: Tensor | TokenSource | Sequence[str | Path], memory_cap: int = MEMORY_CAP) -> TokenSource:
+    """A source from a tensor [N, d], from .npy paths, or as given.
+
+    Shards that fit in `memory_cap` bytes together are loaded once, in their own precision.
+    """
+    if isinstance(tokens, (Tensor, np.ndarray)):
+        return MemoryTokens(torch.as_tensor(tokens))
+    if hasattr(tokens, "gather"):
+        return tokens
+    shards = ShardTokens(tokens, memory_cap)
+    if sum(shards.bytes) > memory_cap:
+        return shards
+    return MemoryTokens(torch.cat([torch.from_numpy(np.load(path, allow_pickle=False)) for path in shards.paths]))
+
+
+def _open_shard(path: Path) -> np.ndarray:
+    try:
+        shard = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BlindspotError(
+            f"The token shard {path} is missing or not a .npy array; encode the images again."
+        ) from error
+    if shard.ndim != 2 or not np.issubdtype(shard.dtype, np.floating):
+        raise BlindspotError(
+            f"The token shard {path} holds {shard.dtype} of shape {list(shard.shape)}, not floats [tokens, width]; "
+            "encode the images again."
+        )
+    return shard
+
+
+class TokenStatistics(NamedTuple):
+    """First and second moments of a source."""
+
+    mean: Tensor
+    """[d]"""
+
+    scale: Tensor
+    """Scalar that brings centred tokens to a mean square of 1 per channel."""
+
+
+def statistics(source: TokenSource) -> TokenStatistics:
+    """Mean and scale in one pass, in float64.
+
+    Raises
+    ------
+    BlindspotError
+        When a token is NaN or infinite, or when all tokens are the same.
+    """
+    total = torch.zeros(source.dim, dtype=torch.float64)
+    squares = torch.zeros(source.dim, dtype=torch.float64)
+    seen = 0
+    for chunk in source.chunks():
+        finite = chunk.isfinite().all(dim=-1)
+        if not finite.all():
+            row = seen + int(finite.logical_not().nonzero()[0])
+            raise BlindspotError(
+                f"The training tokens hold NaN or infinite numbers (the first in row {row}); "
+                "encode again in float32 or bfloat16, or leave the broken image out."
+            )
+        wide = chunk.double().cpu()
+        total += wide.sum(dim=0)
+        squares += wide.square().sum(dim=0)
+        seen += len(chunk)
+    mean = total / source.rows
+    variance = (squares / source.rows - mean.square()).clamp_min(0).mean()
+    if variance <= 1e-12 * (1 + mean.square().mean()):
+        raise BlindspotError("All training tokens are the same, so there is nothing to learn; encode different images.")
+    return TokenStatistics(mean.float(), variance.rsqrt().float())
+
+
+def sample(source: TokenSource, count: int, generator: torch.Generator) -> Tensor:
+    """Up to `count` distinct random tokens [n, d], in file order."""
+    if count >= source.rows:
+        return torch.cat(list(source.chunks()))
+    rows = torch.randperm(source.rows, generator=generator)[:count].sort().values
+    return torch.cat([source.gather(part) for part in rows.split(CHUNK_ROWS)])
