@@ -80,9 +80,10 @@ def load_pipeline(source: Pipeline) -> Any:
     from diffusers.utils import logging
 
     logging.disable_progress_bar()
-    precision = {} if source.dtype == "float32" else {"torch_dtype": getattr(torch, source.dtype)}
+    # Said even for float32: a text encoder stored in half precision would else stay so beside a float32 UNet.
+    precision = getattr(torch, source.dtype)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source.pipeline, revision=source.revision, **precision)
+        pipeline = DiffusionPipeline.from_pretrained(source.pipeline, revision=source.revision, torch_dtype=precision)
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BlindspotError(

@@ -1,8 +1,8 @@
 """A DINOv2-with-registers encoder taught by pictures alone: hidden pixels first, then toys seen twice.
 
 No caption, no kind, colour or surface is ever read. First the model paints the patches hidden from it (SimMIM, Xie et
-al. 2022). Then it is shown pairs of pictures of the same toys, met again elsewhere as in two moments of a film, and must
-find each picture's partner among the others (InfoNCE, as in time-contrastive learning, Sermanet et al. 2018).
+al. 2022). Then it is shown pairs of pictures of the same toys, met again elsewhere as in two moments of a film, and
+must find each picture's partner among the others (InfoNCE, as in time-contrastive learning, Sermanet et al. 2018).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Plan:
     """How the encoder is trained."""
 
     pixels: Budget = field(default=Budget(1000, batch=96, learning_rate=1.5e-3, weight_decay=0.05, averaging=0.998))
-    pairs: Budget = field(default=Budget(1300, batch=96, learning_rate=1e-3, weight_decay=0.05, averaging=0.998))
+    pairs: Budget = field(default=Budget(1700, batch=96, learning_rate=1e-3, weight_decay=0.05, averaging=0.998))
     hidden: float = 0.55
     """Share of patches hidden from the student."""
     temperature: float = 0.15

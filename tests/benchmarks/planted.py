@@ -1,9 +1,9 @@
 """Are the planted blindspots found? `python -m tests.benchmarks.planted --json`
 
 The demo's generators have known defects: `no-disc` never draws discs and bird feeders, `woody` draws wooden tables and
-palm trees uncalled for. A concept is matched to an attribute by the average precision of its image energy on REAL scenes,
-whose ground truth the atlas keeps. The AUROC then asks how well delta alone tells an attribute's concepts from all other
-live ones: 1 = all of them on the planted side, 0.5 = they do not stand out. `base` is the control.
+palm trees uncalled for. A concept is matched to an attribute by the average precision of its image energy on REAL
+scenes, whose ground truth the atlas keeps. The AUROC then asks how well delta alone tells an attribute's concepts from
+all other live ones: 1 = all of them on the planted side, 0.5 = they do not stand out. `base` is the control.
 """
 
 from __future__ import annotations

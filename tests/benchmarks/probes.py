@@ -45,7 +45,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--demo", type=Path, default=ROOT / "data/demo")
     arguments.add_argument("--models", nargs="*", default=["base", "base-early"])
-    arguments.add_argument("--real", type=int, default=6000, help="real scenes the probes are fitted on")
+    arguments.add_argument("--real", type=int, default=20_000, help="real scenes the probes are fitted on")
     arguments.add_argument("--samples", type=int, default=480)
     arguments.add_argument("--steps", type=int, default=20)
     arguments.add_argument("--guidance", type=float, default=3.0)
