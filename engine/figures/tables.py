@@ -1,0 +1,114 @@
+"""The small questions that views ask of a concept table: which stand out, which pass a filter, how alike are two.
+
+A *concept table* is a data frame indexed by concept with at least ``delta, relative, q, frequency, dead``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+STATUSES = ("suppressed", "neutral", "exaggerated")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which concepts a view keeps; the defaults keep every live one."""
+
+    statuses: tuple[str, ...] = ()
+    """Empty: all."""
+    min_frequency: float = 0.0
+    """Least share of real images in which the concept fires, in [0, 1]."""
+    max_q: float = 1.0
+    """Largest Benjamini-Hochberg q."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One model in numbers, over live concepts (DESIGN section 4, "Universal")."""
+
+    concepts: int
+    suppressed: int
+    exaggerated: int
+    significant: int
+    """Concepts with q < 0.05."""
+    median: float
+    skewness: float
+    """Third standardised moment of delta: below 0, the tail is on the suppressed side."""
+
+
+def status_of(delta: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Name each delta ``suppressed`` (< low), ``exaggerated`` (> high) or ``neutral``."""
+    delta = np.asarray(delta)
+    return np.where(delta < low, "suppressed", np.where(delta > high, "exaggerated", "neutral"))
+
+
+def keep(table: pd.DataFrame, filters: Filters, low: float, high: float) -> np.ndarray:
+    """Return a bool mask [rows] of the live concepts that pass the filters."""
+    mask = ~table["dead"].to_numpy(bool) & (table["frequency"].to_numpy() >= filters.min_frequency)
+    if filters.max_q < 1.0:
+        mask &= table["q"].to_numpy() <= filters.max_q
+    if filters.statuses:
+        mask &= np.isin(status_of(table["delta"], low, high), filters.statuses)
+    return mask
+
+
+def most_different(table: pd.DataFrame, side: str, count: int) -> pd.DataFrame:
+    """Return the `count` live concepts of lowest (``suppressed``), highest (``exaggerated``) or most extreme delta.
+
+    Ties, which saturated deltas have, are broken by the gap itself.
+    """
+    live = table[~table["dead"].to_numpy(bool)]
+    if side == "suppressed":
+        return live.sort_values(["delta", "gap"]).head(count)
+    if side == "exaggerated":
+        return live.sort_values(["delta", "gap"], ascending=False).head(count)
+    extremity = live.assign(distance=(live["delta"] - 0.5).abs(), size=live["gap"].abs())
+    return live.loc[extremity.sort_values(["distance", "size"], ascending=False).index[:count]]
+
+
+def summarise(table: pd.DataFrame, low: float, high: float) -> Summary:
+    """Count and describe one model's deltas over live concepts."""
+    live = table[~table["dead"].to_numpy(bool)]
+    delta = live["delta"].to_numpy(np.float64)
+    centred = delta - delta.mean() if len(delta) else delta
+    spread = float(np.sqrt(np.mean(centred**2))) if len(delta) else 0.0
+    return Summary(
+        concepts=len(live),
+        suppressed=int((delta < low).sum()),
+        exaggerated=int((delta > high).sum()),
+        significant=int((live["q"] < 0.05).sum()),
+        median=float(np.median(delta)) if len(delta) else float("nan"),
+        skewness=float(np.mean(centred**3) / spread**3) if spread > 0 else 0.0,
+    )
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Return Pearson's r of two columns; nan when either is constant."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def disagreement(deltas: dict[str, pd.DataFrame], count: int) -> pd.DataFrame:
+    """Rank live concepts by the range of delta over models.
+
+    Parameters
+    ----------
+    deltas
+        Concept table per model, over the same concepts.
+    count
+        Rows to return.
+
+    Returns
+    -------
+    Data frame indexed by concept: one delta column per model, ``spread`` = max - min, largest first.
+    """
+    first = next(iter(deltas.values()))
+    live = ~first["dead"].to_numpy(bool)
+    table = pd.DataFrame({model: frame["delta"] for model, frame in deltas.items()})[live]
+    spread = table.max(axis=1) - table.min(axis=1)
+    return table.assign(spread=spread).sort_values("spread", ascending=False, kind="stable").head(count)

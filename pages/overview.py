@@ -1,0 +1,62 @@
+"""Overview: what this atlas is, and per model what it leaves out and what it overdraws."""
+
+from html import escape
+
+import streamlit as st
+
+from engine.figures.histogram import HOW, delta_histogram
+from engine.figures.tables import most_different, summarise
+from pages.widgets import controls, data, lists, state, url
+from pages.widgets.live import live
+from pages.widgets.plot import plot
+
+KEYS = ("model", "estimator", "temperature", "low", "high", "concept")
+CARDS = 6
+
+
+def introduction() -> str:
+    """Return what was compared with what, seen through which encoder and dictionary."""
+    info = data.current().info
+    encoder, dictionary = info.encoder, info.dictionary
+    sources = "".join(
+        f"<span><b>{escape(source.label or source.name)}</b> {source.images:,} images"
+        f"{', ' + escape(source.pairing) + ' pairs' if source.paired else ''}</span>"
+        for source in info.sources
+    )
+    grid = "×".join(str(side) for side in info.grid)
+    depth = "last layer" if encoder.get("layer") is None else f"layer {encoder['layer']}"
+    facts = (
+        f"Seen through {encoder['id']} ({depth}, {grid} patches) and a {dictionary.get('kind', 'sparse')} "
+        f"dictionary of {info.concepts:,} concepts, {dictionary.get('sparsity', '?')} active per token."
+    )
+    described = f"<p>{escape(info.description)}</p>" if info.description else ""
+    return f'{described}<div class="ba-sources">{sources}</div><p class="ba-note">{escape(facts)}</p>'
+
+
+def model_section(model: str, view: state.View) -> None:
+    """One model: its numbers, its histogram, and its twelve most extreme concepts."""
+    table = data.table(view, model)
+    basis = data.basis(view, model)
+    figure = delta_histogram(table.loc[~table["dead"], "delta"], model=model, basis=basis, height=200)
+    st.header(data.current().info.source(model).label or model, anchor=model, divider="gray")
+    numbers, spread = st.columns([2, 3], gap="large", vertical_alignment="center")
+    with numbers:
+        live(lists.strip(summarise(table, view.low, view.high), basis.sentence(), HOW), key=f"strip_{model}")
+    with spread:
+        plot(figure, key=f"histogram_{model}")
+    halves = "".join(
+        f'<div><h3>{name}</h3><div class="ba-cards">'
+        f"{lists.cards(most_different(table, side, CARDS), model, side=side, page='concept_map')}</div></div>"
+        for side, name in (("suppressed", "Most suppressed"), ("exaggerated", "Most exaggerated"))
+    )
+    live(f'<div class="ba-split">{halves}</div>', key=f"cards_{model}")
+
+
+view = url.current("overview", KEYS)
+title, honest = st.columns([5, 1], vertical_alignment="bottom")
+title.title(data.current().info.name or "Blindspot Atlas", anchor=False)
+with honest:
+    controls.honest_delta(view)
+live(introduction(), key="introduction")
+for name in data.current().models:
+    model_section(name, view)

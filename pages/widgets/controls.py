@@ -1,0 +1,134 @@
+"""The controls that change a view: model, search, honest delta, filters. Each one writes the URL and nothing else."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.widgets import data, url
+from pages.widgets.state import COLOURS, LONGEST_TEXT, MOST_MODELS, SIDES, View
+
+NAMES = {
+    "gap": "Gap",
+    "relative": "Relative",
+    "share": "Share",
+    "standardised": "Standardised",
+}
+FORMULAS = {
+    "gap": r"\delta_k = \sigma\!\left(\frac{E_k^{\mathrm{model}} - E_k^{\mathrm{real}}}{T}\right)",
+    "relative": r"\delta_k = \sigma\!\left(\frac{1}{T}\,\frac{E_k^{\mathrm{model}} - E_k^{\mathrm{real}}}"
+    r"{E_k^{\mathrm{model}} + E_k^{\mathrm{real}}}\right)",
+    "share": r"\delta_k = \sigma\!\left(\tfrac{1}{T}\log\frac{E_k^{\mathrm{model}}}{E_k^{\mathrm{real}}}\right)"
+    r"\;\overset{T=1}{=}\;\frac{E_k^{\mathrm{model}}}{E_k^{\mathrm{model}} + E_k^{\mathrm{real}}}",
+    "standardised": r"\delta_k = \sigma\!\left(\frac{E_k^{\mathrm{model}} - E_k^{\mathrm{real}}}{T\, s_k}\right),"
+    r"\quad s_k \text{ pooled standard deviation}",
+}
+WHY = {
+    "gap": "The paper's estimator. In units of energy, so frequent, strong concepts saturate first.",
+    "relative": "Free of units and bounded: what the authors correlate between models.",
+    "share": "The share of the concept's energy that is the model's: the same on any scale, kind to rare concepts.",
+    "standardised": "The gap in standard deviations of an image's energy (Cohen's d): an effect size.",
+}
+FREQUENCIES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+SIGNIFICANCE = (1.0, 0.1, 0.05, 0.01, 0.001)
+
+
+def _changed(name: str, key: str) -> None:
+    value = st.session_state[key]
+    url.change(**{name: tuple(value) if isinstance(value, list) else value})
+
+
+def _bind(name: str, value: object) -> dict:
+    """Return the key and the callback that tie a widget to a parameter of the URL."""
+    key = url.bound(name, value)
+    return {"key": key, "on_change": _changed, "args": (name, key)}
+
+
+def model_choice(view: View) -> None:
+    """Choose the model whose map and card are shown."""
+    models = data.current().models
+    if len(models) <= 5:
+        st.segmented_control("Model", models, required=True, **_bind("model", view.model))
+    else:
+        st.selectbox("Model", models, **_bind("model", view.model))
+
+
+def models_choice(view: View) -> None:
+    """Choose two to four models to compare."""
+    st.multiselect(
+        "Models, up to four", data.current().models, max_selections=MOST_MODELS, **_bind("models", list(view.models))
+    )
+
+
+def colour_choice(view: View) -> None:
+    """Choose what colour means on the map."""
+    names = {"delta": "Delta", "relative": "Relative", "frequency": "Frequency", "cluster": "Cluster"}
+    st.segmented_control(
+        "Colour", COLOURS, format_func=names.get, required=True, **_bind("colour", view.colour)
+    )  # fmt: skip
+
+
+def side_choice(view: View) -> None:
+    """Choose which end of delta the list shows."""
+    names = {"suppressed": "Suppressed", "exaggerated": "Exaggerated", "both": "Both"}
+    st.segmented_control(
+        "Top differences", SIDES, format_func=names.get, required=True, label_visibility="collapsed",
+        **_bind("side", view.side),
+    )  # fmt: skip
+
+
+def search_box(view: View) -> None:
+    """Find concepts by id, label or word; the found ones take the place of the list beside the map."""
+
+    def go() -> None:
+        url.change(text=st.session_state["w_text"].strip()[:LONGEST_TEXT], concept=None, image=None, job=None)
+
+    st.text_input(
+        "Search", key=url.bound("text", view.text), on_change=go, max_chars=LONGEST_TEXT, type="search",
+        placeholder="Search a word, a label or an id", icon=":material/search:", autocomplete="off",
+    )  # fmt: skip
+
+
+def honest_delta(view: View) -> None:
+    """Choose estimator, temperature and thresholds, with their formula."""
+    with st.popover("Honest delta", icon=":material/balance:", width="stretch"):
+        st.segmented_control(
+            "Estimator", list(NAMES), format_func=NAMES.get, required=True, key=url.bound("estimator", view.estimator),
+            on_change=_estimator_changed,
+        )  # fmt: skip
+        st.latex(FORMULAS[view.estimator])
+        st.caption(WHY[view.estimator])
+        st.slider(
+            "Temperature T: how large a difference must be to count", 0.05, max(4.0, view.temperature), step=0.05,
+            **_bind("temperature", view.temperature),
+        )  # fmt: skip
+        low, high = st.columns(2)
+        low.slider("Suppressed below", 0.01, 0.5, step=0.01, **_bind("low", max(0.01, view.low)))
+        high.slider("Exaggerated above", 0.5, 0.99, step=0.01, **_bind("high", min(0.99, view.high)))
+        st.caption(
+            "E is a concept's mean energy per image: the sum of its codes over all tokens. δ = 0.5: as often as in "
+            "reality. Defaults are the paper's: T = 0.8, thresholds 0.1 and 0.9."
+        )
+
+
+def _estimator_changed() -> None:
+    estimator = st.session_state["w_estimator"]
+    url.change(estimator=estimator, temperature=data.known(data.atlas_path()).temperatures[estimator])
+
+
+def filters(view: View) -> None:
+    """Choose which concepts stay bright on the map and in the lists."""
+    active = (len(view.status) > 0) + (view.frequency > 0) + (view.q < 1)
+    with st.popover(f"Filters ({active})" if active else "Filters", icon=":material/filter_alt:", width="stretch"):
+        st.pills(
+            "Status", ["suppressed", "neutral", "exaggerated"], selection_mode="multi",
+            **_bind("status", list(view.status)),
+        )  # fmt: skip
+        st.select_slider(
+            "Fires in at least this share of real images", sorted({*FREQUENCIES, view.frequency}),
+            format_func=lambda share: f"{100 * share:g} %", **_bind("frequency", view.frequency),
+        )  # fmt: skip
+        st.select_slider(
+            "False discovery rate q at most", sorted({*SIGNIFICANCE, view.q}, reverse=True),
+            format_func=lambda q: "any" if q == 1 else f"{q:g}", **_bind("q", view.q),
+        )  # fmt: skip
+        st.caption("Others turn grey on the map, so that the shape stays. q is Benjamini-Hochberg over live concepts.")

@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.app.serving import ARTIFACTS, ROOT, chromium, serving
+from tests.synthetic import build_synthetic_atlas
+
+CONCEPTS = 48
+DEMO = ROOT / "data" / "demo" / "atlas"
+
+
+@pytest.fixture(scope="session")
+def plain_atlas(tmp_path_factory) -> Path:
+    """Two models, small, no prior."""
+    return build_synthetic_atlas(tmp_path_factory.mktemp("plain") / "atlas", concepts=CONCEPTS, pairs=12)
+
+
+@pytest.fixture(scope="session")
+def drawable_atlas(tmp_path_factory) -> Path:
+    """An atlas whose encoder, dictionary and prior are real models, tiny and random."""
+    import torch
+    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    from engine.dictionary.checkpoints import save_dictionary
+    from engine.dictionary.topk import TopK
+    from tests.engine.priors.tiny import tiny_pipeline
+
+    root = tmp_path_factory.mktemp("drawable")
+    path = build_synthetic_atlas(root / "atlas", concepts=CONCEPTS, pairs=12)
+    torch.manual_seed(0)
+    config = Dinov2WithRegistersConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8, num_register_tokens=2
+    )
+    Dinov2WithRegistersModel(config).save_pretrained(root / "encoder")
+    save_dictionary(TopK(16, CONCEPTS, 4), path / "dictionary")
+    tiny_pipeline(root / "prior")
+    header = json.loads((path / "atlas.json").read_text())
+    header["encoder"] |= {"id": "../encoder", "revision": None, "layer": None, "image_size": 32, "resize": "square"}
+    header["prior"] = {"id": "../prior", "kind": "latent", "prompt": ""}
+    (path / "atlas.json").write_text(json.dumps(header))
+    return path
+
+
+@pytest.fixture
+def use_atlas(monkeypatch):
+    """Point the app of this process at an atlas."""
+
+    def use(path: Path) -> None:
+        monkeypatch.setenv("BLINDSPOT_ATLAS", str(path))
+
+    return use
+
+
+@pytest.fixture(scope="session")
+def server(drawable_atlas, tmp_path_factory):
+    """The address of the real app on the drawable atlas."""
+    with serving(drawable_atlas, tmp_path_factory.mktemp("results")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless chromium."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser):
+    """A fresh 1440 x 1000 tab, patient enough for a busy machine."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    context.set_default_timeout(60_000)
+    yield context.new_page()
+    context.close()

@@ -1,0 +1,90 @@
+"""Starts the real app on a free port and a real browser beside it, for browser tests and for the click benchmark."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+ARTIFACTS = ROOT / "tests" / "artifacts"
+START_SECONDS = 60
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(atlas: Path, results: Path) -> Iterator[str]:
+    """Run ``streamlit run app.py -- ATLAS`` and give its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port),
+               "--server.address", "127.0.0.1", "--server.fileWatcherType", "none", "--", str(atlas)]  # fmt: skip
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "BLINDSPOT_RESULTS": str(results)}
+    log = results / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait(address, process, log)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"The app ended before it was ready: {log.read_text()[-2000:]}")
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"The app was not ready after {START_SECONDS} s: {log.read_text()[-2000:]}")
+
+
+@contextmanager
+def chromium() -> Iterator[object]:
+    """Give a headless Chromium with software WebGL."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(CHROMIUM))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def wait_for_map(page: object, timeout: float = 90_000) -> None:
+    """Wait until the concept map is drawn and restyled."""
+    page.wait_for_selector(".st-key-map .ba-plot[data-ready]", timeout=timeout)
+
+
+def point(page: object, concept: int, subplot: str = ".st-key-map") -> tuple[float, float]:
+    """Return where on the screen a concept's dot is, from plotly's own axes."""
+    where = page.evaluate(
+        """([subplot, concept]) => {
+            const gd = document.querySelector(`${subplot} .ba-gd`), index = gd.concepts.indexOf(concept);
+            const { xaxis, yaxis, _size } = gd._fullLayout, box = gd.getBoundingClientRect();
+            return [box.left + xaxis._offset + xaxis.l2p(gd.arrays[0].x[index]),
+                    box.top + yaxis._offset + yaxis.l2p(gd.arrays[0].y[index])];
+        }""",
+        [subplot, concept],
+    )
+    return where[0], where[1]

@@ -1,0 +1,142 @@
+"""The app as a person uses it: a real server, a real chromium, real clicks. Screenshots land in tests/artifacts."""
+
+import pytest
+
+from tests.app.conftest import DEMO
+from tests.app.serving import ARTIFACTS, point, serving, wait_for_map
+
+pytestmark = pytest.mark.browser
+SECONDS = 1_000
+WAIT = 60 * SECONDS
+
+
+def click_concept(page, concept: int, subplot: str = ".st-key-map") -> None:
+    x, y = point(page, concept, subplot)
+    page.mouse.move(x, y)
+    page.wait_for_function(
+        "(subplot) => document.querySelector(`${subplot} .ba-gd`)._hoverdata?.length", arg=subplot, timeout=WAIT
+    )
+    page.mouse.click(x, y)
+
+
+def topmost(page) -> int:
+    """Return the concept whose dot is drawn last: nothing covers it."""
+    return page.evaluate("() => document.querySelector('.st-key-map .ba-gd').concepts.at(-1)")
+
+
+def pictures_complete(page, selector: str) -> None:
+    page.wait_for_function(
+        """(selector) => { const all = [...document.querySelectorAll(`${selector} img`)];
+                           return all.length > 0 && all.every((one) => one.complete && one.naturalWidth > 0); }""",
+        arg=selector, timeout=WAIT,
+    )  # fmt: skip
+
+
+def draw_four(page, wait: float) -> None:
+    page.get_by_role("button", name="Generate").click()
+    page.wait_for_selector("[data-job]", timeout=wait)
+    pictures_complete(page, "[data-job]")
+    assert page.locator("[data-job] figure img").count() == 4
+
+
+def test_clicking_a_point_opens_its_card_with_images(server, page):
+    page.goto(f"{server}/concept_map")
+    wait_for_map(page)
+    concept = topmost(page)
+    click_concept(page, concept)
+    page.wait_for_selector(f"text=Concept {concept}", timeout=WAIT)
+    pictures_complete(page, ".st-key-card")
+    assert f"concept={concept}" in page.url
+    page.screenshot(path=ARTIFACTS / "card.png")
+
+
+def test_hovering_shows_a_picture_and_words_without_the_server(server, page):
+    page.goto(f"{server}/concept_map")
+    wait_for_map(page)
+    x, y = point(page, topmost(page))
+    page.mouse.move(x, y)
+    page.wait_for_selector(".st-key-map .ba-tip:not([hidden])", timeout=WAIT)
+    assert page.locator(".ba-tip img").count() == 1 and "#" in page.locator(".ba-tip").inner_text()
+
+
+def test_zoom_survives_a_click_and_a_change_of_colour(server, page):
+    page.goto(f"{server}/concept_map")
+    wait_for_map(page)
+    area = "() => document.querySelector('.st-key-map .ba-gd')._fullLayout.xaxis.range.map(Math.round)"
+    x, y = point(page, topmost(page))
+    page.mouse.move(x, y)
+    before = page.evaluate(area)
+    page.mouse.wheel(0, -200)
+    page.wait_for_function(f"(before) => ({area})()[0] !== before[0]", arg=before)
+    page.wait_for_timeout(600)
+    zoomed = page.evaluate(area)
+    click_concept(page, topmost(page))
+    page.wait_for_selector(".st-key-card", timeout=WAIT)
+    page.get_by_role("radio", name="Cluster").or_(page.get_by_text("Cluster", exact=True)).first.click()
+    page.wait_for_function("() => document.querySelector('.st-key-map .ba-gd').colouring === 'cluster'")
+    assert page.evaluate(area) == zoomed and "colour=cluster" in page.url
+
+
+def test_a_neighbour_chip_opens_that_concept_and_back_returns(server, page):
+    page.goto(f"{server}/concept_map?concept=5")
+    page.wait_for_selector(".st-key-neighbours a.ba-chip")
+    page.locator(".st-key-neighbours a.ba-chip").first.click()
+    page.wait_for_function("() => !document.querySelector('.st-key-card .ba-kicker').textContent.endsWith(' 5')")
+    page.go_back()
+    page.wait_for_selector("text=Concept 5", timeout=WAIT)
+    assert "concept=5" in page.url
+
+
+def test_generate_draws_four_images_and_a_reload_finds_them(server, page):
+    page.goto(f"{server}/concept_map?concept=5")
+    page.get_by_label("Steps").fill("5")
+    draw_four(page, 300 * SECONDS)
+    page.screenshot(path=ARTIFACTS / "generated_tiny.png", full_page=True)
+    page.reload()
+    page.wait_for_selector("[data-job]", timeout=WAIT)
+    assert "job=" in page.url
+
+
+def test_a_shared_selection_rings_the_concept_in_every_compared_map(server, page):
+    page.goto(f"{server}/compare?models=alpha,beta")
+    page.wait_for_selector(".st-key-maps .ba-plot[data-ready]", timeout=WAIT)
+    concept = page.evaluate("() => document.querySelector('.st-key-maps .ba-gd').concepts.at(-1)")
+    click_concept(page, concept, ".st-key-maps")
+    page.wait_for_selector(".st-key-chosen", timeout=WAIT)
+    assert page.locator(".st-key-maps .ba-rings i:not([hidden])").count() == 2
+    page.wait_for_timeout(300)
+    page.screenshot(path=ARTIFACTS / "compare.png")
+
+
+def test_an_overview_card_leads_into_the_map(server, page):
+    page.goto(server)
+    page.locator("a.ba-card").nth(7).click()
+    page.wait_for_selector(".st-key-card", timeout=WAIT)
+    assert "/concept_map?" in page.url and "concept=" in page.url
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 420])
+def test_no_page_scrolls_sideways(server, browser, theme: str, width: int):
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page = context.new_page()
+    for path in ("", "concept_map?concept=5", "compare", "about"):
+        page.goto(f"{server}/{path}")
+        page.wait_for_selector("h1, h2", timeout=WAIT)
+        page.wait_for_timeout(800)
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        page.screenshot(path=ARTIFACTS / f"{(path.split('?')[0] or 'overview')}_{theme}_{width}.png")
+    context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DEMO / "atlas.json").is_file(), reason="data/demo/atlas is not built yet")
+def test_the_demo_draws_four_images_of_a_clicked_concept(page, tmp_path):
+    with serving(DEMO, tmp_path) as address:
+        page.goto(f"{address}/concept_map")
+        wait_for_map(page)
+        click_concept(page, topmost(page))
+        page.wait_for_selector(".st-key-card", timeout=WAIT)
+        page.screenshot(path=ARTIFACTS / "demo_card.png")
+        draw_four(page, 180 * SECONDS)
+        page.screenshot(path=ARTIFACTS / "demo_generated.png", full_page=True)

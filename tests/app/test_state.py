@@ -1,0 +1,54 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pages.widgets import state
+from pages.widgets.state import Known, View
+
+KNOWN = Known(
+    models=("alpha", "beta", "gamma"), concepts=50, images=90, temperatures={"gap": 0.8, "relative": 0.4, "share": 1.0}
+)
+DEFAULT = state.default_view(KNOWN)
+
+
+def test_an_empty_url_is_the_default_view_and_writes_nothing():
+    assert state.read({}, KNOWN) == DEFAULT
+    assert state.write(DEFAULT, KNOWN) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [("concept", "50"), ("concept", "-1"), ("concept", "1e3"), ("image", "90"), ("model", "delta"), ("q", "nan"),
+     ("temperature", "0"), ("temperature", "inf"), ("status", "odd"), ("models", ""), ("job", "a/b"), ("top", "5"),
+     ("colour", "Delta"), ("low", "0.9"), ("text", "a\nb"), ("concept", "²")],
+)  # fmt: skip
+def test_what_does_not_fit_falls_back(name: str, bad: str):
+    assert state.read({name: bad}, KNOWN) == DEFAULT
+
+
+def test_a_view_survives_its_url():
+    view = View(model="beta", concept=7, image=3, estimator="share", temperature=1.5, low=0.2, high=0.8,
+                colour="cluster", status=("suppressed", "exaggerated"), frequency=0.01, q=0.05, text="red disc",
+                side="both", top=36, models=("gamma", "alpha"), job="0123abcd")  # fmt: skip
+    assert state.read(state.write(view, KNOWN), KNOWN) == view
+
+
+def test_each_estimator_has_its_own_default_temperature():
+    view = state.read({"estimator": "relative"}, KNOWN)
+    assert view.temperature == 0.4
+    assert state.write(view, KNOWN) == {"estimator": "relative"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.sampled_from(list(View.__dataclass_fields__)), st.text(max_size=20)))
+def test_reading_never_fails_and_what_was_read_is_stable(params: dict[str, str]):
+    view = state.read(params, KNOWN)
+    assert state.read(state.write(view, KNOWN), KNOWN) == view
+
+
+@pytest.mark.parametrize(
+    ("event", "concept"),
+    [({"concept": 12}, 12), (3.0, 3), (None, None), ({}, None), (True, None), (-1, None), ("5", None)],
+)
+def test_a_selection_becomes_a_concept(event: object, concept: int | None):
+    assert state.picked(event) == concept

@@ -1,0 +1,68 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from engine.figures.tables import (
+    Filters,
+    disagreement,
+    keep,
+    most_different,
+    pearson,
+    status_of,
+    summarise,
+)
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "delta": [0.0, 0.05, 0.5, 0.95, 1.0, 0.0],
+            "gap": [-9.0, -2.0, 0.0, 3.0, 8.0, -99.0],
+            "q": [0.01, 0.2, 1, 0.03, 0.01, 0],
+            "frequency": [0.5, 0.1, 0.3, 0.001, 0.2, 0.9],
+            "dead": [False] * 5 + [True],
+        }
+    )
+
+
+def test_thresholds_are_strict():
+    assert status_of(np.array([0.099, 0.1, 0.9, 0.901]), 0.1, 0.9).tolist() == [
+        "suppressed", "neutral", "neutral", "exaggerated"
+    ]  # fmt: skip
+
+
+def test_dead_concepts_never_pass(table):
+    assert keep(table, Filters(), 0.1, 0.9).tolist() == [True] * 5 + [False]
+
+
+def test_filters_combine(table):
+    kept = keep(table, Filters(("suppressed", "exaggerated"), min_frequency=0.01, max_q=0.05), 0.1, 0.9)
+    assert np.flatnonzero(kept).tolist() == [0, 4]
+
+
+def test_top_differences_are_the_extreme_ones_in_order(table):
+    assert most_different(table, "suppressed", 2).index.tolist() == [0, 1]
+    assert most_different(table, "exaggerated", 2).index.tolist() == [4, 3]
+    assert most_different(table, "both", 3).index.tolist() == [0, 4, 1]
+
+
+def test_summary_counts_live_concepts(table):
+    summary = summarise(table, 0.1, 0.9)
+    assert (summary.concepts, summary.suppressed, summary.exaggerated, summary.significant) == (5, 2, 2, 3)
+    assert summary.median == 0.5 and abs(summary.skewness) < 1e-9
+
+
+def test_a_tail_on_the_suppressed_side_is_negative_skewness(table):
+    assert summarise(table.assign(delta=[0.0, 0.5, 0.5, 0.5, 0.5, 0.0]), 0.1, 0.9).skewness < -1
+
+
+def test_pearson_knows_a_line_and_a_constant():
+    assert pearson(np.arange(5), 3 - 2 * np.arange(5)) == pytest.approx(-1)
+    assert np.isnan(pearson(np.ones(5), np.arange(5)))
+
+
+def test_disagreement_ranks_by_range_and_leaves_out_the_dead(table):
+    other = table.assign(delta=[0.0, 0.9, 0.5, 0.9, 0.7, 1.0])
+    ranked = disagreement({"a": table, "b": other}, 2)
+    assert ranked.index.tolist() == [1, 4] and ranked["spread"].iloc[0] == pytest.approx(0.85)
