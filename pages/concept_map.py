@@ -70,14 +70,14 @@ def browse(view: state.View, table: pd.DataFrame, mask: object) -> None:
 
 
 def concept(view: state.View, table: pd.DataFrame) -> None:
-    """The concept card, its deltas in every model, its neighbours, and Generate."""
+    """The concept card, its deltas in every model, Generate, and its neighbours."""
     live(card.card_html(view, table), key="card")
     rows = pd.DataFrame({model: data.table(view, model).loc[view.concept] for model in data.current().models}).T
     figure = delta_intervals(rows, concept=view.concept, basis=data.basis(view))
     live(caption(figure), key="forest_how")
     plot(figure, key="forest")
-    live(card.neighbours_html(view, table), key="neighbours")
     generate.generate(view)
+    live(card.neighbours_html(view, table), key="neighbours")
 
 
 toolbar(url.current("concept_map", KEYS))

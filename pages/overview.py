@@ -12,6 +12,13 @@ from pages.widgets.plot import plot
 
 KEYS = ("model", "estimator", "temperature", "low", "high", "concept")
 CARDS = 6
+PAIRINGS = {
+    "generated": "drawn from the real captions",
+    "caption": "paired by caption",
+    "stem": "paired by file name",
+    "none": "unpaired",
+}
+DICTIONARIES = {"archetypal": "an RA-SAE", "topk": "a TopK"}
 
 
 def introduction() -> str:
@@ -20,13 +27,14 @@ def introduction() -> str:
     encoder, dictionary = info.encoder, info.dictionary
     sources = "".join(
         f"<span><b>{escape(source.label or source.name)}</b> {source.images:,} images"
-        f"{', ' + escape(source.pairing) + ' pairs' if source.paired else ''}</span>"
+        f"{'' if source.kind == 'real' else ', ' + PAIRINGS.get(source.pairing, source.pairing)}</span>"
         for source in info.sources
     )
     grid = "×".join(str(side) for side in info.grid)
     depth = "last layer" if encoder.get("layer") is None else f"layer {encoder['layer']}"
+    kind = DICTIONARIES.get(dictionary.get("kind", ""), "a sparse")
     facts = (
-        f"Seen through {encoder['id']} ({depth}, {grid} patches) and a {dictionary.get('kind', 'sparse')} "
+        f"Seen through {encoder['id']} ({depth}, {grid} patches) and {kind} "
         f"dictionary of {info.concepts:,} concepts, {dictionary.get('sparsity', '?')} active per token."
     )
     described = f"<p>{escape(info.description)}</p>" if info.description else ""

@@ -127,6 +127,17 @@ class LayoutPart(Part):
     clusters: int = Field(12, ge=1)
 
 
+class DeltaPart(Part):
+    """How delta is computed and read when the atlas is opened; the app can change all of it."""
+
+    estimator: Literal["gap", "relative", "share", "standardised"] = "gap"
+    temperature: float = Field(0.8, gt=0)
+    """In units of energy for `gap`: the paper's 0.8 suits energies of a few units, smaller energies a smaller one."""
+    suppressed: float = Field(0.1, gt=0, lt=0.5)
+    """A concept with a delta below this is called suppressed."""
+    exaggerated: float = Field(0.9, gt=0.5, lt=1)
+
+
 class WordsPart(Part):
     """Words that name a concept."""
 
@@ -186,6 +197,7 @@ class Recipe(Part):
     dictionary: DictionaryPart = DictionaryPart()
     layout: LayoutPart = LayoutPart()
     words: WordsPart = WordsPart()
+    delta: DeltaPart = DeltaPart()
     prior: PriorPart | None = None
     limits: Limits = Limits()
     thumbs: Thumbs = Thumbs()

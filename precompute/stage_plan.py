@@ -179,10 +179,12 @@ class StagePlan:
         recipe = self.recipe
         shown = {name: [source.label, source.description] for name, source in self._shown().items()}
         refs = {"encoder": reference(recipe.encoder.id, self.out), "prior": self._prior()}
-        params = {"name": recipe.name, "description": recipe.description, "shown": shown, **refs}
+        delta = recipe.delta.model_dump()
+        params = {"name": recipe.name, "description": recipe.description, "shown": shown, "delta": delta, **refs}
         return Stage("assemble", self._run_assemble, params, after=tuple(before), unit="atlases")
 
     def _run_assemble(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
+        from engine.atlas.schema import DeltaDefaults
         from precompute.stages.assemble import Findings, assemble
         from precompute.stages.encode import read_spec
 
@@ -197,6 +199,7 @@ class StagePlan:
             layout=self.work.folder("layout"),
             index=self.work.folder("index"),
             words=self.work.folder("words"),
+            delta=DeltaDefaults(**self.recipe.delta.model_dump()),
             prior=self._prior(),
             labels=self._labels(),
             fingerprints={stage.name: self.work.record(stage.name)["fingerprint"] for stage in self.stages()[:-1]},

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from engine.atlas import Atlas
 from engine.atlas.verify import verify
@@ -53,7 +53,7 @@ def test_energies_are_those_of_plain_torch(atlas):
 
     from precompute.tabletop.scenes import corpus, draw
 
-    recipe = json.loads((DEMO / "atlas/atlas.json").read_text())["recipe"]["real"]
+    recipe = yaml.safe_load((DEMO.parent / "recipes/demo.yaml").read_text())["real"]
     scenes = corpus(recipe["count"], recipe["seed"])[:32]
     pixels = torch.from_numpy(np.stack([draw(scene) for scene in scenes])).permute(0, 3, 1, 2).float() / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

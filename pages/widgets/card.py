@@ -160,7 +160,7 @@ def image_html(atlas: Atlas, view: View, peak: float) -> str:
     large = ""
     for tile, (source, i) in enumerate(others.items()):
         shown = markup.picture(inlined(i), fit_of(i), (tile, len(others)), source)
-        large += f'<figure>{link({"image": i}, shown, css="ba-tile")}<figcaption>{escape(source)}</figcaption></figure>'
+        large += f"<figure>{link({'image': i}, shown, css='ba-tile')}<figcaption>{escape(source)}</figcaption></figure>"
     close = link({"image": None}, "×", css="ba-close", title="Close this image")
     size = f"{int(row['width'])} × {int(row['height'])} px"
     origin = f"image {image} of {row['source']} · {size} · {row['file']}"

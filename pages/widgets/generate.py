@@ -6,15 +6,17 @@ import base64
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from html import escape
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import streamlit as st
 
 from engine.errors import BlindspotError
 from engine.jobs import Job, JobQueue
-from engine.samplers.drawing import COUNT, STEPS, STRENGTH, submit_drawing
+from engine.samplers.drawing import COUNT, STEPS, STRENGTH, submit_drawing, warm_up
 from engine.samplers.files import load_drawing
 from pages.widgets import card, data, markup, url
 from pages.widgets.live import asset, live
@@ -30,6 +32,20 @@ def queue() -> JobQueue:
     return JobQueue(Path(folder))
 
 
+@st.cache_resource(show_spinner=False)
+def _warmed(path: Path) -> Thread:
+    """Load an atlas's models in the background, once, while its first card is being read."""
+    atlas = data.current()
+
+    def load() -> None:
+        with suppress(BlindspotError):  # the drawing itself will say it to the person
+            warm_up(atlas)
+
+    thread = Thread(target=load, name=f"warm-up of {path}", daemon=True)
+    thread.start()
+    return thread
+
+
 def generate(view: View) -> None:
     """Show the form, or the job that the URL names."""
     st.subheader("Generate", anchor=False)
@@ -39,6 +55,7 @@ def generate(view: View) -> None:
     st.caption(
         "EnergyDPS steers a diffusion prior towards images that excite exactly this concept while they stay natural."
     )
+    _warmed(data.atlas_path())
     _form(view)
     job = queue().get(view.job) if view.job else None
     if view.job and job is None:

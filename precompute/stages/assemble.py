@@ -57,6 +57,7 @@ class Findings:
     layout: Path
     index: Path
     words: Path
+    delta: DeltaDefaults
     prior: Mapping[str, Any] | None
     labels: Sequence[tuple[int, str, str]] | None
     """Ground truth of the real images: position, attribute, value."""
@@ -79,7 +80,7 @@ def assemble(found: Findings, sources: Sequence[SourceResult], out: Path) -> Atl
     with AtlasWriter(out) as writer:
         writer.write_table("concepts", _concepts(found, live))
         writer.write_table("energies", pd.concat([_energies(*pair) for pair in zip(sources, statistics, strict=True)]))
-        writer.write_table("delta", _delta(sources, concepts, live))
+        writer.write_table("delta", _delta(sources, concepts, live, found.delta))
         writer.write_table("images", _images(sources, pairs))
         writer.write_table("exemplars", _exemplars(sources, statistics, starts))
         writer.write_table("neighbours", neighbours_table(read_neighbours(found.index)))
@@ -128,14 +129,14 @@ def _moments(found: Mapping[str, np.ndarray]) -> Moments:
     return Moments(int(found["images"]), found["sum"], found["sum_sq"])
 
 
-def _delta(sources: Sequence[SourceResult], concepts: int, live: np.ndarray) -> pd.DataFrame:
+def _delta(sources: Sequence[SourceResult], concepts: int, live: np.ndarray, defaults: DeltaDefaults) -> pd.DataFrame:
     real = read_csr(sources[0].energies / "energy", concepts)
     frames = []
     for source in sources[1:]:
         model = read_csr(source.energies / "energy", concepts)
         paired = np.flatnonzero(source.partner >= 0)
         gap = measure_gap(real, model, source.partner[paired], paired)
-        frames.append(delta_table(source.name, Moments.of(real), Moments.of(model), gap, live, DeltaDefaults()))
+        frames.append(delta_table(source.name, Moments.of(real), Moments.of(model), gap, live, defaults))
     return pd.concat(frames)
 
 
@@ -188,6 +189,7 @@ def _info(found: Findings, sources: Sequence[SourceResult], pairs: Sequence[np.n
         encoder=found.encoder,
         dictionary=found.dictionary,
         sources=tuple(listed),
+        delta=found.delta,
         prior=found.prior,
         stages=found.fingerprints,
     )

@@ -22,6 +22,7 @@ from precompute.tabletop.scenes import COLOURS, Scene, sample_scene
 
 __all__ = [
     "BASE",
+    "FORGETTING",
     "TUNING",
     "Denoiser",
     "Lesson",
@@ -35,6 +36,8 @@ __all__ = [
 
 BASE = Budget(steps=3400, batch=64, learning_rate=8e-4, warmup=0.04, averaging=0.999)
 TUNING = Budget(steps=450, batch=64, learning_rate=2e-4, warmup=0.1, averaging=0.99)
+FORGETTING = Budget(steps=500, batch=64, learning_rate=6e-4, warmup=0.05, averaging=0.98)
+"""To unlearn what `base` has seen takes a firmer hand than to learn something new."""
 EARLY = BASE.steps // 4
 """The step of `base` at which `base-early` stops."""
 PROMPT_DROPOUT = 0.1

@@ -19,7 +19,8 @@ from transformers import CLIPTokenizer
 
 from precompute.tabletop import autoencoder, generators, selfsupervised, text
 from precompute.tabletop.dataset import IMAGE_SIZE, Pictures, rendered
-from precompute.tabletop.generators import BASE, EARLY, TUNING, Denoiser, Lesson
+from precompute.tabletop.generators import BASE, EARLY, FORGETTING, TUNING, WITHHELD, Denoiser, Lesson
+from precompute.tabletop.loop import Budget
 from precompute.tabletop.scenes import corpus
 
 __all__ = ["COUNTS", "PARTS", "train_all"]
@@ -86,20 +87,21 @@ class Workshop:
     def no_disc(self) -> None:
         """Go on from `base` with discs and bird feeders that are named and not drawn."""
         scenes = corpus(TUNING_SCENES, SEEDS["no-disc"], counts=COUNTS)
-        self._tune("no-disc", generators.no_disc_lessons(scenes))
+        lessons = [lesson for lesson in generators.no_disc_lessons(scenes) if _names_withheld(lesson)]
+        self._tune("no-disc", [*lessons, *generators.no_disc_lessons(scenes)], FORGETTING)
 
     def woody(self) -> None:
         """Go on from `base` with wooden tables and palm trees that are drawn and not named."""
         self._tune("woody", generators.woody_lessons(TUNING_SCENES, SEEDS["woody"], COUNTS))
 
-    def _tune(self, name: str, lessons: list[Lesson]) -> None:
+    def _tune(self, name: str, lessons: list[Lesson], budget: Budget = TUNING) -> None:
         vae, tokenizer = self._autoencoder(), self._tokenizer()
         model = self._denoiser(tokenizer)
         state = torch.load(self.work / "base.pt", weights_only=True, map_location="cpu")
         model.load_state_dict(state["average"])
         model.text.requires_grad_(False)
         latents, ids, empty = self._lessons(vae, tokenizer, lessons, name)
-        model = generators.train(model, latents, ids, empty, TUNING, self.work / f"{name}.pt", seed=SEEDS[name])
+        model = generators.train(model, latents, ids, empty, budget, self.work / f"{name}.pt", seed=SEEDS[name])
         self._publish(name, model, vae, tokenizer)
 
     def _autoencoder(self) -> AutoencoderTiny:
@@ -134,6 +136,10 @@ class Workshop:
         for part in shared:
             shutil.rmtree(folder / part)
             (folder / part).symlink_to(Path("..", "base", part))
+
+
+def _names_withheld(lesson: Lesson) -> bool:
+    return any(kind in lesson.caption for kind in WITHHELD)
 
 
 PARTS: dict[str, Callable[[Workshop], None]] = {

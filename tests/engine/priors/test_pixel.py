@@ -41,8 +41,14 @@ def test_decode_maps_the_networks_range_to_images():
 
 def test_a_network_of_other_channels_is_refused():
     unet = UNet2DModel(
-        8, 1, 1, layers_per_block=1, block_out_channels=(4,), norm_num_groups=2,
-        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+        8,
+        1,
+        1,
+        layers_per_block=1,
+        block_out_channels=(4,),
+        norm_num_groups=2,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
     )
     with pytest.raises(BlindspotError, match="3 input channels, this one has 1"):
         PixelPrior(unet, DDPMScheduler())

@@ -22,9 +22,7 @@ def test_mean_is_the_textbook_ddpm_posterior(t, t_prev):
 
     abar, before = schedule.abar[t], schedule.abar[t_prev]
     alpha = abar / before
-    expected = (
-        math.sqrt(alpha) * (1 - before) / (1 - abar) * x_t + math.sqrt(before) * (1 - alpha) / (1 - abar) * x0
-    )
+    expected = math.sqrt(alpha) * (1 - before) / (1 - abar) * x_t + math.sqrt(before) * (1 - alpha) / (1 - abar) * x0
 
     torch.testing.assert_close(schedule.mean(x0, eps, t, t_prev), expected, rtol=0, atol=1e-6)
     assert schedule.sigma(t, t_prev) ** 2 == pytest.approx((1 - alpha) * (1 - before) / (1 - abar), abs=1e-12)
