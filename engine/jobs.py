@@ -132,9 +132,7 @@ class JobQueue:
         self._running = 0
         self._closed = False
         self._sweep()
-        self._threads = [
-            threading.Thread(target=self._serve, args=(device,), daemon=True) for device in devices
-        ]
+        self._threads = [threading.Thread(target=self._serve, args=(device,), daemon=True) for device in devices]
         for thread in self._threads:
             thread.start()
 

@@ -119,8 +119,10 @@ class DiffusionPrior(ABC):
         mean = self.schedule.mean(prediction.x0, prediction.eps, t, t_prev, self.eta)
         if self.eta == 0 or t_prev < 0:
             return mean
-        sigma = self.schedule.sigma(t, t_prev) if prediction.spread is None else self.schedule.learned_sigma(
-            prediction.spread, t, t_prev
+        sigma = (
+            self.schedule.sigma(t, t_prev)
+            if prediction.spread is None
+            else self.schedule.learned_sigma(prediction.spread, t, t_prev)
         )
         return mean + self.eta * sigma * self.noise(generators)
 

@@ -40,9 +40,7 @@ def open_pipeline(path: str | Path, device: str | torch.device, dtype: torch.dty
     try:
         parts = DiffusionPipeline.load_config(str(path), local_files_only=local)
         unused = {"safety_checker": None} if "safety_checker" in parts else {}
-        pipeline = DiffusionPipeline.from_pretrained(
-            str(path), use_safetensors=True, local_files_only=local, **unused
-        )
+        pipeline = DiffusionPipeline.from_pretrained(str(path), use_safetensors=True, local_files_only=local, **unused)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise BlindspotError(f"The diffusion pipeline {path} cannot be loaded: {reason}") from error

@@ -35,9 +35,7 @@ class PixelPrior(DiffusionPrior):
         if channels != 3:
             raise BlindspotError(f"A pixel prior needs a network of 3 input channels, this one has {channels}.")
         size = int(unet.config.sample_size)
-        super().__init__(
-            Schedule.from_scheduler(scheduler), (3, size, size), size, unet.device, unet.dtype, eta
-        )
+        super().__init__(Schedule.from_scheduler(scheduler), (3, size, size), size, unet.device, unet.dtype, eta)
         self.unet = unet.requires_grad_(False).eval()
 
     def network(self, x_t: Tensor, t: int) -> Tensor:

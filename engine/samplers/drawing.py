@@ -24,7 +24,7 @@ STEPS = 40
 STRENGTH = 0.3
 MAX_COUNT = 64
 REFERENCES = 4
-OVERSHOOT = 1.1
+OVERSHOOT = 1.25
 """A sample is pushed until its score is this many times that of the best real image."""
 
 
