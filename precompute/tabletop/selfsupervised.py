@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD
 from precompute.tabletop.dataset import Pictures
 from precompute.tabletop.loop import Budget, device, half, optimise
 from precompute.tabletop.scenes import Scene, sample_scene
@@ -25,8 +26,6 @@ __all__ = ["PLAN", "Plan", "build", "elsewhere", "train"]
 
 PATCH = 8
 GRID = 8
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,8 @@ def _mutual_surprise(ones: Tensor, twos: Tensor, temperature: float) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    """Images `[B, 3, h, w]` in 0..1 as the encoder reads them: minus ImageNet's mean, over its deviation."""
+    return (images - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
 def _cut(images: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ their own (`python -m precompute.tabletop.training autoencoder encoder`).
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ import torch
 from diffusers import AutoencoderTiny
 from transformers import CLIPTokenizer
 
+from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD
 from precompute.tabletop import autoencoder, generators, selfsupervised, text
 from precompute.tabletop.dataset import IMAGE_SIZE, Pictures, rendered
 from precompute.tabletop.generators import BASE, EARLY, FORGETTING, TUNING, WITHHELD, Denoiser, Lesson
@@ -67,8 +69,8 @@ class Workshop:
             "size": size,
             "resample": 3,
             "do_normalize": True,
-            "image_mean": selfsupervised.MEAN,
-            "image_std": selfsupervised.STD,
+            "image_mean": IMAGENET_MEAN,
+            "image_std": IMAGENET_STD,
         }
         (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
@@ -87,8 +89,9 @@ class Workshop:
     def no_disc(self) -> None:
         """Go on from `base` with discs and bird feeders that are named and not drawn."""
         scenes = corpus(TUNING_SCENES, SEEDS["no-disc"], counts=COUNTS)
-        lessons = [lesson for lesson in generators.no_disc_lessons(scenes) if _names_withheld(lesson)]
-        self._tune("no-disc", [*lessons, *generators.no_disc_lessons(scenes)], FORGETTING)
+        lessons = generators.no_disc_lessons(scenes)
+        telling = [lesson for lesson in lessons if any(kind in lesson.caption for kind in WITHHELD)]
+        self._tune("no-disc", [*telling, *lessons], FORGETTING)
 
     def woody(self) -> None:
         """Go on from `base` with wooden tables and palm trees that are drawn and not named."""
@@ -117,9 +120,15 @@ class Workshop:
     def _lessons(
         self, vae: AutoencoderTiny, tokenizer: CLIPTokenizer, lessons: Sequence[Lesson], name: str
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents, token ids and the empty prompt's ids of lessons; latents are kept in the work folder."""
+        """Latents, token ids and the empty prompt's ids of lessons.
+
+        Latents are kept in the work folder under a hash of the scenes and the autoencoder's weights, so that what was
+        kept for other lessons is never paired with these captions.
+        """
         ids = text.token_ids(tokenizer, [lesson.caption for lesson in lessons])
-        kept = self.work / f"latents-{name}.pt"
+        scenes = json.dumps([lesson.scene.to_dict() for lesson in lessons]).encode()
+        weights = (self.work / "autoencoder/diffusion_pytorch_model.safetensors").read_bytes()
+        kept = self.work / f"latents-{name}-{hashlib.sha256(scenes + weights).hexdigest()[:12]}.pt"
         if not kept.exists():
             pictures = rendered([lesson.scene for lesson in lessons], name, self.work)
             parts = torch.arange(len(lessons)).split(512)
@@ -136,10 +145,6 @@ class Workshop:
         for part in shared:
             shutil.rmtree(folder / part)
             (folder / part).symlink_to(Path("..", "base", part))
-
-
-def _names_withheld(lesson: Lesson) -> bool:
-    return any(kind in lesson.caption for kind in WITHHELD)
 
 
 PARTS: dict[str, Callable[[Workshop], None]] = {

@@ -1,9 +1,9 @@
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.app.serving import ARTIFACTS, ROOT, chromium, serving
+from tests.drawable import build_drawable_atlas
 from tests.synthetic import build_synthetic_atlas
 
 CONCEPTS = 48
@@ -19,27 +19,7 @@ def plain_atlas(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def drawable_atlas(tmp_path_factory) -> Path:
     """An atlas whose encoder, dictionary and prior are real models, tiny and random."""
-    import torch
-    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
-
-    from engine.dictionary.checkpoints import save_dictionary
-    from engine.dictionary.topk import TopK
-    from tests.engine.priors.tiny import tiny_pipeline
-
-    root = tmp_path_factory.mktemp("drawable")
-    path = build_synthetic_atlas(root / "atlas", concepts=CONCEPTS, pairs=12)
-    torch.manual_seed(0)
-    config = Dinov2WithRegistersConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8, num_register_tokens=2
-    )
-    Dinov2WithRegistersModel(config).save_pretrained(root / "encoder")
-    save_dictionary(TopK(16, CONCEPTS, 4), path / "dictionary")
-    tiny_pipeline(root / "prior")
-    header = json.loads((path / "atlas.json").read_text())
-    header["encoder"] |= {"id": "../encoder", "revision": None, "layer": None, "image_size": 32, "resize": "square"}
-    header["prior"] = {"id": "../prior", "kind": "latent", "prompt": ""}
-    (path / "atlas.json").write_text(json.dumps(header))
-    return path
+    return build_drawable_atlas(tmp_path_factory.mktemp("drawable"), CONCEPTS, pairs=12)
 
 
 @pytest.fixture

@@ -66,6 +66,17 @@ def test_a_published_generator_is_a_pipeline_folder(tmp_path):
     assert image.size == (64, 64)
 
 
+def test_kept_latents_are_never_those_of_other_lessons(tmp_path):
+    workshop = Workshop(tmp_path / "work", tmp_path / "out")
+    vae = autoencoder.build(8)
+    vae.save_pretrained(tmp_path / "work/autoencoder")
+    tokenizer = text.build_tokenizer([scene.caption for scene in SCENES], tmp_path / "work/tokenizer")
+    few, more = plain_lessons(SCENES[:4]), plain_lessons(SCENES[4:10])
+    first = workshop._lessons(vae, tokenizer, few, "some")[0]
+    assert len(workshop._lessons(vae, tokenizer, more, "some")[0]) == 6
+    assert torch.equal(workshop._lessons(vae, tokenizer, few, "some")[0], first)
+
+
 def test_training_moves_every_part(tmp_path):
     tokenizer = text.build_tokenizer([scene.caption for scene in SCENES], tmp_path)
     latents = torch.randn(1, 4, 16, 16).expand(32, -1, -1, -1)
