@@ -10,7 +10,7 @@ import pandas as pd
 from engine.atlas.schema import DeltaDefaults
 from engine.blindspots.delta import estimate_delta, relative_gap
 from engine.blindspots.moments import Moments
-from engine.blindspots.significance import Gap, benjamini_hochberg, normal_p
+from engine.blindspots.significance import Gap, benjamini_hochberg, normal_p, null_error
 
 
 def energies_table(
@@ -45,7 +45,7 @@ def delta_table(
     defaults : estimator and temperature of `delta`, `ci_low` and `ci_high`.
     """
     result = estimate_delta(real, model, gap.se, estimator=defaults.estimator, temperature=defaults.temperature)
-    p = normal_p(gap.gap, gap.se)
+    p = normal_p(gap.gap, null_error(real, model, gap.se))
     return pd.DataFrame(
         {
             "model": name,

@@ -89,6 +89,63 @@ def normal_p(effect: np.ndarray, se: np.ndarray) -> np.ndarray:
     return 2 * special.ndtr(-np.where(effect == 0, 0.0, z))
 
 
+def null_error(real: Moments, model: Moments, se: np.ndarray) -> np.ndarray:
+    """[K] the standard error to test with when a model has fewer images than the real source, or more.
+
+    A rare concept that the smaller source misses by chance has variance 0 there, and Welch's error is then far too
+    small. If both sources had one law, the variance of the gap would be s^2 (1/n_m + 1/n_r) - 2 C with s^2 the pooled
+    variance; the larger of this and `se` is returned. For sources of equal size the two are the same.
+    """
+    if real.images < 2 or model.images < 2:
+        return np.full_like(se, np.inf)
+    weights = np.array([real.images - 1, model.images - 1], np.float64)
+    pooled = (weights[0] * real.variance + weights[1] * model.variance) / weights.sum()
+    common = pooled * (1 / real.images + 1 / model.images) - 2 * mean_covariance(real, model, se)
+    return np.maximum(se, np.sqrt(np.maximum(common, 0.0)))
+
+
+def degrees_of_freedom(real: Moments, model: Moments, pairs: int) -> np.ndarray:
+    """[K] degrees of freedom of the gap's standard error, for samples too small to call normal.
+
+    Pairs of all images: pairs - 1. No pair: Welch and Satterthwaite's (V_m + V_r)^2 / (V_m^2 / (n_m - 1) + V_r^2 /
+    (n_r - 1)). Some pairs: the smaller source's n - 1, a safe lower bound. At least 1.
+    """
+    sizes = np.maximum(np.array([real.images, model.images]) - 1, 1)
+    if pairs:
+        return np.full(len(real.sum), float(sizes.min()))
+    errors = np.stack([real.variance / max(real.images, 1), model.variance / max(model.images, 1)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = errors.sum(axis=0) ** 2 / (errors**2 / sizes[:, None]).sum(axis=0)
+    return np.clip(np.nan_to_num(found, nan=float(sizes.min())), 1.0, float(sizes.sum()))
+
+
+def active_degrees(real_active: np.ndarray, model_active: np.ndarray) -> np.ndarray:
+    """[K] degrees of freedom that a rare concept's spread is really known with: images in which it fires, minus 1.
+
+    The many silent images add nothing to what is known of the spread, so a concept seen in 20 of 10,000 images has
+    an error bar that is itself uncertain. Student's interval with these degrees is wider than the normal one where that
+    matters and equal to it for frequent concepts (measured in tests/benchmarks/coverage.py).
+
+    Parameters
+    ----------
+    real_active, model_active : [K] images with energy above zero.
+    """
+    return np.maximum(np.asarray(real_active) + np.asarray(model_active) - 1.0, 1.0)
+
+
+def student_p(effect: np.ndarray | float, se: np.ndarray | float, degrees: np.ndarray | float) -> np.ndarray:
+    """Two-sided p-value of `effect` = 0 by Student's t; the edge cases are those of `normal_p`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.abs(effect) / se
+    return 2 * special.stdtr(degrees, -np.where(np.equal(effect, 0), 0.0, t))
+
+
+def student_interval(gap: np.ndarray, se: np.ndarray, degrees: np.ndarray, level: float = 0.95) -> Interval:
+    """[K] the gap's Student interval: Welch's when unpaired, the paired one otherwise (see `degrees_of_freedom`)."""
+    reach = special.stdtrit(degrees, 0.5 + level / 2) * se
+    return Interval(gap - reach, gap + reach)
+
+
 def benjamini_hochberg(p: np.ndarray, live: np.ndarray | None = None) -> np.ndarray:
     """Benjamini-Hochberg q-values: the smallest false discovery rate at which each hypothesis is rejected.
 

@@ -8,13 +8,18 @@ from scipy import sparse, stats
 
 from engine.blindspots.moments import Moments
 from engine.blindspots.significance import (
+    active_degrees,
     benjamini_hochberg,
+    degrees_of_freedom,
     hoeffding_interval,
     hoeffding_probability,
     mean_covariance,
     measure_gap,
     normal_p,
     normal_quantile,
+    null_error,
+    student_interval,
+    student_p,
 )
 
 NONE = np.zeros(0, int)
@@ -138,3 +143,61 @@ def test_hoeffding_holds_for_coins_and_the_papers_exponent_does_not():
 def test_pairs_that_depend_on_each_other_need_a_wider_hoeffding_interval():
     free, paired = (hoeffding_interval(np.zeros(1), 50, 1.0, paired=paired).high for paired in (False, True))
     np.testing.assert_allclose(paired, math.sqrt(2) * free)
+
+
+@pytest.mark.parametrize(("left", "right"), [(12, 7), (40, 5), (3, 3)])
+def test_unpaired_p_and_interval_are_welchs(left, right):
+    real, model = correlated(8, left)[0].astype(float), correlated(9, right)[1].astype(float)
+    sides = sparse.csr_matrix(real), sparse.csr_matrix(model)
+    found = measure_gap(*sides, NONE, NONE)
+    degrees = degrees_of_freedom(Moments.of(sides[0]), Moments.of(sides[1]), found.pairs)
+    expected = stats.ttest_ind(model, real, equal_var=False)
+    np.testing.assert_allclose(degrees, expected.df, rtol=1e-9)
+    np.testing.assert_allclose(student_p(found.gap, found.se, degrees), expected.pvalue, rtol=1e-9)
+    np.testing.assert_allclose(
+        student_interval(found.gap, found.se, degrees), expected.confidence_interval(), rtol=1e-8
+    )
+
+
+def test_paired_p_and_interval_are_the_paired_t_tests():
+    real, model = (side.astype(float) for side in correlated(10, 9))
+    sides, rows = (sparse.csr_matrix(real), sparse.csr_matrix(model)), np.arange(9)
+    found = measure_gap(*sides, rows, rows)
+    degrees = degrees_of_freedom(Moments.of(sides[0]), Moments.of(sides[1]), found.pairs)
+    expected = stats.ttest_rel(model, real)
+    np.testing.assert_allclose(student_p(found.gap, found.se, degrees), expected.pvalue, rtol=1e-6)
+    low, high = student_interval(found.gap, found.se, degrees)
+    np.testing.assert_allclose([low, high], expected.confidence_interval(), rtol=1e-6)
+
+
+def test_degrees_of_freedom_are_defined_for_silent_concepts_and_single_images():
+    silent = Moments.of(sparse.csr_matrix((5, 1)))
+    assert degrees_of_freedom(silent, silent, 0).tolist() == [4]
+    one = Moments.of(sparse.csr_matrix(np.ones((1, 1))))
+    assert degrees_of_freedom(one, one, 0).tolist() == [1]
+    assert student_p(np.array([0.0, 2.0]), np.array([0.0, np.inf]), np.array([1.0, 1.0])).tolist() == [1, 1]
+
+
+def test_a_rare_concept_that_the_smaller_source_misses_by_chance_is_not_significant():
+    """30 of 10,000 real images show it and none of 2,000 drawn ones, where 6 are expected: a chance of 1 in 240."""
+    real = Moments.of(sparse.csr_matrix(np.r_[np.ones(30), np.zeros(9970)][:, None]))
+    model = Moments.of(sparse.csr_matrix((2000, 1)))
+    welch = np.sqrt(real.variance / 10_000)
+    assert normal_p(-real.mean, welch)[0] < 1e-7
+    assert 0.005 < normal_p(-real.mean, null_error(real, model, welch))[0] < 0.05
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_for_sources_of_one_size_nothing_changes(seed):
+    real, model = (sparse.csr_matrix(side) for side in correlated(seed, 30))
+    rows = np.arange(30)
+    for chosen in (rows, NONE):
+        se = measure_gap(real, model, chosen, chosen).se
+        np.testing.assert_allclose(null_error(Moments.of(real), Moments.of(model), se), se, rtol=1e-9)
+
+
+def test_a_frequent_concept_has_a_normal_interval_and_a_rare_one_a_wider():
+    gap, se = np.zeros(2), np.ones(2)
+    wide = student_interval(gap, se, active_degrees(np.array([5, 4000]), np.array([0, 4000]))).high
+    assert wide[0] == pytest.approx(stats.t.ppf(0.975, 4)) and wide[1] == pytest.approx(normal_quantile(0.95), abs=1e-3)

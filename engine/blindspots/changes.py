@@ -1,0 +1,129 @@
+"""The pairs of concepts whose co-occurrence changed most between real and drawn images, with counts and error bars.
+
+Pairs are ranked by the change of their cosine c_jk = (Z^T Z)_jk / sqrt((Z^T Z)_jj (Z^T Z)_kk): a model that merely
+weakens both concepts by a factor leaves it as it is. Tokens of an image depend on each other, so significance is
+judged on images: y_i = sum over the image's tokens of z_tj z_tk is one number per image, and its gap is tested like
+that of a concept's energy, paired where images are paired.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from engine.blindspots.composition import Composition, aligned
+from engine.blindspots.significance import measure_gap, normal_p
+
+
+class Changes(NamedTuple):
+    """Pairs of concepts, largest change of cosine first."""
+
+    first: np.ndarray
+    """[n] int32 the smaller concept."""
+    second: np.ndarray
+    """[n] int32 the larger concept."""
+    real: np.ndarray
+    """[n] cosine in real images, in [0, 1]."""
+    model: np.ndarray
+    """[n] cosine in the model's images."""
+    real_tokens: np.ndarray
+    """[n] int32 real tokens on which both fire."""
+    model_tokens: np.ndarray
+    """[n] int32 tokens of the model's images on which both fire."""
+    candidates: int
+    """Pairs that were frequent enough to be ranked; what a correction for many tests divides by."""
+
+    @property
+    def change(self) -> np.ndarray:
+        """[n] cosine in the model's images minus in real ones."""
+        return self.model - self.real
+
+
+class ChangeEvidence(NamedTuple):
+    """Image-level evidence for some pairs."""
+
+    real_images: np.ndarray
+    """[n] int64 real images with a token on which both fire."""
+    model_images: np.ndarray
+    """[n] int64 of the model's images."""
+    gap: np.ndarray
+    """[n] mean over images of y, model minus real; units of code squared."""
+    se: np.ndarray
+    """[n] its standard error."""
+    p: np.ndarray
+    """[n] two-sided normal p-value, not corrected."""
+    corrected: np.ndarray
+    """[n] p times the number of candidates, at most 1 (Bonferroni: the pairs were chosen for their change)."""
+
+
+def changed_pairs(real: Composition, model: Composition, count: int, *, least: int = 100) -> Changes:
+    """The `count` pairs of distinct concepts whose cosine changed most; of equal changes the smaller pair first.
+
+    Parameters
+    ----------
+    real, model : over the same dictionary.
+    count : pairs to return; fewer where fewer qualify.
+    least : tokens that a pair must share in at least one source. Rarer pairs change by chance.
+
+    Raises
+    ------
+    BlindspotError
+        If the dictionaries differ.
+    """
+    scales = [_inverse_root(side.diagonal(side.sums)) for side in (real, model)]
+    parts = []
+    for own, other, flip in ((real, model, False), (model, real, True)):
+        other_counts = aligned(own, other, other.counts)
+        keep = own.counts >= least if not flip else (own.counts >= least) & (other_counts < least)
+        rows, columns = own.rows[keep], own.indices[keep]
+        apart = rows != columns
+        rows, columns = rows[apart], columns[apart]
+        sums = [own.sums[keep][apart], aligned(own, other, other.sums)[keep][apart]]
+        counts = [own.counts[keep][apart], other_counts[keep][apart]]
+        if flip:
+            sums, counts = sums[::-1], counts[::-1]
+        parts.append((rows, columns, *sums, *counts))
+    rows, columns, *rest = (np.concatenate(part) for part in zip(*parts, strict=True))
+    cosines = [value * scale[rows] * scale[columns] for value, scale in zip(rest[:2], scales, strict=True)]
+    order = np.lexsort((columns, rows, -np.abs(cosines[1] - cosines[0])))[:count]
+    return Changes(rows[order], columns[order], *(value[order] for value in (*cosines, *rest[2:])), len(rows))
+
+
+def change_evidence(
+    changes: Changes,
+    real: sparse.csr_matrix,
+    model: sparse.csr_matrix,
+    tokens: int,
+    real_rows: np.ndarray,
+    model_rows: np.ndarray,
+) -> ChangeEvidence:
+    """Test the given pairs on images.
+
+    Parameters
+    ----------
+    changes : the pairs.
+    real, model : [images * tokens, K] token codes.
+    tokens : tokens per image.
+    real_rows, model_rows : [pairs] images that belong to the same pair; empty when unpaired.
+    """
+    images = [_image_products(codes, changes.first, changes.second, tokens) for codes in (real, model)]
+    gap = measure_gap(*images, real_rows, model_rows)
+    p = normal_p(gap.gap, gap.se)
+    seen = [np.bincount(side.indices, minlength=len(p)) for side in images]
+    return ChangeEvidence(*seen, gap.gap, gap.se, p, np.minimum(p * changes.candidates, 1.0))
+
+
+def _image_products(codes: sparse.csr_matrix, first: np.ndarray, second: np.ndarray, tokens: int) -> sparse.csr_matrix:
+    """[images, pairs] sum over an image's tokens of z_tj z_tk, zeros not stored."""
+    columns = sparse.csc_matrix(codes, dtype=np.float64)
+    products = columns[:, first].multiply(columns[:, second]).tocoo()
+    shape = (codes.shape[0] // tokens, len(first))
+    summed = sparse.coo_matrix((products.data, (products.row // tokens, products.col)), shape).tocsr()
+    summed.eliminate_zeros()
+    return summed
+
+
+def _inverse_root(diagonal: np.ndarray) -> np.ndarray:
+    return np.divide(1.0, np.sqrt(diagonal), out=np.zeros(len(diagonal)), where=diagonal > 0)

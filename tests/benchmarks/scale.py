@@ -1,0 +1,168 @@
+"""How long and how much memory at paper size? `python -m tests.benchmarks.scale --images 1000 10000 --json`
+
+Synthetic heavy-tailed codes (tests/benchmarks/heavy_tails.py) of 32,000 concepts, 261 tokens an image, 5 codes a token.
+Each task runs in a process of its own with compiled kernels warm; `beyond_codes_gb` is the peak of its memory over what
+it held before the task, less the bytes of the codes on disk, which are memory-mapped and may count as resident.
+
+* `energies`: energies, statistics and exemplars of one source, and its divergence from the real one, pair by pair.
+* `composition`: Z^T Z of one source, L0 curve, share unique to it, 100 changed pairs with evidence, top-100 spectrum
+  and similarity of its directions to the real ones.
+* `frechet`, `manifold` (only when asked for by --tasks): FID and precision/recall/density/coverage in concept space.
+
+`wall_s` is what the budgets speak of and holds only on an idle machine; `cpu_s` and the parts are processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from engine.blindspots.changes import change_evidence, changed_pairs
+from engine.blindspots.composition import l0_curve, token_composition, unique_share
+from engine.blindspots.coverage import manifold_metrics
+from engine.blindspots.divergence import pair_divergence
+from engine.blindspots.energy import EnergyPass
+from engine.blindspots.frechet import frechet_distance
+from engine.blindspots.spectrum import cooccurrence_spectrum, eigenvector_similarity
+from tests.benchmarks.heavy_tails import PREFIX, TOKENS, heavy_codes, load, save
+
+EPS = np.geomspace(1e-6, 10, 60)
+CHUNK = 500
+"""Images a chunk of the energy pass."""
+RANK = 100
+
+
+def sum_energies(codes: sparse.csr_matrix) -> tuple[sparse.csr_matrix, object]:
+    """One streaming pass over a source: image energies and statistics."""
+    running = EnergyPass(codes.shape[1], TOKENS, PREFIX)
+    step = CHUNK * TOKENS
+    parts = [
+        running.add(codes.indptr[start : start + step + 1], codes.indices, codes.data)
+        for start in range(0, codes.shape[0], step)
+    ]
+    return sparse.vstack(parts, format="csr"), running.finish()
+
+
+def energies(folder: Path, concepts: int) -> Callable[[], dict]:
+    real, _ = sum_energies(load(folder / "real", concepts))
+    codes = load(folder / "model", concepts)
+
+    def task() -> dict:
+        model, _ = sum_energies(codes)
+        rows = np.arange(model.shape[0])
+        found = pair_divergence(real, model, rows, rows)
+        return {"median_l2": round(float(np.median(found.l2)), 3), "concepts_an_image": round(model.nnz / len(rows), 1)}
+
+    return task
+
+
+def composition(folder: Path, concepts: int) -> Callable[[], dict]:
+    sides = load(folder / "real", concepts), load(folder / "model", concepts)
+    images = sides[0].shape[0] // TOKENS
+    real = token_composition(sides[0])
+    real_spectrum = cooccurrence_spectrum(sides[0], RANK)
+
+    def task() -> dict:
+        marks = {"start": time.process_time()}
+        model = token_composition(sides[1])
+        marks["matrix"] = time.process_time()
+        l0_curve(model, EPS, images)
+        unique = unique_share(real, model, EPS, real_scale=images, model_scale=images)
+        marks["curves"] = time.process_time()
+        changes = changed_pairs(real, model, 100, least=20)
+        rows = np.arange(images)
+        change_evidence(changes, *sides, TOKENS, rows, rows)
+        marks["changes"] = time.process_time()
+        spectrum = cooccurrence_spectrum(sides[1], RANK)
+        eigenvector_similarity(real_spectrum, spectrum)
+        marks["spectrum"] = time.process_time()
+        parts = {f"{name}_cpu_s": round(end - start, 2) for (_, start), (name, end) in pairwise(marks.items())}
+        return {**parts, "entries": len(model.sums), "unique_share": round(float(unique[0]), 3)}
+
+    return task
+
+
+def frechet(folder: Path, concepts: int) -> Callable[[], dict]:
+    sides = [sum_energies(load(folder / name, concepts))[0] for name in ("real", "model")]
+    return lambda: {"fid": round(frechet_distance(*sides).distance, 4)}
+
+
+def manifold(folder: Path, concepts: int) -> Callable[[], dict]:
+    sides = [sum_energies(load(folder / name, concepts))[0] for name in ("real", "model")]
+    return lambda: manifold_metrics(*sides)._asdict()
+
+
+TASKS = {"energies": energies, "composition": composition, "frechet": frechet, "manifold": manifold}
+
+
+def resident() -> float:
+    """Gigabytes of this process in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+def highest() -> float:
+    """Gigabytes of the largest resident size since the mark was set back."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e6 for line in lines if line.startswith("VmHWM"))
+
+
+def warm_up() -> None:
+    """Compile the kernels on a few codes."""
+    codes = heavy_codes(2, 300, 0)
+    sum_energies(codes)
+    small = token_composition(codes)
+    unique_share(small, small, EPS)
+    changed_pairs(small, small, 1)
+
+
+def measured(name: str, folder: str, concepts: int, images: int, code_bytes: int) -> dict:
+    """Run one task; its preparation (the real source) is not timed."""
+    warm_up()
+    task = TASKS[name](Path(folder), concepts)
+    before = resident()
+    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
+    clock, processor = time.perf_counter(), time.process_time()
+    result = task()
+    wall, busy = time.perf_counter() - clock, time.process_time() - processor
+    beyond = highest() - before - code_bytes / 1e9
+    return {
+        "wall_s": round(wall, 2),
+        "cpu_s": round(busy, 2),
+        "ms_an_image": round(1e3 * busy / images, 4),
+        "beyond_codes_gb": round(max(beyond, 0.0), 2),
+        **result,
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("--concepts", type=int, default=32_000)
+    arguments.add_argument("--images", type=int, nargs="*", default=[1000, 10_000])
+    arguments.add_argument("--tasks", nargs="*", choices=list(TASKS), default=["energies", "composition"])
+    arguments.add_argument("--json", action="store_true")
+    options = arguments.parse_args()
+    report: dict = {"concepts": options.concepts, "tokens": TOKENS, "load_average": os.getloadavg()[0], "images": {}}
+    for images in options.images:
+        with tempfile.TemporaryDirectory() as folder:
+            sizes = [save(heavy_codes(images, options.concepts, seed), Path(folder) / name)
+                     for seed, name in enumerate(("real", "model"))]  # fmt: skip
+            row = report["images"][images] = {"codes_gb": round(sizes[1] / 1e9, 3)}
+            for name in options.tasks:
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    row[name] = pool.apply(measured, (name, folder, options.concepts, images, sizes[1]))
+    print(json.dumps(report, indent=2 if options.json else None))
+
+
+if __name__ == "__main__":
+    main()
