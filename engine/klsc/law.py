@@ -1,0 +1,75 @@
+"""Distributions on n atoms, as arrays of normalised log-probabilities: expectations and the distances between them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import logsumexp
+
+from engine.errors import BlindspotError
+
+
+def log_probabilities(n: int, log_weights: np.ndarray | None = None) -> np.ndarray:
+    """Normalise log-weights.
+
+    Parameters
+    ----------
+    n : number of atoms.
+    log_weights : [n], -inf for an atom without weight; None for equal weights.
+
+    Returns
+    -------
+    [n] log-probabilities, whose exponentials sum to 1.
+
+    Raises
+    ------
+    BlindspotError
+        If there is no atom, the shape is wrong, a weight is not a number, or none is positive.
+    """
+    if n < 1:
+        raise BlindspotError("There are no scores: give at least one.")
+    if log_weights is None:
+        return np.full(n, -math.log(n))
+    weights = np.asarray(log_weights, np.float64)
+    if weights.shape != (n,):
+        raise BlindspotError(f"{n} scores come with log-weights of shape {weights.shape}: give one log-weight a score.")
+    total = logsumexp(weights)
+    if not math.isfinite(total):
+        raise BlindspotError("The log-weights must be finite, or -inf for no weight, and not all of them -inf.")
+    return weights - total
+
+
+def weighted_scores(scores: np.ndarray, log_weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Check scores and normalise their log-weights.
+
+    Returns
+    -------
+    ([n] float64 scores, [n] log-probabilities).
+
+    Raises
+    ------
+    BlindspotError
+        If the scores are not a list of finite numbers, or the weights do not fit them.
+    """
+    values = np.asarray(scores, np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise BlindspotError(f"Scores must be one list of finite numbers; these have shape {values.shape}.")
+    return values, log_probabilities(len(values), log_weights)
+
+
+def expectation(values: np.ndarray, log_q: np.ndarray) -> float:
+    """Mean of values [n] under log-probabilities log_q [n]."""
+    return float(np.exp(log_q) @ np.asarray(values, np.float64))
+
+
+def total_variation(log_q: np.ndarray, log_p: np.ndarray) -> float:
+    """TV(q, p) = 1/2 sum |q - p|, in [0, 1], of two laws [n] on the same atoms (paper 000, Definition B.3)."""
+    return min(1.0, float(np.abs(np.exp(log_q) - np.exp(log_p)).sum() / 2))
+
+
+def kl(log_q: np.ndarray, log_p: np.ndarray) -> float:
+    """KL(q || p) in nats of two laws [n] on the same atoms; inf where p lacks an atom of q (Definition B.2)."""
+    held = np.asarray(log_q) > -np.inf
+    log_q, log_p = np.asarray(log_q)[held], np.asarray(log_p)[held]
+    return max(0.0, float(np.exp(log_q) @ (log_q - log_p)))

@@ -1,0 +1,102 @@
+"""How far off is EnergyDPS when nothing else is? `python -m tests.benchmarks.mixture --json`
+
+On the toy mixture the denoiser is exact and so is the tilt, so a sample's distance to the tilt is the sampler's own
+error. For each mean score: EnergyDPS at the tilt's own beta (it overshoots: a denoised guess is not the image that will
+come of it, so its score says too much too early), EnergyDPS with its strength calibrated to the mean, and its rivals
+calibrated likewise: the best of a pool, and optimisation of s + weight x_2 from many starts (paper 000, appendix I).
+KL in nats over a 30 x 30 grid on [-6, 6]^2, corrected for the number of samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+
+from engine.klsc.diagnosis import diagnose
+from engine.klsc.grid import Grid
+from engine.klsc.quadrature import score_law
+from engine.klsc.retrieval import matching_top_k
+from tests.benchmarks.oracle import BATCH, CONCEPT, MIXTURE, draw
+
+TRIAL = 60_000
+"""Samples of one trial strength: they know the mean to 0.012, a quarter of a per cent."""
+POOL = 20_000
+"""Images in the pool of retrieval."""
+BOX, ASCENTS, RATE = 5.0, 500, 0.05
+"""Starts and steps of the optimisation; points stay in the box [-5, 5]^2."""
+GRID = Grid()
+LAW = score_law(MIXTURE, CONCEPT)
+
+
+def calibrated_strength(target: float, beta: float, n: int, seed: int, steps: int) -> float:
+    """Strength at which EnergyDPS has the mean score `target`, with the same noise at every trial."""
+
+    def miss(strength: float) -> float:
+        return float(CONCEPT(draw(strength, n, seed, steps)).mean()) - target
+
+    return brentq(miss, beta / 4, beta, xtol=2e-3 * beta)
+
+
+def optimised(weight: float, n: int, seed: int) -> np.ndarray:
+    """[n, 2] ends of gradient ascent on s + weight x_2."""
+    points = np.random.default_rng(seed).uniform(-BOX, BOX, (n, 2))
+    for _ in range(ASCENTS):
+        points = np.clip(points + RATE * (CONCEPT.gradient(points) + np.array([0.0, weight])), -BOX, BOX)
+    return points
+
+
+def calibrated_weight(target: float, n: int, seed: int) -> float:
+    """Weight at which the optimised points have the mean score `target`, as nearly as its jumps allow."""
+    return brentq(lambda weight: CONCEPT(optimised(weight, n, seed)).mean() - target, 0.0, 10.0, xtol=1e-3)
+
+
+def measure(target: float, samples: int, seed: int, steps: int) -> dict[str, Any]:
+    """Every method at one mean score: its knob, its mean, and its KL to the prior and to the tilt."""
+    exact = diagnose(LAW.scores, target, LAW.log_weights)
+    prior = GRID.log_masses(MIXTURE.log_density)
+    tilted = GRID.log_masses(lambda x: MIXTURE.log_density(x) + exact.beta * CONCEPT(x))
+
+    def row(points: np.ndarray, **knob: float) -> dict[str, float]:
+        mean = float(CONCEPT(points).mean())
+        return {**knob, "mean": mean, "kl_prior": GRID.kl(points, prior), "kl_tilt": GRID.kl(points, tilted)}
+
+    strength = calibrated_strength(target, exact.beta, min(samples, TRIAL), seed, steps)
+    pool = MIXTURE.sample(POOL, np.random.default_rng(seed))
+    k = matching_top_k(CONCEPT(pool), target).k
+    weight = calibrated_weight(target, BATCH, seed)
+    return {
+        "target": target,
+        "beta": exact.beta,
+        "exact tilt": {"mean": target, "kl_prior": exact.tilt.kl_prior, "kl_tilt": 0.0},
+        "energydps at beta": row(draw(exact.beta, samples, seed + 1000, steps), strength=exact.beta),
+        "energydps calibrated": row(draw(strength, samples, seed + 2000, steps), strength=strength),
+        "retrieval": row(pool[np.argsort(-CONCEPT(pool))[:k]], k=k, pool=POOL),
+        "optimisation": row(optimised(weight, min(samples, POOL), seed + 1), weight=weight),
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("--targets", type=float, nargs="+", default=[5.0, 6.0, 7.0])
+    arguments.add_argument("--samples", type=int, default=120_000)
+    arguments.add_argument("--steps", type=int, default=1000)
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--json", action="store_true")
+    options = arguments.parse_args()
+    report = [measure(target, options.samples, options.seed, options.steps) for target in options.targets]
+    if options.json:
+        print(json.dumps(report, indent=2))
+        return
+    for rows in report:
+        print(f"mean score {rows['target']:g}, beta {rows['beta']:.4f}")
+        for name, row in rows.items():
+            if isinstance(row, dict):
+                print(f"  {name:22s}" + "".join(f"  {key} {value:.4g}" for key, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()
