@@ -18,7 +18,13 @@ PAIRINGS = {
     "stem": "paired by file name",
     "none": "unpaired",
 }
-DICTIONARIES = {"archetypal": "an RA-SAE", "topk": "a TopK"}
+DICTIONARIES = {
+    "archetypal": "an RA-SAE",
+    "topk": "a TopK",
+    "batchtopk": "a BatchTopK",
+    "transcoder": "a transcoder",
+    "threshold": "a thresholded",
+}
 
 
 def introduction() -> str:

@@ -12,6 +12,7 @@ PAGES = {
     "overview": st.Page("overview.py", title="Overview", icon=":material/home:", default=True),
     "concept_map": st.Page("concept_map.py", title="Concept map", icon=":material/scatter_plot:"),
     "compare": st.Page("compare.py", title="Compare", icon=":material/compare:"),
+    "dictionary": st.Page("dictionary.py", title="Dictionary", icon=":material/bar_chart:"),
     "about": st.Page("about.py", title="Method", icon=":material/menu_book:"),
 }
 page = st.navigation(list(PAGES.values()), position="top")

@@ -3,7 +3,7 @@
     corpus/S, or generate/S -> encode/S -> energies/S ----------\\
        |        \\              |          ^       \\              v
        |     pairing/S     dictionary -----'    layout, index -> assemble -> the atlas
-       '---> thumbs/S                           words ----------^
+       '---> thumbs/S            '--> report    words ----------^
 """
 
 from __future__ import annotations

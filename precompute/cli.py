@@ -1,4 +1,4 @@
-"""The command line: `python -m precompute run | demo | verify | sample`.
+"""The command line: `python -m precompute run | demo | verify | sample | theory | import-dictionary`.
 
 Bad input ends with one sentence on stderr and exit code 1; with --json, stdout holds one JSON document and no more.
 """
@@ -13,11 +13,14 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import BlindspotError
+from precompute.variadic import VariadicCommand
 
 PROJECT = Path(__file__).resolve().parents[1]
 DEMO_RECIPE = PROJECT / "data" / "recipes" / "demo.yaml"
 DEMO_ATLAS = PROJECT / "data" / "demo" / "atlas"
 ATLASES = Path("atlases")
+PAPER_TARGETS = [5.0, 6.0, 7.0]
+"""Mean scores in paper 000's Table 2."""
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -125,6 +128,70 @@ def sample(
         typer.echo(f"The best real images score {drawing.reference_score:.3f} on average.")
 
 
+@app.command(cls=VariadicCommand)
+def theory(
+    targets: Annotated[
+        list[float], typer.Option("--targets", metavar="MEAN...", help="Mean scores, one or more in a row.")
+    ] = PAPER_TARGETS,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a hard threshold with a tilt on paper 000's toy mixture, exactly, at each mean score.
+
+    Boundary masses are taken within 0.05 above the hard threshold, and TV step between the target and 0.08 beyond it.
+    """
+    from engine.klsc.diagnosis import diagnose
+    from engine.klsc.mixture import AngularConcept, Mixture
+    from engine.klsc.quadrature import score_law
+
+    law = score_law(Mixture(), AngularConcept())
+    found = [diagnose(law.scores, target, law.log_weights) for target in targets]
+    if as_json:
+        _print_json([row.as_document() for row in found])
+        return
+    for row in found:
+        typer.echo(f"mean score {row.target:g}")
+        _print_biases(f"hard  s > {row.threshold:<11.4f}", row.hard)
+        _print_biases(f"tilt  beta {row.beta:<10.4f}", row.tilt)
+
+
+@app.command("import-dictionary")
+def import_dictionary(
+    src: Annotated[
+        str, typer.Argument(help="File, folder, or hub id (owner/name/folder@revision).", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the dictionary.", show_default=False)],
+    kind: Annotated[
+        str, typer.Option("--kind", help="auto, overcomplete, saev, sparsify, dictionary_learning or saelens.")
+    ] = "auto",
+    sparsity: Annotated[
+        int | None,
+        typer.Option("--sparsity", help="k of a TopK whose file does not say it; else the most codes kept per token."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Threshold of an overcomplete BatchTopK.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a dictionary that others published into ours, and list what was assumed; no code in it is ever run."""
+    from dataclasses import asdict
+
+    from engine.dictionary.published import Options, import_dictionary
+    from precompute.files import full_disk_explained
+
+    with full_disk_explained(out):
+        report = import_dictionary(src, out, kind, Options(sparsity, threshold))
+    if as_json:
+        _print_json({"out": str(out), **asdict(report)})
+        return
+    typer.echo(f"{out}: {report.concepts} concepts of width {report.dim}, from {report.kind}. Assumed:")
+    for topic, sentence in report.assumed.items():
+        typer.echo(f"- {topic}: {sentence}")
+
+
+def _print_biases(name: str, biases: Any) -> None:
+    typer.echo("  ".join((f"  {name}", *(f"{key} {value:.4f}" for key, value in biases._asdict().items()))))
+
+
 def _build(recipe: Any, out: Path, as_json: bool) -> None:
     from precompute.build import build
     from precompute.reporting import Reporter, as_document, print_summary
@@ -137,7 +204,7 @@ def _build(recipe: Any, out: Path, as_json: bool) -> None:
         print_summary(made)
 
 
-def _print_json(document: dict[str, Any]) -> None:
+def _print_json(document: dict[str, Any] | list[dict[str, Any]]) -> None:
     typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
 
 

@@ -29,7 +29,8 @@ class Pace(ProgressColumn):
         seconds = round((task.total - task.completed) / rate)
         minutes = f"{seconds // 3600}:{seconds // 60 % 60:02d}" if seconds >= 3600 else f"{seconds // 60}"
         speed = f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"
-        return Text(f"{speed} {task.fields['unit']}/s, {minutes}:{seconds % 60:02d} left", style="cyan")
+        pace = f"{speed} {task.fields['unit']}/s, {minutes}:{seconds % 60:02d} left"
+        return Text(", ".join(part for part in (pace, task.fields["note"]) if part), style="cyan")
 
 
 class Reporter:
@@ -59,9 +60,12 @@ class Reporter:
         self._bars.stop()
 
     def task(self, name: str, unit: str) -> Callable[[int, int], None]:
-        """A bar for one stage; returns what the stage calls with the work done and all work."""
+        """A bar for one stage; returns what the stage calls with the work done and all work.
+
+        Its attribute `note` takes a few words on how the work goes, shown beside the pace.
+        """
         self._complete()
-        bar = self._bars.add_task(name, total=None, unit=unit, begun_at=0)
+        bar = self._bars.add_task(name, total=None, unit=unit, begun_at=0, note="")
         first = True
 
         def report(done: int, total: int) -> None:
@@ -71,6 +75,7 @@ class Reporter:
             first = False
             self._bars.update(bar, completed=min(done, total), total=total)
 
+        report.note = lambda text: self._bars.update(bar, note=text)
         return report
 
     def _complete(self) -> None:

@@ -46,7 +46,7 @@ class StagePlan:
         stages += [self._generate(name, self.recipe.models[name]) for name in pipelines]
         stages += [self._pairing(name) for name in pipelines]
         stages += [self._encode(name) for name in self.recipe.models]
-        stages += [self._dictionary(), *(self._energies(name) for name in self.sources)]
+        stages += [self._dictionary(), *(self._energies(name) for name in self.sources), self._report()]
         stages += [self._layout(), self._index(), self._words()]
         stages += [self._thumbs(name) for name in self.sources]
         return [*stages, self._assemble([stage.name for stage in stages])]
@@ -107,21 +107,32 @@ class StagePlan:
 
     def _dictionary(self) -> Stage:
         part = self.recipe.dictionary
-        sources = self.sources if part.sources == "all" else (REAL,)
 
         def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
             from precompute.stages.dictionary import make_dictionary
-            from precompute.stages.encode import token_shards
 
-            shards = [shard for name in sources for shard in token_shards(self.work.folder(f"encode/{name}"))]
-            return make_dictionary(part, shards, folder, progress)
+            return make_dictionary(part, self.training_shards(), folder, progress)
 
-        after = tuple(f"encode/{name}" for name in sources)
+        after = tuple(f"encode/{name}" for name in self.trained_on)
         if part.load is not None:
             return Stage("dictionary", run, {"load": True}, after=after, reads=(part.load,), unit="steps")
         # The size of a training batch decides the result, unlike the others'.
-        params = decisive(part, "load") | {"batch": part.batch}
+        params = decisive(part, "load", "report_seeds") | {"batch": part.batch}
         return Stage("dictionary", run, params, after=after, unit="steps")
+
+    def _report(self) -> Stage:
+        part = self.recipe.dictionary
+
+        def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
+            from precompute.stages.encode import token_shards
+            from precompute.stages.report import make_report
+
+            shards = token_shards(self.work.folder(f"encode/{REAL}"))
+            return make_report(part, self.dictionary_folder, shards, self.training_shards(), folder, progress)
+
+        after = ("dictionary", *(f"encode/{name}" for name in self.trained_on))
+        params = {"seeds": 1 if part.load else part.report_seeds}
+        return Stage("report", run, params, after=after, unit="%")
 
     def _energies(self, name: str) -> Stage:
         def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
@@ -199,6 +210,7 @@ class StagePlan:
             layout=self.work.folder("layout"),
             index=self.work.folder("index"),
             words=self.work.folder("words"),
+            report=self.work.folder("report"),
             delta=DeltaDefaults(**self.recipe.delta.model_dump()),
             prior=self._prior(),
             labels=self._labels(),
@@ -247,6 +259,17 @@ class StagePlan:
 
         path = self.images_of(REAL) / LABELS
         return [tuple(row) for row in read_json(path)] if path.exists() else None
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """The sources whose tokens the dictionary is trained on, the real one first."""
+        return self.sources if self.recipe.dictionary.sources == "all" else (REAL,)
+
+    def training_shards(self) -> list[Path]:
+        """Their token shards."""
+        from precompute.stages.encode import token_shards
+
+        return [shard for name in self.trained_on for shard in token_shards(self.work.folder(f"encode/{name}"))]
 
     def images_of(self, name: str) -> Path:
         """Folder of the stage that provides a source's images."""

@@ -8,6 +8,7 @@ words say, and a model that hides a shape is really missing it.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from engine.atlas import AtlasInfo, AtlasWriter, Source, tables
+from engine.atlas.schema import REPORT, REPORT_TABLE
 from engine.blindspots.cooccurrence import cooccurrence_neighbours
 from engine.blindspots.energy import EnergyPass, SourceEnergies
 from engine.blindspots.significance import measure_gap
@@ -95,6 +97,7 @@ def build_synthetic_atlas(
         embeddings = sparse.vstack(list(energies.values())) @ world.atoms
         writer.write_index("images.faiss", embeddings)
         writer.write_index("atoms.faiss", world.atoms)
+        _write_report(writer, world.atoms, codes["real"], seed)
         writer.finish(replace(info, stages={"synthetic": {"seed": seed, "pairs": pairs}}))
     return Path(path)
 
@@ -253,6 +256,39 @@ def _write_measurements(
     writer.write_table("energies", pd.concat(sums))
     writer.write_table("exemplars", pd.concat(exemplars))
     writer.write_table("delta", pd.concat(deltas))
+
+
+def _write_report(writer: AtlasWriter, atoms: np.ndarray, codes: sparse.csr_matrix, seed: int) -> None:
+    """A report of the dictionary: use and coherence are those of the atlas, the rest is invented."""
+    rng = np.random.default_rng([seed, 3])
+    unit = (atoms / np.linalg.norm(atoms, axis=1, keepdims=True)).astype(np.float32)
+    coherence, nearest = np.zeros(len(unit), np.float32), np.zeros(len(unit), np.int32)
+    for start in range(0, len(unit), 2048):
+        alike = np.abs(unit[start : start + 2048] @ unit.T)
+        rows = np.arange(len(alike))
+        alike[rows, start + rows] = -1
+        nearest[start + rows] = alike.argmax(axis=1)
+        coherence[start + rows] = alike.max(axis=1)
+    fires = np.bincount(codes.indices, minlength=len(atoms))
+    table = pd.DataFrame({"concept": np.arange(len(atoms)), "fires": fires, "coherence": coherence})
+    table["nearest"] = nearest
+    table["hull_distance"] = 0.3 * rng.beta(2, 5, len(atoms))
+    table["stability"] = rng.beta(6, 2, len(atoms))
+    writer.write_table(REPORT_TABLE, table)
+    counts = np.bincount(np.diff(codes.indptr))
+    distance, mean = float(table["hull_distance"].mean()), float(table["stability"].mean())
+    summary = {
+        "tokens": codes.shape[0],
+        "r2": 0.8,
+        "fvu": 0.2,
+        "l0": codes.nnz / codes.shape[0],
+        "l0_counts": counts.tolist(),
+        "dead_share": float((fires == 0).mean()),
+        "coherence": float(coherence.mean()),
+        "hull": {"distance": distance, "uncertainty": 0.01, "points": 64, "own_points": True},
+        "stability": {"mean": mean, "pairs": [[1.0, mean], [mean, 1.0]]},
+    }
+    writer.add_file(REPORT, json.dumps(summary, indent=1).encode())
 
 
 def _write_images(

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.atlas import schema
+from engine.atlas.loading import load_report
 from engine.atlas.schema import AtlasInfo
 from engine.atlas.storage import MappedCSR, damaged, read_table
 from engine.blindspots.delta import ESTIMATORS
@@ -152,6 +153,43 @@ def _labels(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
         yield "a label's image does not exist"
 
 
+def _report(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
+    if not np.array_equal(table["concept"].to_numpy(), np.arange(info.concepts)):
+        yield f"its concepts are not 0 to {info.concepts - 1} in order"
+    if not _within(table["nearest"], info.concepts):
+        yield "a concept's nearest other does not exist"
+    for column, low, high in (("coherence", 0, 1), ("hull_distance", 0, np.inf), ("stability", -1, 1)):
+        values = table[column].drop_null().to_numpy()
+        if not ((values >= low - 1e-5) & (values <= high + 1e-5)).all():
+            yield f"{column} is not between {low} and {high} everywhere"
+    if (table["fires"].to_numpy() < 0).any():
+        yield "a concept fires less than never"
+
+
+def report_agrees(root: Path, info: AtlasInfo) -> Iterator[str]:
+    """The numbers of `dictionary/report.json` are those of its table; an atlas without the report is fine."""
+    if not (root / schema.REPORT).exists() and not (root / schema.table_file(schema.REPORT_TABLE)).exists():
+        return
+    summary, concepts = load_report(root, info)
+    tokens, counts = summary["tokens"], np.asarray(summary["l0_counts"])
+    fires = int(concepts["fires"].sum())
+    if counts.sum() != tokens or (np.arange(len(counts)) * counts).sum() != fires:
+        yield "its L0 histogram, its tokens and the table's fires do not belong together"
+    expected = {
+        "fvu": 1 - summary["r2"],
+        "l0": fires / tokens,
+        "dead_share": (concepts["fires"] == 0).mean(),
+        "coherence": concepts["coherence"].mean(),
+        "hull": concepts["hull_distance"].mean(),
+    }
+    found = summary | {"hull": summary["hull"]["distance"]}
+    for name, value in expected.items():
+        if not np.isclose(found[name], value, atol=1e-4):
+            yield f"its {name} is {found[name]} where the table has {value:.6f}"
+    if (summary["stability"] is None) != concepts["stability"].isna().all():
+        yield "only one of the two files knows the stability"
+
+
 def _within(ids: pa.ChunkedArray, count: int) -> bool:
     values = ids.to_numpy()
     return bool(((values >= 0) & (values < count)).all())
@@ -165,6 +203,7 @@ TABLES: dict[str, TableCheck] = {
     "exemplars": _exemplars,
     "neighbours": _neighbours,
     "labels": _labels,
+    schema.REPORT_TABLE: _report,
 }
 
 

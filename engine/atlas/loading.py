@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,17 @@ class Measured(NamedTuple):
     """Images, sums and sums of squares."""
     images_active: np.ndarray
     """[K] images in which the concept fires."""
+
+
+class DictionaryReport(NamedTuple):
+    """What was measured of an atlas's dictionary (`engine.dictionary.report` says how)."""
+
+    summary: dict[str, Any]
+    """tokens, r2, fvu, l0, l0_counts (tokens with 0, 1, ... active concepts), dead_share, coherence (mean), hull
+    (distance: mean, uncertainty, points, own_points) and stability (mean and pairs, or None)."""
+    concepts: pd.DataFrame
+    """Indexed by concept: fires (tokens), frequency (share of tokens), coherence (largest |cosine| to another atom),
+    nearest (that atom), hull_distance (share of the data's radius), stability (NaN when it was not measured)."""
 
 
 class Pieces:
@@ -62,6 +74,13 @@ class Pieces:
         if not (self._root / schema.table_file("labels")).is_file():
             return None
         return self._keep("labels", lambda: read_table(self._root, "labels").to_pandas())
+
+    @property
+    def report(self) -> DictionaryReport | None:
+        """What was measured of the dictionary, or None when the atlas has no report."""
+        if not (self._root / schema.REPORT).is_file():
+            return None
+        return self._keep("report", lambda: load_report(self._root, self._info))
 
     @property
     def energies(self) -> dict[str, Measured]:
@@ -114,6 +133,20 @@ def load_concepts(root: Path, info: AtlasInfo) -> pd.DataFrame:
     frame[["label", "label_origin"]] = frame[["label", "label_origin"]].fillna("")
     frame.index = pd.RangeIndex(info.concepts, name="concept")
     return frame
+
+
+def load_report(root: Path, info: AtlasInfo) -> DictionaryReport:
+    """`dictionary/report.json` and `dictionary/report.parquet`."""
+    table = read_table(root, schema.REPORT_TABLE)
+    _expect_ids(root, schema.REPORT_TABLE, table["concept"], info.concepts)
+    frame = table.drop_columns(["concept"]).to_pandas()
+    try:
+        summary = json.loads((root / schema.REPORT).read_text(encoding="utf-8"))
+        frame.insert(1, "frequency", frame["fires"] / summary["tokens"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(root / schema.REPORT, error) from error
+    frame.index = pd.RangeIndex(info.concepts, name="concept")
+    return DictionaryReport(summary, frame)
 
 
 def load_images(root: Path, info: AtlasInfo) -> pd.DataFrame:

@@ -15,11 +15,11 @@ from scipy import sparse
 
 from engine.atlas import schema
 from engine.atlas.images import decode_thumb, read_thumb
-from engine.atlas.loading import Pieces
+from engine.atlas.loading import DictionaryReport, Pieces
 from engine.atlas.schema import AtlasInfo, Source
 from engine.atlas.storage import MappedCSR, damaged
 from engine.blindspots.delta import classify, estimate_delta, relative_gap
-from engine.blindspots.significance import benjamini_hochberg, normal_p
+from engine.blindspots.significance import benjamini_hochberg, normal_p, null_error
 from engine.errors import BlindspotError
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -219,6 +219,11 @@ class Atlas:
         labels = self._pieces.labels
         return None if labels is None else labels.copy()
 
+    def dictionary_report(self) -> DictionaryReport | None:
+        """How good the dictionary is, or None when the atlas was built without saying so."""
+        report = self._pieces.report
+        return None if report is None else report._replace(concepts=report.concepts.copy())
+
     def resolve(self, ref: str) -> str | Path:
         """What `from_pretrained` accepts for the header's `encoder.id` or `prior.id`.
 
@@ -237,7 +242,7 @@ class Atlas:
         se = self._pieces.standard_errors[model]
         result = estimate_delta(real, generated, se, estimator=estimator, temperature=temperature)
         gap = generated.mean - real.mean
-        p = normal_p(gap, se)
+        p = normal_p(gap, null_error(real, generated, se))
         live = ~self._pieces.concepts["dead"].to_numpy()
         columns = {
             "energy_real": real.mean,

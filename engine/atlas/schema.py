@@ -83,8 +83,20 @@ TABLES: dict[str, pa.Schema] = {
         [("concept", _ID), ("kind", _TEXT), ("rank", _ID), ("other", _ID), ("value", pa.float32())]
     ),
     "labels": pa.schema([("image", _ID), ("attribute", _TEXT), ("value", _TEXT)]),
+    "dictionary/report": pa.schema(
+        [
+            ("concept", _ID),
+            ("fires", pa.int64()),
+            ("coherence", pa.float32()),
+            ("nearest", _ID),
+            ("hull_distance", pa.float32()),
+            ("stability", pa.float32()),
+        ]
+    ),
 }
-OPTIONAL_TABLES = frozenset({"labels"})
+REPORT_TABLE = "dictionary/report"
+REPORT = "dictionary/report.json"
+OPTIONAL_TABLES = frozenset({"labels", REPORT_TABLE})
 NEIGHBOUR_KINDS = ("cooccurrence", "atom", "map")
 CSR_VALUES = {"codes": np.dtype(np.float16), "energy": np.dtype(np.float32)}
 CSR_PARTS = ("indptr", "indices", "values")

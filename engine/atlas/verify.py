@@ -42,6 +42,7 @@ def verify(path: str | os.PathLike[str]) -> list[Problem]:
         *_run("atlas.json", lambda: checks.header(atlas.info)),
         *(problem for name, check in checks.TABLES.items() for problem in _table(atlas, name, check)),
         *(problem for source in atlas.sources for problem in _source(atlas, source.name)),
+        *_run(schema.REPORT, lambda: checks.report_agrees(atlas.path, atlas.info)),
         *_run("thumbs/", lambda: checks.thumbs(atlas.path, atlas.info.images)),
         *_run("images.faiss", lambda: checks.index(atlas.path / "images.faiss", atlas.info.images)),
         *_run("atoms.faiss", lambda: checks.index(atlas.path / "atoms.faiss", atlas.info.concepts)),
@@ -84,5 +85,5 @@ def _run(file: str, check: Callable[[], Iterable[str]]) -> Iterator[Problem]:
     try:
         for message in check():
             yield Problem(file, message)
-    except (BlindspotError, OSError, ValueError, IndexError, KeyError) as error:
+    except (BlindspotError, OSError, ValueError, IndexError, KeyError, TypeError) as error:
         yield Problem(file, str(error))

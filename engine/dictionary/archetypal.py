@@ -10,6 +10,8 @@ the seed.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,6 +22,9 @@ from engine.dictionary.centroids import kmeans
 from engine.errors import BlindspotError
 
 BLEND = 0.75
+BLOCK_ENTRIES, MOST_BLOCKS = 2**20, 64
+CHUNK_ENTRIES = 2**20
+CANDIDATE_SEED = 0
 
 
 class RelaxedArchetypal(Dictionary):
@@ -57,28 +62,60 @@ class RelaxedArchetypal(Dictionary):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Rates that fit the size of the parameters, because Adam moves every entry by about the learning rate.
 
+        The weights come in blocks of rows, whose gradients `late_gradients` forms one after the other.
+
         A row of c weights would give away c / 2 times as much of its mass in a step, and all atoms would soon be one
         mixture: 2 / c. The encoder's entries are about 1 / d, not 1 / sqrt(d) as over unit-norm atoms, and a few steps
         would silence a rarely used concept for good: 1 / sqrt(d). On DINOv2 tokens the latter brought the dead share
         from 30 % to 5 %.
         """
         others = [self.encoder.bias, self.slack, self.log_multiplier]
+        blocks = [nn.Parameter(rows) for rows in self.weights.detach().split(self._block_rows())]
         return [
             {"params": others, "rate": 1.0},
-            {"params": [self.weights], "rate": min(1.0, 2 / self.candidates)},
+            {"params": blocks, "rate": min(1.0, 2 / self.candidates), "late": True},
             {"params": [self.encoder.weight], "rate": self.dim**-0.5},
         ]
+
+    def pull_back(self, gradient: Tensor) -> None:
+        """Gradients of slack and multiplier; that of the weights is the slack's times C^T and is formed later.
+
+        With G = dL/dD: dL/dLambda = exp(m) G, dL/dW = exp(m) G C^T = dL/dLambda C^T and dL/dm = <G, D>.
+        """
+        self.log_multiplier.grad = torch.dot(gradient.flatten(), self.atoms().detach().flatten())
+        self.slack.grad = self.log_multiplier.detach().exp() * gradient
+
+    def late_gradients(self, half: bool = False) -> Iterator[Tensor]:
+        """The gradient of the weights, by the blocks of rows that `parameter_groups` made."""
+        precision = torch.bfloat16 if half else self.points.dtype
+        candidates = self.points.to(precision).T
+        blocks = self.slack.grad.to(precision).split(self._block_rows())
+        return ((rows @ candidates).to(self.weights.dtype) for rows in blocks)
+
+    def late_square(self) -> Tensor:
+        """||dL/dLambda C^T||^2, from the d x d products of the candidates."""
+        gradient = self.slack.grad
+        return torch.dot((gradient @ (self.points.T @ self.points)).flatten(), gradient.flatten())
+
+    def _block_rows(self) -> int:
+        """Rows of the weights whose gradient is formed at once."""
+        blocks = min(MOST_BLOCKS, math.ceil(self.weights.numel() / BLOCK_ENTRIES))
+        return math.ceil(self.concepts / blocks)
 
     def _atoms(self) -> Tensor:
         return self.log_multiplier.exp() * (self.weights @ self.points + self.slack)
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Row-stochastic weights and clipped slack; a row without any positive weight keeps its largest entry."""
-        weights = self.weights.relu()
-        empty = weights.sum(dim=-1) <= 0
-        weights[empty, self.weights[empty].argmax(dim=-1)] = 1
-        self.weights.copy_(weights / weights.sum(dim=-1, keepdim=True))
+        """Row-stochastic weights and clipped slack; a row without any positive weight keeps its largest entry.
+
+        It works in place on a few rows at a time, because a copy of the weights is most of a step's memory.
+        """
+        for rows in self.weights.split(max(1, CHUNK_ENTRIES // self.candidates)):
+            largest = rows.argmax(dim=-1, keepdim=True)
+            total = rows.relu_().sum(dim=-1, keepdim=True)
+            rows.scatter_(-1, largest, torch.where(total > 0, rows.gather(-1, largest), 1.0))
+            rows.div_(torch.where(total > 0, total, 1.0))
         norms = self.slack.norm(dim=-1, keepdim=True)
         self.slack.mul_((self.delta / norms.clamp_min(1e-12)).clamp_max(1))
 
@@ -87,10 +124,10 @@ class RelaxedArchetypal(Dictionary):
         """Candidates from the k-means centroids of tokens [n, d], see `reset`.
 
         They are brought to one norm, their root mean square, so that TopK compares like with like: an atom twice as
-        short needs a code twice as large. The atoms stay in the cone of the data, as reconstructions do anyway.
+        short needs a code twice as large. The atoms stay in the cone of the data, as reconstructions do anyway. The
+        candidates depend on the tokens alone, not on the seed: what anchors the atoms has to be the same for all seeds.
         """
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        centroids = kmeans(tokens, self.candidates, seed)
+        centroids = kmeans(tokens, self.candidates, CANDIDATE_SEED)
         norms = centroids.norm(dim=-1, keepdim=True)
         self.reset(centroids / norms * norms.square().mean().sqrt(), generator)
 

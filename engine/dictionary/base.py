@@ -6,31 +6,25 @@ In the dictionary's own units u = scale * (x - mean), with x a raw token [d] (pa
     z = TopK(relu(a))                codes, at most `sparsity` of them above zero
     x_hat = mean + (z D) / scale     D [K, d] the atoms
 
-Subclasses decide what D is.
+Subclasses decide what D is, and may choose the active concepts otherwise (`BatchTopK`) or read and write other things
+than tokens (`Transcoder`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.dictionary.encoding import Codes, combine, top_codes
+from engine.dictionary.tokens import TokenStatistics
 from engine.errors import BlindspotError
 
-CHUNK_ENTRIES = 2**26
-
-
-class Codes(NamedTuple):
-    """Sparse codes of N tokens."""
-
-    indices: Tensor
-    """Concepts, int64 [N, k], strongest first."""
-
-    values: Tensor
-    """Their activations [N, k], at least 0; 0 means that fewer than k concepts are active."""
+__all__ = ["Codes", "Dictionary", "combine"]
 
 
 class Dictionary(nn.Module, ABC):
@@ -43,7 +37,9 @@ class Dictionary(nn.Module, ABC):
     concepts
         Number K of atoms.
     sparsity
-        Largest number k of active concepts per token.
+        Number k of active concepts per token.
+    reads
+        Width of what the encoder reads of a token, if not d.
 
     Raises
     ------
@@ -53,7 +49,13 @@ class Dictionary(nn.Module, ABC):
 
     kind: ClassVar[str]
 
-    def __init__(self, dim: int, concepts: int, sparsity: int) -> None:
+    reads_target: ClassVar[bool] = True
+    """Whether the encoder reads exactly what is to be reconstructed."""
+
+    together: int = 1
+    """Tokens that only make sense as a whole, such as those of one map."""
+
+    def __init__(self, dim: int, concepts: int, sparsity: int, reads: int | None = None) -> None:
         super().__init__()
         if min(dim, concepts, sparsity) < 1 or sparsity > concepts:
             raise BlindspotError(
@@ -61,7 +63,7 @@ class Dictionary(nn.Module, ABC):
                 "give positive numbers and a sparsity of at most the number of concepts."
             )
         self.dim, self.concepts, self.sparsity = dim, concepts, sparsity
-        self.encoder = nn.Linear(dim, concepts)
+        self.encoder = nn.Linear(reads or dim, concepts)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(()))
         self._cache: tuple[tuple, Tensor] | None = None
@@ -79,16 +81,49 @@ class Dictionary(nn.Module, ABC):
         """Start from a sample of tokens [n, d], given in the dictionary's units."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups for an optimiser: `params`, and `rate`, the group's share of the learning rate."""
+        """Groups for an optimiser: `params`, `rate`, the group's share of the learning rate, and `late` for parameters
+        whose gradients `late_gradients` gives."""
         return [{"params": list(self.parameters()), "rate": 1.0}]
+
+    def pull_back(self, gradient: Tensor) -> None:
+        """Carry the gradient of the atoms [K, d] on to that of the parameters behind them."""
+        with torch.enable_grad():
+            self._atoms().backward(gradient)
+
+    def late_gradients(self, half: bool = False) -> Iterator[Tensor]:
+        """Gradients too large to exist all at once: each is formed when its turn comes, to be used and dropped.
+
+        They follow from the gradients that `pull_back` left, as these are when this is called (clipped, for instance).
+        With `half` they are rounded to bfloat16.
+        """
+        return iter(())
+
+    def late_square(self) -> Tensor:
+        """The sum of squares of all `late_gradients`, a scalar."""
+        return self.mean.new_zeros(())
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, JSON-ready."""
         return {"dim": self.dim, "concepts": self.concepts, "sparsity": self.sparsity}
 
+    @property
+    def out_dim(self) -> int:
+        """Width of what is reconstructed."""
+        return self.dim
+
+    @torch.no_grad()
+    def set_moments(self, tokens: TokenStatistics, targets: TokenStatistics) -> None:
+        """Take over mean and scale of the training tokens; `targets` are the same tokens for all but a transcoder."""
+        self.mean.copy_(tokens.mean)
+        self.scale.copy_(tokens.scale)
+
     def standardise(self, x: Tensor) -> Tensor:
         """Raw tokens [..., d] in the dictionary's units."""
         return (x - self.mean) * self.scale
+
+    def standardise_target(self, y: Tensor) -> Tensor:
+        """What is to be reconstructed, [..., d], in the atoms' units: the tokens themselves."""
+        return self.standardise(y)
 
     def atoms(self) -> Tensor:
         """D [K, d] in the dictionary's units.
@@ -102,9 +137,14 @@ class Dictionary(nn.Module, ABC):
             return self._atoms()
         key = tuple((source.data_ptr(), source._version, source.dtype) for source in sources)
         if self._cache is None or self._cache[0] != key:
+            self._cache = None
             with torch.inference_mode(False), torch.no_grad():
                 self._cache = (key, self._atoms())
         return self._cache[1]
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the linear encoder reads of raw tokens [N, d]: the standardised tokens themselves."""
+        return self.standardise(x)
 
     def encode(self, x: Tensor) -> Codes:
         """Sparse codes of raw tokens; differentiable in tokens and parameters.
@@ -115,14 +155,30 @@ class Dictionary(nn.Module, ABC):
             Tokens [N, d].
         """
         self._check(x)
-        if torch.is_grad_enabled() or x.shape[0] * self.concepts <= CHUNK_ENTRIES:
-            return self._encode(x)
-        parts = [self._encode(part) for part in x.split(max(1, CHUNK_ENTRIES // self.concepts))]
-        return Codes(torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts]))
+        return self.activate(self.features(x))
 
-    def _encode(self, x: Tensor) -> Codes:
-        values, indices = self.encoder(self.standardise(x)).topk(self.sparsity, dim=-1)
-        return Codes(indices, values.relu())
+    def activate(self, features: Tensor) -> Codes:
+        """Sparse codes of what `features` gave."""
+        return top_codes(features, self.encoder.weight, self.encoder.bias, self.sparsity)
+
+    def activate_batch(self, features: Tensor, half: bool = False) -> Codes:
+        """The same for a training batch, whose tokens may compete with each other.
+
+        Parameters
+        ----------
+        features
+            Of all tokens of the batch.
+        half
+            See `top_codes`.
+        """
+        return top_codes(features, self.encoder.weight, self.encoder.bias, self.sparsity, half)
+
+    def entry_level(self, codes: Codes) -> Tensor:
+        """How strongly a concept must answer to be kept among the codes of a training batch, a scalar."""
+        return codes.values[:, -1].mean()
+
+    def observe(self, level: Tensor) -> None:
+        """Learn what is not learnt by gradients, from the entry level of a training batch."""
 
     def preactivate(self, x: Tensor, concepts: Tensor) -> Tensor:
         """Pre-activations of some concepts only, before ReLU and TopK; differentiable.
@@ -140,7 +196,7 @@ class Dictionary(nn.Module, ABC):
             [N, c]; computing them costs N * d * c, not N * d * K.
         """
         self._check(x)
-        return F.linear(self.standardise(x), self.encoder.weight[concepts], self.encoder.bias[concepts])
+        return F.linear(self.features(x), self.encoder.weight[concepts], self.encoder.bias[concepts])
 
     def decode(self, codes: Codes) -> Tensor:
         """Raw tokens [N, d] from codes; gathers k atoms per token and never builds dense codes."""
@@ -156,8 +212,3 @@ class Dictionary(nn.Module, ABC):
                 f"This dictionary reads tokens of shape [N, {self.dim}], not {list(x.shape)}; "
                 "use the encoder and layer that it was trained on."
             )
-
-
-def combine(codes: Codes, atoms: Tensor) -> Tensor:
-    """Sum of atoms [K, d] weighted by sparse codes, [N, d]."""
-    return F.embedding_bag(codes.indices, atoms, per_sample_weights=codes.values, mode="sum")

@@ -23,14 +23,19 @@ def has_state(folder: str | Path | None) -> bool:
 
 
 def save_state(
-    folder: Path, dictionary: Dictionary, optimiser: torch.optim.Optimizer, idle: Tensor, step: int, identity: dict
+    folder: Path,
+    dictionary: Dictionary,
+    optimiser: torch.optim.Optimizer,
+    state: dict[str, Tensor],
+    step: int,
+    identity: dict,
 ) -> None:
     """Write the state to a temporary sibling and rename it, so that a kill leaves the previous one."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"dictionary.{name}": value for name, value in dictionary.state_dict().items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
-    tensors["idle"] = idle
+    tensors |= {f"run.{name}": value for name, value in state.items()}
     partial = folder / (FILE + ".partial")
     metadata = {"step": str(step), "identity": json.dumps(identity, sort_keys=True)}
     save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=metadata)
@@ -38,7 +43,7 @@ def save_state(
 
 
 def load_state(
-    folder: Path, dictionary: Dictionary, optimiser: torch.optim.Optimizer, idle: Tensor, identity: dict
+    folder: Path, dictionary: Dictionary, optimiser: torch.optim.Optimizer, state: dict[str, Tensor], identity: dict
 ) -> int:
     """Restore a run in place and return the number of steps done; 0 when the folder holds none.
 
@@ -52,11 +57,11 @@ def load_state(
     path = folder / FILE
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise BlindspotError(f"The training checkpoint {path} is damaged; delete it to start again.") from error
-    if metadata["identity"] != json.dumps(identity, sort_keys=True):
+    if metadata.get("identity") != json.dumps(identity, sort_keys=True):
         raise BlindspotError(
             f"The training checkpoint {path} belongs to a run with other settings or tokens; "
             "delete it, or train with the old ones."
@@ -70,7 +75,11 @@ def load_state(
         elif owner == "optimiser":
             index, _, moment = rest.partition(".")
             moments.setdefault(int(index), {})[moment] = value
-    dictionary.load_state_dict(parameters)
-    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-    idle.copy_(tensors["idle"])
+    try:
+        dictionary.load_state_dict(parameters)
+        optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+        for name, value in state.items():
+            value.copy_(tensors[f"run.{name}"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise BlindspotError(f"The training checkpoint {path} is damaged; delete it to start again.") from error
     return int(metadata["step"])

@@ -22,8 +22,11 @@ class TokenSource(Protocol):
     rows: int
     dim: int
 
-    def order(self, generator: torch.Generator) -> Tensor:
-        """A shuffle of all row numbers, int64 [rows], in an order that is cheap to gather."""
+    def order(self, generator: torch.Generator, together: int = 1) -> Tensor:
+        """A shuffle of all row numbers, int64 [rows], in an order that is cheap to gather.
+
+        Runs of `together` rows, such as the tokens of one map, stay as they are.
+        """
 
     def gather(self, rows: Tensor) -> Tensor:
         """Float32 tokens [n, d] of int64 row numbers [n]."""
@@ -44,9 +47,9 @@ class MemoryTokens:
         self.tokens = tokens
         self.rows, self.dim = tokens.shape
 
-    def order(self, generator: torch.Generator) -> Tensor:
+    def order(self, generator: torch.Generator, together: int = 1) -> Tensor:
         """A uniform shuffle."""
-        return torch.randperm(self.rows, generator=generator)
+        return shuffled(torch.arange(self.rows), generator, together)
 
     def gather(self, rows: Tensor) -> Tensor:
         """Float32 tokens [n, d]."""
@@ -88,13 +91,11 @@ class ShardTokens:
         self.lengths = [len(shard) for shard in maps]
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self.rows = int(self.starts[-1])
-        if self.rows == 0:
-            raise BlindspotError(f"The token shards from {self.paths[0]} on are empty; encode some images first.")
         self.bytes = [shard.nbytes for shard in maps]
         self.memory_cap = memory_cap
         self._held: dict[int, np.ndarray] = {}
 
-    def order(self, generator: torch.Generator) -> Tensor:
+    def order(self, generator: torch.Generator, together: int = 1) -> Tensor:
         """Shuffled windows of shuffled shards."""
         windows: list[list[int]] = [[]]
         filled = 0
@@ -107,7 +108,7 @@ class ShardTokens:
         parts = []
         for window in windows:
             rows = torch.cat([torch.arange(int(self.starts[s]), int(self.starts[s + 1])) for s in window])
-            parts.append(rows[torch.randperm(len(rows), generator=generator)])
+            parts.append(shuffled(rows, generator, together))
         return torch.cat(parts)
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -135,6 +136,23 @@ class ShardTokens:
                 yield torch.from_numpy(shard[start : start + CHUNK_ROWS].astype(np.float32))
 
 
+def shuffled(rows: Tensor, generator: torch.Generator, together: int = 1) -> Tensor:
+    """Row numbers [n] in random order, runs of `together` of them kept as they are.
+
+    Raises
+    ------
+    BlindspotError
+        When the rows are not whole runs.
+    """
+    if len(rows) % together:
+        raise BlindspotError(
+            f"{len(rows)} training tokens are not whole maps of {together}; encode again without prefix tokens, "
+            "or give the grid that the encoder has."
+        )
+    runs = rows.view(-1, together)
+    return runs[torch.randperm(len(runs), generator=generator)].flatten()
+
+
 def open_tokens(tokens: Tensor | TokenSource | Sequence[str | Path], memory_cap: int = MEMORY_CAP) -> TokenSource:
     """A source from a tensor [N, d], from .npy paths, or as given.
 
@@ -153,7 +171,7 @@ def open_tokens(tokens: Tensor | TokenSource | Sequence[str | Path], memory_cap:
 def _open_shard(path: Path) -> np.ndarray:
     try:
         shard = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise BlindspotError(
             f"The token shard {path} is missing or not a .npy array; encode the images again."
         ) from error
@@ -162,6 +180,8 @@ def _open_shard(path: Path) -> np.ndarray:
             f"The token shard {path} holds {shard.dtype} of shape {list(shard.shape)}, not floats [tokens, width]; "
             "encode the images again."
         )
+    if len(shard) == 0:
+        raise BlindspotError(f"The token shard {path} is empty; encode its images again, or leave it out.")
     return shard
 
 
@@ -205,9 +225,10 @@ def statistics(source: TokenSource) -> TokenStatistics:
     return TokenStatistics(mean.float(), variance.rsqrt().float())
 
 
-def sample(source: TokenSource, count: int, generator: torch.Generator) -> Tensor:
-    """Up to `count` distinct random tokens [n, d], in file order."""
+def sample(source: TokenSource, count: int, generator: torch.Generator, together: int = 1) -> Tensor:
+    """Up to `count` distinct random tokens [n, d], in file order, whole runs of `together` of them."""
     if count >= source.rows:
         return torch.cat(list(source.chunks()))
-    rows = torch.randperm(source.rows, generator=generator)[:count].sort().values
+    runs = torch.randperm(source.rows // together, generator=generator)[: max(1, count // together)].sort().values
+    rows = (runs.unsqueeze(-1) * together + torch.arange(together)).flatten()
     return torch.cat([source.gather(part) for part in rows.split(CHUNK_ROWS)])

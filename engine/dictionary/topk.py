@@ -33,12 +33,7 @@ class TopK(Dictionary):
     @torch.no_grad()
     def initialise(self, tokens: Tensor, generator: torch.Generator) -> None:
         """The directions of random tokens [n, d]; unlike random directions they lie where there is data."""
-        found = tokens[tokens.norm(dim=-1) > NEGLIGIBLE_NORM]
-        order = torch.randperm(len(found), generator=generator)
-        rows = order[torch.arange(self.concepts) % len(found)]
-        jitter = JITTER * torch.randn(self.concepts, self.dim, generator=generator) / self.dim**0.5
-        directions = F.normalize(found[rows.to(found.device)], dim=-1) + jitter.to(found.device)
-        self.reset(F.normalize(directions, dim=-1))
+        self.reset(random_directions(tokens, self.concepts, generator)[1])
 
     @torch.no_grad()
     def reset(self, atoms: Tensor) -> None:
@@ -49,3 +44,12 @@ class TopK(Dictionary):
         self.decoder.copy_(atoms)
         self.encoder.weight.copy_(atoms / self.sparsity)
         self.encoder.bias.zero_()
+
+
+def random_directions(tokens: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rows int64 [count] of tokens [n, d] drawn at random, and their directions [count, d], all a little different."""
+    found = (tokens.norm(dim=-1) > NEGLIGIBLE_NORM).nonzero().squeeze(-1)
+    order = torch.randperm(len(found), generator=generator)
+    rows = found[order[torch.arange(count) % len(found)].to(found.device)]
+    jitter = JITTER * torch.randn(count, tokens.shape[1], generator=generator) / tokens.shape[1] ** 0.5
+    return rows, F.normalize(F.normalize(tokens[rows], dim=-1) + jitter.to(tokens.device), dim=-1)

@@ -109,6 +109,7 @@ def _encoder(path: str, description: str, device: str) -> Encoder:
         path,
         revision=spec["revision"],
         layer=spec["layer"],
+        hook=spec.get("hook"),
         image_size=spec["image_size"],
         resize=spec["resize"],
         device=device,

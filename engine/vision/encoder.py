@@ -45,6 +45,9 @@ class Encoder(nn.Module):
     number their stages the same way; a stage's feature map is returned as it is, without a prefix and without a norm,
     because only the last stage would fit the final one.
 
+    Hooks. `hook` names any inner module, such as `model.stages.2.layers.20` of DINOv3-ConvNeXt; its output is read as
+    it is, a feature map [B, d, h, w] or a token sequence [B, tokens, d], without a norm.
+
     Use `Encoder.from_pretrained`.
     """
 
@@ -60,6 +63,7 @@ class Encoder(nn.Module):
         *,
         revision: str | None = None,
         layer: int | None = None,
+        hook: str | None = None,
         image_size: int | None = None,
         resize: Literal["square", "crop"] | None = None,
         device: str | torch.device = "cpu",
@@ -73,8 +77,8 @@ class Encoder(nn.Module):
             Local folder or hub id of any `transformers` image backbone (safetensors).
         revision
             Hub commit, tag or branch; the spec records the commit that was found.
-        layer
-            Which features, see the class.
+        layer, hook
+            Which features, see the class; at most one of the two.
         image_size
             Side in pixels that the backbone sees; position embeddings are interpolated when it differs from training.
         resize
@@ -88,6 +92,10 @@ class Encoder(nn.Module):
             When the checkpoint cannot be had, is not an image backbone, or does not fit the other arguments.
         """
         source = str(id_or_path)
+        if layer is not None and hook is not None:
+            raise BlindspotError(
+                f"The encoder {source} cannot be read at a layer and a hook at once; give one of them."
+            )
         backbone = load_backbone(source, revision, dtype).to(device)
         settings = image_settings(source, revision)
         size = image_size or settings.image_size or _trained_size(backbone) or DEFAULT_IMAGE_SIZE
@@ -105,6 +113,7 @@ class Encoder(nn.Module):
             mean=settings.mean,
             std=settings.std,
             crop_fraction=settings.crop_fraction,
+            hook=hook,
         )
         return cls(backbone, draft)
 
@@ -137,6 +146,8 @@ class Encoder(nn.Module):
         options = {"output_hidden_states": self.spec.layer is not None}
         if "interpolate_pos_encoding" in inspect.signature(self.backbone.forward).parameters:
             options["interpolate_pos_encoding"] = self.spec.image_size != _trained_size(self.backbone)
+        if self.spec.hook is not None:
+            return self._hooked(pixels.to(self.backbone.dtype), options)
         output = self.backbone(pixels.to(self.backbone.dtype), **options)
         if self.spec.layer is None:
             return output.last_hidden_state
@@ -149,9 +160,36 @@ class Encoder(nn.Module):
         state = states[self.spec.layer]
         return self._final_norm()(state) if state.ndim == 3 else state
 
+    def _hooked(self, pixels: Tensor, options: dict[str, bool]) -> Tensor:
+        """The output of the hooked module while the backbone looks at pixels [B, 3, s, s]."""
+        module = dict(self.backbone.named_modules()).get(self.spec.hook)
+        if not self.spec.hook or module is None:
+            raise BlindspotError(
+                f"The encoder {self.spec.id} has no module {self.spec.hook!r}; name one of its blocks, for example "
+                f"{_last_block(self.backbone)}."
+            )
+        found: list[Tensor] = []
+
+        def keep(_: nn.Module, __: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
+            found.append(output if isinstance(output, Tensor) else output[0])
+
+        handle = module.register_forward_hook(keep)
+        try:
+            self.backbone(pixels, **options)
+        finally:
+            handle.remove()
+        return found[-1]
+
     def _final_norm(self) -> nn.Module:
         norms = (getattr(self.backbone, name, None) for name in FINAL_NORMS)
         return next((norm for norm in norms if norm is not None), nn.Identity())
+
+
+def _last_block(backbone: PreTrainedModel) -> str:
+    """The name of the last module of the backbone's longest list of blocks."""
+    lists = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)]
+    name, blocks = max(lists, key=lambda found: len(found[1]), default=("encoder.layer", [None]))
+    return f"{name}.{len(blocks) - 1}"
 
 
 def _trained_size(backbone: PreTrainedModel) -> int | None:

@@ -54,6 +54,9 @@ class EncoderSpec:
     crop_fraction: float = 0.875
     """With `crop`: the crop's share of the shorter side (224 of 256 for DINOv2)."""
 
+    hook: str | None = None
+    """Inner module whose output is read instead of a layer, see `Encoder`."""
+
     @property
     def tokens(self) -> int:
         """Tokens of one image, prefix included."""
@@ -78,5 +81,5 @@ class EncoderSpec:
         try:
             return cls(**{name: value for name, value in given.items() if name in known})
         except TypeError as error:
-            missing = sorted(known - set(given) - {"crop_fraction"})
+            missing = sorted(known - set(given) - {"crop_fraction", "hook"})
             raise BlindspotError(f"The encoder's description lacks {', '.join(missing)}; rebuild the atlas.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.atlas.schema import CSR_PARTS, REAL, AtlasInfo, DeltaDefaults, Source, thumb_file
+from engine.atlas.schema import CSR_PARTS, REAL, REPORT, REPORT_TABLE, AtlasInfo, DeltaDefaults, Source, thumb_file
 from engine.atlas.tables import delta_table, energies_table, exemplars_table, neighbours_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.moments import Moments
@@ -19,6 +20,7 @@ from precompute.stages.energies import read_csr, read_statistics
 from precompute.stages.index import read_neighbours
 from precompute.stages.layout import read_map
 from precompute.stages.manifest import Picture
+from precompute.stages.report import read_report
 from precompute.stages.thumbs import thumb_path
 from precompute.stages.words import read_words
 
@@ -57,6 +59,7 @@ class Findings:
     layout: Path
     index: Path
     words: Path
+    report: Path
     delta: DeltaDefaults
     prior: Mapping[str, Any] | None
     labels: Sequence[tuple[int, str, str]] | None
@@ -93,6 +96,9 @@ def assemble(found: Findings, sources: Sequence[SourceResult], out: Path) -> Atl
         writer.write_index("atoms.faiss", found.atoms)
         for path in sorted(found.dictionary_folder.iterdir()):
             writer.add_file(f"dictionary/{path.name}", path)
+        summary, table = read_report(found.report)
+        writer.write_table(REPORT_TABLE, table)
+        writer.add_file(REPORT, json.dumps(summary, indent=1, sort_keys=True).encode())
         return writer.finish(_info(found, sources, pairs))
 
 

@@ -10,15 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from engine.dictionary import Dictionary, TrainConfig, fit, load_dictionary, save_dictionary
+from engine.dictionary import Dictionary, TrainConfig, fit, load_dictionary, origin_of, save_dictionary
+from engine.dictionary import Progress as Training
 from engine.errors import BlindspotError
 from precompute.devices import pick_device
 from precompute.files import read_json, write_array, write_json
 from precompute.plan import Progress
 from precompute.recipe import DictionaryPart
+from precompute.stages.encode import read_spec
 
-KINDS = {"rasae": "archetypal", "topk": "topk"}
+KINDS = {"rasae": "archetypal", "topk": "topk", "batchtopk": "batchtopk", "transcoder": "transcoder"}
 """What a recipe calls a kind, and what the engine does."""
+SETTINGS = {
+    "rasae": ("candidates", "delta"),
+    "topk": (),
+    "batchtopk": ("max_active",),
+    "transcoder": ("kernel",),
+}
+"""Fields of a recipe that only one kind has."""
+TRAINING_FIELDS = (
+    *("epochs", "steps", "target_r2", "learning_rate", "final_learning_rate", "weight_decay", "revival", "precision"),
+    "seed",
+)
 CHECKPOINT_EVERY = 100
 """Steps that a killed training loses at most."""
 DICTIONARY, REPORT, CHECKPOINTS, TRAINING = "dictionary", "report.json", "checkpoints", "training"
@@ -41,8 +54,9 @@ def make_dictionary(part: DictionaryPart, shards: Sequence[Path], folder: Path, 
     """
     if (folder / REPORT).exists():
         return read_json(folder / REPORT)
+    imported = None
     if part.load is not None:
-        dictionary = load_dictionary(part.load)
+        dictionary, imported = load_dictionary(part.load), origin_of(part.load)
         dim = np.load(shards[0], mmap_mode="r").shape[1]
         if dictionary.dim != dim:
             raise BlindspotError(
@@ -52,7 +66,7 @@ def make_dictionary(part: DictionaryPart, shards: Sequence[Path], folder: Path, 
         reached: dict[str, Any] = {"origin": "loaded"}
     else:
         dictionary, reached = _train(part, shards, folder, progress)
-    save_dictionary(dictionary, folder / DICTIONARY)
+    save_dictionary(dictionary, folder / DICTIONARY, imported)
     report = {"kind": dictionary.kind, **_sizes(dictionary), **reached}
     write_json(folder / REPORT, report)
     for scratch in (CHECKPOINTS, TRAINING):
@@ -68,29 +82,54 @@ def _train(
     part: DictionaryPart, shards: Sequence[Path], folder: Path, progress: Progress
 ) -> tuple[Dictionary, dict[str, Any]]:
     config = TrainConfig(
-        epochs=part.epochs,
+        **{name: getattr(part, name) for name in TRAINING_FIELDS},
         batch_size=part.batch,
-        learning_rate=part.learning_rate,
-        seed=part.seed,
         checkpoint_every=CHECKPOINT_EVERY,
     )
+    settings = {name: getattr(part, name) for name in SETTINGS[part.kind]}
+    whole = 1
+    if part.kind == "transcoder":
+        settings["grid"] = _grid(shards)
+        whole = settings["grid"][0] * settings["grid"][1]
     dictionary, report = fit(
-        thin_out(shards, part.tokens, part.seed, folder / TRAINING),
+        thin_out(shards, part.tokens, part.seed, folder / TRAINING, whole),
         KINDS[part.kind],
         part.concepts,
         part.sparsity,
         config=config,
-        settings={"candidates": part.candidates, "delta": part.delta} if part.kind == "rasae" else None,
+        settings=settings,
         device=pick_device(part.device),
-        on_progress=lambda at: progress(at.step, at.steps),
+        on_progress=lambda at: _tell(progress, at),
         checkpoint_dir=folder / CHECKPOINTS,
     )
     reached = {name: round(value, 6) for name, value in asdict(report).items() if name != "seconds"}
     return dictionary, {"origin": "trained", **reached}
 
 
-def thin_out(shards: Sequence[Path], most: int, seed: int, folder: Path) -> list[Path]:
+def _grid(shards: Sequence[Path]) -> tuple[int, int]:
+    """Height and width of the maps whose tokens the shards hold."""
+    spec = read_spec(shards[0].parent)
+    if spec.prefix_tokens:
+        raise BlindspotError(
+            f"A transcoder reads maps, and {spec.id} gives {spec.prefix_tokens} prefix tokens beside them; choose a "
+            "convolutional encoder or a layer of it (encoder.hook), or another dictionary.kind."
+        )
+    return spec.grid
+
+
+def _tell(progress: Progress, at: Training) -> None:
+    """Report the steps, and how training goes where that can be shown."""
+    progress(at.step, at.steps)
+    note = getattr(progress, "note", None)
+    if note is not None:
+        rate = f"{at.tokens_per_second:,.0f} tokens/s"
+        note(f"R2 {at.r2:.3f}, L0 {at.l0:.1f}, {at.dead_share:.1%} dead, {rate}")
+
+
+def thin_out(shards: Sequence[Path], most: int, seed: int, folder: Path, whole: int = 1) -> list[Path]:
     """Token shards with at most `most` rows in all, drawn at random from each shard in proportion to its size.
+
+    Runs of `whole` rows, the tokens of one map, are taken or left as they are.
 
     Returns:
         `shards` themselves if they have no more rows than that, else new ones in `folder`.
@@ -98,12 +137,15 @@ def thin_out(shards: Sequence[Path], most: int, seed: int, folder: Path) -> list
     rows = [len(np.load(shard, mmap_mode="r")) for shard in shards]
     if sum(rows) <= most:
         return list(shards)
-    ends = np.floor(np.cumsum(rows) * (most / sum(rows))).astype(int)
+    ends = np.floor(np.cumsum(rows) * (most / sum(rows) / whole)).astype(int)
     thinned = []
     for number, (shard, count) in enumerate(zip(shards, np.diff(ends, prepend=0), strict=True)):
+        if count == 0:
+            continue
         path = folder / f"tokens-{number:05d}.npy"
         if not path.exists():
-            chosen = np.random.default_rng([seed, number]).choice(rows[number], count, replace=False)
-            write_array(path, np.load(shard, mmap_mode="r")[np.sort(chosen)])
+            runs = np.random.default_rng([seed, number]).choice(rows[number] // whole, count, replace=False)
+            chosen = (np.sort(runs)[:, None] * whole + np.arange(whole)).ravel()
+            write_array(path, np.load(shard, mmap_mode="r")[chosen])
         thinned.append(path)
     return thinned

@@ -66,6 +66,7 @@ def load_encoder(part: EncoderPart) -> Encoder:
         part.id,
         revision=part.revision,
         layer=part.layer,
+        hook=part.hook,
         image_size=part.image_size,
         resize=part.resize,
         device=pick_device(part.device),

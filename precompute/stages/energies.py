@@ -76,10 +76,11 @@ def measure(
 def sparse_codes(dictionary: Dictionary, tokens: np.ndarray) -> Csr:
     """The codes of tokens `[N, dim]` as CSR, `[N, concepts]`."""
     device = next(dictionary.parameters()).device
+    rows = max(1, ROWS // dictionary.together) * dictionary.together
     blocks = []
     with torch.inference_mode():
-        for start in range(0, len(tokens), ROWS):
-            block = torch.from_numpy(np.array(tokens[start : start + ROWS], np.float32)).to(device)
+        for start in range(0, len(tokens), rows):
+            block = torch.from_numpy(np.array(tokens[start : start + rows], np.float32)).to(device)
             found = dictionary.encode(block)
             blocks.append(_rows(found.indices.cpu().numpy(), found.values.float().cpu().numpy(), dictionary.concepts))
     return joined(blocks)

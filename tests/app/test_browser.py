@@ -120,7 +120,7 @@ def test_an_overview_card_leads_into_the_map(server, page):
 def test_no_page_scrolls_sideways(server, browser, theme: str, width: int):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
     page = context.new_page()
-    for path in ("", "concept_map?concept=5", "compare", "about"):
+    for path in ("", "concept_map?concept=5", "compare", "dictionary", "about"):
         page.goto(f"{server}/{path}")
         page.wait_for_selector("h1, h2", timeout=WAIT)
         page.wait_for_timeout(800)

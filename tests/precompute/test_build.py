@@ -120,6 +120,7 @@ def test_a_second_run_does_nothing(copied: Path, inputs: Path):
         ("words.count=2", {"words", "assemble"}),
         ("layout.clusters=2", {"layout", "index", "assemble"}),
         ("models.alien.label=Other", {"assemble"}),
+        ("dictionary.report_seeds=2", {"report", "assemble"}),
         ("models.drawn.steps=3", {"generate/drawn", "pairing/drawn", "encode/drawn", "energies/drawn", "thumbs/drawn"}),
         ("encoder.batch=3", set()),
     ],

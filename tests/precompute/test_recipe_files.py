@@ -78,8 +78,8 @@ def test_set_turns_a_folder_into_a_pipeline(recipe: Path):
 
 def test_an_unknown_key_is_named_with_what_was_meant(recipe: Path):
     assert complaint(recipe, "encoder.layr=3") == (
-        "r.yaml: unknown key 'encoder.layr' (did you mean 'layer'?); allowed here: id, revision, layer, image_size, "
-        "resize, device, dtype, batch, store."
+        "r.yaml: unknown key 'encoder.layr' (did you mean 'layer'?); allowed here: id, revision, layer, hook, "
+        "image_size, resize, device, dtype, batch, store."
     )
 
 

@@ -1,5 +1,6 @@
 """The relaxed archetypal constraints, and atoms that are never stale."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,6 +73,26 @@ def test_atoms_carry_gradients_to_all_their_parameters() -> None:
     dictionary.atoms().square().sum().backward()
     for parameter in (dictionary.weights, dictionary.slack, dictionary.log_multiplier):
         assert parameter.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("half", "tolerance"), [(False, 1e-6), (True, 0.02)])
+def test_late_gradients_are_those_of_autograd(half: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.dictionary.archetypal.BLOCK_ENTRIES", 20)
+    dictionary = disturbed(4, 0.3)
+    pull = torch.randn(12, 5)
+    (dictionary.atoms() * pull).sum().backward()
+    expected = {name: value.grad.clone() for name, value in dictionary.named_parameters() if value.grad is not None}
+    dictionary.zero_grad()
+    (late,) = (group for group in dictionary.parameter_groups() if group.get("late"))
+    dictionary.pull_back(pull)
+    formed = list(dictionary.late_gradients(half))
+    assert [block.shape for block in late["params"]] == [gradient.shape for gradient in formed]
+    assert len(formed) > 3 and dictionary.weights.grad is None
+    scale = expected["weights"].abs().max()
+    torch.testing.assert_close(torch.cat(formed), expected["weights"], rtol=0, atol=float(tolerance * scale))
+    torch.testing.assert_close(dictionary.late_square(), expected["weights"].square().sum())
+    for name in ("slack", "log_multiplier"):
+        torch.testing.assert_close(dictionary.get_parameter(name).grad, expected[name])
 
 
 def test_start_puts_atoms_on_candidates_and_blends_the_rest() -> None:

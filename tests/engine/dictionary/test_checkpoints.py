@@ -55,7 +55,7 @@ def test_incomplete_or_damaged_folders_are_one_sentence(tmp_path: Path) -> None:
         ({"dim": 5}, "does not hold the dictionary"),
         ({"kind": "archetypal"}, "does not hold the dictionary"),
         ({"surprise": 1}, "does not hold the dictionary"),
-        ({"kind": "neural"}, "no dictionary kind 'neural'; choose one of archetypal, topk"),
+        ({"kind": "neural"}, "no dictionary kind 'neural'; choose one of archetypal, batchtopk, "),
     ],
 )
 def test_config_must_fit_the_tensors(tmp_path: Path, change: dict, message: str) -> None:

@@ -87,7 +87,7 @@ def test_empty_and_odd_inputs_are_one_sentence(tmp_path: Path) -> None:
     cases = [
         ([], "There are no token shards"),
         ([tmp_path / "wide.npy", tmp_path / "narrow.npy"], "width 4 but the first has 5"),
-        ([tmp_path / "empty.npy"], "are empty"),
+        ([tmp_path / "empty.npy"], "is empty"),
         ([tmp_path / "whole.npy"], "holds int64"),
         ([tmp_path / "text.npy"], r"not a \.npy array"),
         ([tmp_path / "nowhere.npy"], "is missing"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.dictionary.base import Codes, combine
+from engine.dictionary.encoding import CHUNK_ENTRIES, Codes, combine
 from engine.dictionary.topk import TopK
 from engine.errors import BlindspotError
 
@@ -76,7 +76,7 @@ def test_chunked_encoding_changes_nothing(dictionary: TopK, monkeypatch: pytest.
     x = torch.randn(33, 6)
     with torch.no_grad():
         whole = dictionary.encode(x)
-        monkeypatch.setattr("engine.dictionary.base.CHUNK_ENTRIES", 40)
+        monkeypatch.setitem(CHUNK_ENTRIES, "cpu", 40)
         chunked = dictionary.encode(x)
     assert torch.equal(whole.indices, chunked.indices)
     torch.testing.assert_close(whole.values, chunked.values)

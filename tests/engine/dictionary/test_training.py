@@ -10,12 +10,16 @@ from torch import Tensor
 
 from engine.dictionary.archetypal import RelaxedArchetypal
 from engine.dictionary.base import Dictionary
+from engine.dictionary.batchtopk import BatchTopK
+from engine.dictionary.evaluation import evaluate
+from engine.dictionary.schedule import TrainConfig, learning_rate
+from engine.dictionary.tokens import MemoryTokens
 from engine.dictionary.topk import TopK
-from engine.dictionary.training import Progress, TrainConfig, evaluate, learning_rate, train
+from engine.dictionary.training import Progress, train
 from engine.errors import BlindspotError
 
 CONFIG = TrainConfig(epochs=3, batch_size=64, checkpoint_every=4, dead_after=200)
-KINDS = [TopK, RelaxedArchetypal]
+KINDS = [TopK, BatchTopK, RelaxedArchetypal]
 Planted = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -104,6 +108,9 @@ def test_progress_counts_up_to_the_end(planted: Planted) -> None:
     seen: list[Progress] = []
     train(fresh(TopK, tokens), tokens, replace(CONFIG, epochs=20), on_progress=seen.append)
     assert [at.step for at in seen] == list(range(1, 101))
+    assert all(0 < at.l0 < 3.001 and at.tokens_per_second > 0 for at in seen)
+    assert seen[-1].seconds_left == 0 < seen[0].seconds_left
+    assert seen[-1].r2 == pytest.approx(1 - sum(at.loss for at in seen[-20:]) / 20, abs=0.05)
     assert seen[-1].steps == 100
     assert sum(at.loss for at in seen[-5:]) < 0.9 * sum(at.loss for at in seen[:5])
 
@@ -123,9 +130,76 @@ def test_tokens_of_another_width_are_one_sentence() -> None:
         train(TopK(4, 8, 1), torch.randn(10, 5))
 
 
+class Faulty(MemoryTokens):
+    """Tokens of which one batch comes back broken, as from a bad disk."""
+
+    def __init__(self, tokens: Tensor, batch: int, value: float) -> None:
+        super().__init__(tokens)
+        self.left, self.value = batch, value
+
+    def gather(self, rows: Tensor) -> Tensor:
+        self.left -= 1
+        found = super().gather(rows)
+        return found if self.left else found.index_fill(0, torch.tensor([3]), self.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_broken_batch_costs_no_step(kind: type, value: float, planted: Planted, tmp_path: Path) -> None:
+    tokens, _ = planted(640, 16, 12, 2)
+    whole, parts = fresh(kind, tokens), fresh(kind, tokens)
+    train(whole, tokens, CONFIG)
+    with pytest.raises(BlindspotError, match="tokens of step 7 hold NaN or infinite numbers"):
+        train(parts, Faulty(tokens, 7, value), CONFIG, checkpoint_dir=tmp_path)
+    assert all(parameter.isfinite().all() for parameter in parts.parameters())
+    seen: list[Progress] = []
+    train(kind(12, 24, 3), tokens, CONFIG, on_progress=seen.append, checkpoint_dir=tmp_path)
+    assert seen[0].step == 7
+    resumed = kind(12, 24, 3)
+    train(resumed, tokens, CONFIG, checkpoint_dir=tmp_path)
+    for name, parameter in whole.named_parameters():
+        assert torch.equal(parameter, resumed.get_parameter(name)), name
+
+
 def test_divergence_is_one_sentence(planted: Planted, tmp_path: Path) -> None:
     tokens, _ = planted(320, 16, 12, 2)
-    tokens[7] = torch.inf
-    with pytest.raises(BlindspotError, match="Training diverged"):
-        train(TopK(12, 24, 3), tokens, CONFIG, checkpoint_dir=tmp_path)
+    dictionary = fresh(TopK, tokens)
+    with torch.no_grad():
+        dictionary.encoder.weight[0] = torch.inf
+    with pytest.raises(BlindspotError, match="Training diverged in step 1; lower the learning rate"):
+        train(dictionary, tokens, CONFIG, checkpoint_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def plain_step(dictionary: Dictionary, x: Tensor, config: TrainConfig) -> None:
+    """What a step is, by autograd through everything and torch's own clipping and AdamW."""
+    groups = [
+        {"params": [dictionary.get_parameter(name)], "lr": rate * learning_rate(0, 1, config)}
+        for name, rate in {
+            "encoder.weight": dictionary.dim**-0.5,
+            "encoder.bias": 1,
+            "slack": 1,
+            "log_multiplier": 1,
+            "weights": 2 / dictionary.candidates,
+        }.items()
+    ]
+    optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    target = dictionary.standardise(x)
+    values, indices = dictionary.encoder(target).topk(dictionary.sparsity, dim=-1)
+    codes = torch.zeros(len(x), dictionary.concepts).scatter(1, indices, values.relu())
+    (codes @ dictionary._atoms() - target).square().mean().backward()
+    assert dictionary.weights.grad.norm() > 0.1 * config.clip_norm
+    torch.nn.utils.clip_grad_norm_(dictionary.parameters(), config.clip_norm)
+    optimiser.step()
+    dictionary.constrain()
+
+
+def test_a_frugal_step_is_a_plain_one(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.dictionary.archetypal.BLOCK_ENTRIES", 100)
+    tokens, _ = planted(64, 16, 12, 2)
+    config = TrainConfig(steps=1, batch_size=64, clip_norm=0.02, precision="float32")
+    frugal, plain = fresh(RelaxedArchetypal, tokens), fresh(RelaxedArchetypal, tokens)
+    train(frugal, tokens, config)
+    plain_step(plain, tokens, config)
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(frugal.get_parameter(name), parameter, msg=name, rtol=1e-4, atol=1e-6)

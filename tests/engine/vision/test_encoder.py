@@ -182,3 +182,30 @@ def test_real_dinov2_weights() -> None:
     similarity = torch.nn.functional.cosine_similarity
     centre, corner = patches[7, 7], patches[0, 0]
     assert similarity(centre, patches[8, 8], dim=0) > similarity(centre, corner, dim=0) + 0.1
+
+
+def test_a_hook_reads_an_inner_block_of_a_convolutional_backbone(folders: dict[str, Path]) -> None:
+    stage = Encoder.from_pretrained(str(folders["d3convnext"]), layer=3)
+    block = Encoder.from_pretrained(str(folders["d3convnext"]), hook="model.stages.2.layers.0")
+    images = torch.rand(2, 3, 64, 64, requires_grad=True)
+    found = block(images)
+    torch.testing.assert_close(found.patches, stage(images).patches)
+    assert found.patches.shape == (2, *block.spec.grid, 24) and block.spec.grid == (4, 4)
+    assert block.spec.prefix_tokens == 0 and block.spec.hook == "model.stages.2.layers.0"
+    found.patches.sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
+def test_a_hook_reads_a_transformer_block_before_the_norm(folders: dict[str, Path]) -> None:
+    encoder = Encoder.from_pretrained(str(folders["d2r"]), hook="encoder.layer.0")
+    normed = Encoder.from_pretrained(str(folders["d2r"]), layer=1)
+    images = torch.rand(2, 3, 64, 64)
+    found, expected = encoder(images).flat(), normed(images).flat()
+    torch.testing.assert_close(encoder.backbone.layernorm(found), expected)
+
+
+def test_a_hook_that_is_not_there_is_one_sentence(folders: dict[str, Path]) -> None:
+    with pytest.raises(BlindspotError, match=r"no module 'stages\.9'; name one of its blocks, for example \w"):
+        Encoder.from_pretrained(str(folders["d3convnext"]), hook="stages.9")
+    with pytest.raises(BlindspotError, match="at a layer and a hook at once"):
+        Encoder.from_pretrained(str(folders["d2"]), layer=1, hook="encoder.layer.0")

@@ -7,10 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.dictionary import TopK, load_dictionary, save_dictionary
+from engine.dictionary import TopK, Transcoder, load_dictionary, origin_of, save_dictionary
 from engine.errors import BlindspotError
+from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
+from precompute.files import write_json
 from precompute.recipe import DictionaryPart
+from precompute.recipe_files import load_recipe
 from precompute.stages.dictionary import DICTIONARY, make_dictionary, thin_out
+
+RECIPES = Path(__file__).parents[3] / "data/recipes"
 
 
 def quiet(done: int, total: int) -> None:
@@ -39,7 +44,7 @@ def test_many_tokens_are_thinned_in_proportion(shards: list[Path], tmp_path: Pat
     assert all((one == two).all() for one, two in zip(thinned, again, strict=True))
 
 
-@pytest.mark.parametrize(("kind", "saved"), [("rasae", "archetypal"), ("topk", "topk")])
+@pytest.mark.parametrize(("kind", "saved"), [("rasae", "archetypal"), ("topk", "topk"), ("batchtopk", "batchtopk")])
 def test_a_dictionary_is_trained_and_leaves_no_scratch(shards: list[Path], tmp_path: Path, kind: str, saved: str):
     folder = tmp_path / "stage"
     folder.mkdir()
@@ -58,8 +63,77 @@ def test_a_dictionary_is_loaded(shards: list[Path], tmp_path: Path):
     assert report == {"kind": "topk", "concepts": 9, "dim": 6, "sparsity": 3, "origin": "loaded"}
 
 
+def test_a_loaded_dictionary_keeps_its_provenance(shards: list[Path], tmp_path: Path):
+    origin = {"source": "owner/name", "kind": "overcomplete", "assumed": {"centring": "none"}}
+    save_dictionary(TopK(6, 9, 3), tmp_path / "given", origin)
+    (tmp_path / "stage").mkdir()
+    make_dictionary(DictionaryPart(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
+    assert origin_of(tmp_path / "stage" / DICTIONARY) == origin
+    save_dictionary(TopK(6, 9, 3), tmp_path / "own")
+    assert origin_of(tmp_path / "own") is None
+
+
 def test_a_dictionary_for_another_encoder_is_refused(shards: list[Path], tmp_path: Path):
     save_dictionary(TopK(5, 9, 3), tmp_path / "given")
     (tmp_path / "stage").mkdir()
     with pytest.raises(BlindspotError, match="reads tokens of width 5, but the encoder gives 6"):
         make_dictionary(DictionaryPart(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
+
+
+def test_whole_maps_are_thinned(tmp_path: Path):
+    path = tmp_path / "tokens-0.npy"
+    np.save(path, np.arange(80, dtype=np.float32)[:, None])
+    (thinned,) = thin_out([path], 22, 0, tmp_path / "thin", whole=4)
+    runs = np.load(thinned).reshape(-1, 4)
+    assert len(runs) == 5
+    assert (runs[:, 0] % 4 == 0).all() and (np.diff(runs, axis=1) == 1).all()
+
+
+def test_a_shard_with_nothing_left_is_left_out(tmp_path: Path):
+    paths = [tmp_path / "tokens-0.npy", tmp_path / "tokens-1.npy"]
+    for path, rows in zip(paths, (1, 400), strict=True):
+        np.save(path, np.zeros((rows, 2), np.float16))
+    thinned = thin_out(paths, 10, 0, tmp_path / "thin")
+    assert [len(np.load(path)) for path in thinned] == [10]
+
+
+def encoded_with(folder: Path, prefix: int) -> None:
+    """Leave the description of an encoder of 2 x 5 maps beside the shards."""
+    spec = EncoderSpec("tiny", None, None, 10, 2, (2, 5), prefix, 6, "square", "bicubic", IMAGENET_MEAN, IMAGENET_STD)
+    write_json(folder / "spec.json", spec.to_dict())
+
+
+def test_a_transcoder_learns_the_grid_of_its_encoder(shards: list[Path], tmp_path: Path):
+    (tmp_path / "stage").mkdir()
+    encoded_with(tmp_path, prefix=0)
+    notes: list[str] = []
+
+    def progress(done: int, total: int) -> None:
+        return None
+
+    progress.note = notes.append
+    part = DictionaryPart(kind="transcoder", concepts=8, sparsity=2, steps=5, batch=40, tokens=200, device="cpu")
+    report = make_dictionary(part, shards, tmp_path / "stage", progress)
+    made = load_dictionary(tmp_path / "stage" / DICTIONARY)
+    assert isinstance(made, Transcoder) and made.grid == (2, 5) and made.kernel == 3
+    assert report["steps"] == 5
+    assert len(notes) == 5 and all("R2 " in note and "tokens/s" in note for note in notes)
+
+
+def test_a_transcoder_needs_maps(shards: list[Path], tmp_path: Path):
+    (tmp_path / "stage").mkdir()
+    encoded_with(tmp_path, prefix=5)
+    with pytest.raises(BlindspotError, match="tiny gives 5 prefix tokens beside them"):
+        make_dictionary(DictionaryPart(kind="transcoder", device="cpu"), shards, tmp_path / "stage", quiet)
+
+
+def test_the_papers_dictionaries_are_recipes(tmp_path: Path):
+    given = [f"real={tmp_path}", f"models.mine={tmp_path}"]
+    rasae = load_recipe(RECIPES / "rasae-dinov2-32k.yaml", given).dictionary
+    assert (rasae.kind, rasae.concepts, rasae.sparsity, rasae.epochs) == ("rasae", 32_000, 5, 50)
+    assert (rasae.learning_rate, rasae.final_learning_rate, rasae.weight_decay) == (5e-4, 1e-6, 1e-5)
+    recipe = load_recipe(RECIPES / "transcoder-dinov3.yaml", given)
+    transcoder = recipe.dictionary
+    assert recipe.encoder.hook == "model.stages.2.layers.20" and recipe.encoder.image_size == 256
+    assert (transcoder.kind, transcoder.sparsity, transcoder.target_r2) == ("transcoder", 64, 0.85)
+    assert transcoder.learning_rate == transcoder.final_learning_rate == 1e-4 and transcoder.revival == 0

@@ -1,0 +1,110 @@
+"""Turn what others published into a dictionary folder of ours, and say what had to be assumed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from engine.dictionary.checkpoints import save_dictionary
+from engine.dictionary.published import dictionary_learning, overcomplete, saelens, saev, sparsify
+from engine.dictionary.published.linear import Imported, Options
+from engine.dictionary.published.material import Material, read_material
+from engine.dictionary.published.sources import find_source
+from engine.errors import BlindspotError
+
+READERS: dict[str, ModuleType] = {
+    "saev": saev,
+    "dictionary_learning": dictionary_learning,
+    "saelens": saelens,
+    "sparsify": sparsify,
+    "overcomplete": overcomplete,
+}
+"""By kind; `auto` asks them in this order."""
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was imported, JSON-ready with `dataclasses.asdict`."""
+
+    source: str
+    kind: str
+    """The library that wrote it."""
+
+    dictionary: str
+    """Our kind of dictionary."""
+
+    dim: int
+    concepts: int
+    sparsity: int
+    assumed: dict[str, str]
+    """By topic, how the file was understood."""
+
+
+def read_published(src: str, kind: str = AUTO, options: Options | None = None) -> tuple[Imported, str]:
+    """Read a published dictionary; nothing in the files is ever run.
+
+    Parameters
+    ----------
+    src
+        A file, a folder, or a hub id (see `find_source`).
+    kind
+        The library that wrote it, a key of `READERS`, or `auto`.
+    options
+        What the files do not say.
+
+    Returns
+    -------
+    tuple
+        The dictionary with what was assumed, and the kind.
+
+    Raises
+    ------
+    BlindspotError
+        When nothing is there, it holds code, its format is unknown, or it does not fit together.
+    """
+    if kind not in (AUTO, *READERS):
+        raise BlindspotError(f"There is no published kind {kind!r}; choose one of {AUTO}, {', '.join(READERS)}.")
+    material = read_material(find_source(src))
+    kind = _recognise(material) if kind == AUTO else kind
+    return READERS[kind].read(material, options or Options()), kind
+
+
+def import_dictionary(src: str, out: str | Path, kind: str = AUTO, options: Options | None = None) -> ImportReport:
+    """Write a published dictionary as a folder of ours, whole or not at all; `config.json` records the report.
+
+    Raises
+    ------
+    BlindspotError
+        See `read_published`; also when `out` is not empty.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BlindspotError(f"{out} is not an empty folder; give a new one for the imported dictionary.")
+    imported, kind = read_published(src, kind, options)
+    made = imported.dictionary
+    report = ImportReport(str(src), kind, made.kind, made.dim, made.concepts, made.sparsity, imported.assumed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        save_dictionary(made, partial, {"source": report.source, "kind": kind, "assumed": report.assumed})
+        partial.chmod(0o755)
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return report
+
+
+def _recognise(material: Material) -> str:
+    for kind, reader in READERS.items():
+        if reader.matches(material):
+            return kind
+    names = ", ".join(sorted(material.tensors)[:8]) or "none"
+    raise BlindspotError(
+        f"{material.where} is in no known format (its tensors: {names}); give --kind, one of {', '.join(READERS)}."
+    )

@@ -1,0 +1,143 @@
+"""From an encoder, a rule and a decoder, as published, to a dictionary of ours with the same codes.
+
+Published:  a = V (x - centre) + b,   z = rule(a),   x_hat = offset + z D
+Ours:       u = x - mean,             a = V u + b',  x_hat = mean + z D        with scale 1 (see `base`)
+
+They agree with mean = offset and b' = b + V (offset - centre).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.dictionary.base import Dictionary
+from engine.dictionary.threshold import Thresholded
+from engine.dictionary.topk import TopK
+from engine.errors import BlindspotError
+
+MAX_ACTIVE = 256
+"""Codes kept per token where a file sets no limit."""
+
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user knows and the file may not say."""
+
+    sparsity: int | None = None
+    """Active concepts per token of a TopK; the most that are kept of any other."""
+
+    threshold: float | None = None
+    """Threshold of a BatchTopK."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A published dictionary in our form."""
+
+    dictionary: Dictionary
+    assumed: dict[str, str]
+    """By topic (normalisation, centring, threshold ...) one sentence on how the file was understood."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A published autoencoder with a linear encoder."""
+
+    encoder: Tensor
+    """V [K, d]."""
+
+    bias: Tensor
+    """b [K]."""
+
+    atoms: Tensor
+    """D [K, d]."""
+
+    offset: Tensor
+    """Decoder bias [d]."""
+
+    centre: Tensor | None = None
+    """What is subtracted before the encoder [d]; None: nothing."""
+
+    layer_norm: tuple[Tensor, Tensor] | None = None
+    """Gain and shift [K] of a LayerNorm over the pre-activations."""
+
+    def shifted_bias(self) -> Tensor:
+        """b' [K]."""
+        gap = self.offset.double() if self.centre is None else self.offset.double() - self.centre.double()
+        return (self.bias.double() + self.encoder.double() @ gap).float() if gap.any() else self.bias
+
+    def topk(self, sparsity: int) -> Dictionary:
+        """The dictionary that keeps the `sparsity` strongest positive pre-activations."""
+        if self.layer_norm is not None:
+            return self.above(torch.zeros(len(self.bias)), sparsity)
+        return self._fill(TopK(self.encoder.shape[1], len(self.bias), sparsity))
+
+    def above(self, thresholds: Tensor, sparsity: int) -> Dictionary:
+        """The dictionary that keeps pre-activations above thresholds [K], at most the `sparsity` strongest."""
+        made = Thresholded(self.encoder.shape[1], len(self.bias), sparsity, layer_norm=self.layer_norm is not None)
+        with torch.no_grad():
+            made.thresholds.copy_(thresholds.clamp_min(0))
+            if self.layer_norm is not None:
+                made.layer_norm.weight.copy_(self.layer_norm[0])
+                made.layer_norm.bias.copy_(self.layer_norm[1])
+        return self._fill(made)
+
+    @torch.no_grad()
+    def _fill(self, made: TopK | Thresholded) -> Dictionary:
+        made.encoder.weight.copy_(self.encoder)
+        made.encoder.bias.copy_(self.shifted_bias())
+        made.decoder.copy_(self.atoms)
+        made.mean.copy_(self.offset)
+        return made.eval().requires_grad_(False)
+
+
+def at_least(threshold: Tensor) -> Tensor:
+    """The threshold t' for which a > t' says what a >= t says, in float32."""
+    return torch.nextafter(threshold.float(), torch.tensor(-torch.inf))
+
+
+def active(options: Options, found: object, concepts: int, where: str) -> int:
+    """The k of a TopK: the user's, else the file's.
+
+    Raises
+    ------
+    BlindspotError
+        When neither says it, it is not a whole number, or it exceeds the number of concepts.
+    """
+    sparsity = found if options.sparsity is None else options.sparsity
+    if sparsity is None:
+        raise BlindspotError(
+            f"{where} does not say how many concepts are active; give --sparsity K if it is a TopK, "
+            "or --threshold T (its running_threshold) if it is a BatchTopK."
+        )
+    if isinstance(sparsity, bool) or not isinstance(sparsity, int) or not 1 <= sparsity <= concepts:
+        raise BlindspotError(
+            f"{where}: {sparsity} active of {concepts} concepts is impossible; give --sparsity K, from 1 to {concepts}."
+        )
+    return sparsity
+
+
+def width(options: Options, concepts: int, where: str) -> int:
+    """How many codes per token are kept of a dictionary whose rule sets no limit."""
+    return active(options, min(MAX_ACTIVE, concepts), concepts, where)
+
+
+def width_note(kept: int, concepts: int) -> str:
+    """What the limit means, for the list of assumptions."""
+    if kept == concepts:
+        return "every active concept of a token is kept"
+    return f"no limit in the file; the {kept} strongest concepts of a token are kept (--sparsity changes it)"
+
+
+def norm_note(atoms: Tensor) -> str:
+    """Whether atoms [K, d] have unit norm, for the list of assumptions."""
+    norms = atoms.norm(dim=-1)
+    low, high = norms.min().item(), norms.max().item()
+    if max(abs(low - 1), abs(high - 1)) < UNIT_TOLERANCE:
+        return "atoms have unit norm"
+    return f"atoms are kept as they are, of norm {low:.3g} to {high:.3g}"
