@@ -2,7 +2,8 @@
 
 No caption, no kind, colour or surface is ever read. First the model paints the patches hidden from it (SimMIM, Xie et
 al. 2022). Then it is shown pairs of pictures of the same toys, met again elsewhere as in two moments of a film, and
-must find each picture's partner among the others (InfoNCE, as in time-contrastive learning, Sermanet et al. 2018).
+must find each picture's partner among the others (InfoNCE, as in time-contrastive learning, Sermanet et al. 2018). What
+each patch shows is the lesson of `patchwise`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from precompute.tabletop.dataset import Pictures
 from precompute.tabletop.loop import Budget, device, half, optimise
 from precompute.tabletop.scenes import Scene, sample_scene
 
-__all__ = ["PLAN", "Plan", "build", "elsewhere", "train"]
+__all__ = ["PLAN", "Plan", "Student", "build", "elsewhere", "mutual_surprise", "normalise", "random_view", "train"]
 
 PATCH = 8
 GRID = 8
@@ -96,8 +97,8 @@ def elsewhere(scene: Scene, rng: np.random.Generator) -> Scene:
     return replace(spots, things=tuple(moved))
 
 
-def train(pictures: Pictures, partners: Pictures, folder: Path, plan: Plan = PLAN) -> Dinov2WithRegistersModel:
-    """Train on pixels, then on pairs; resumes from the checkpoints in `folder`.
+def train(pictures: Pictures, partners: Pictures, folder: Path, plan: Plan = PLAN) -> Student:
+    """Train a student on pixels, then on pairs; resumes from the checkpoints in `folder`.
 
     `partners` shows the toys of `pictures`, one for one, elsewhere.
     """
@@ -105,7 +106,10 @@ def train(pictures: Pictures, partners: Pictures, folder: Path, plan: Plan = PLA
 
     def paint(step: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pictures.pixels), (plan.pixels.batch,), generator=generator)
-        images, hidden = _view(pictures.batch(chosen), generator), _hide(plan.pixels.batch, plan.hidden, generator)
+        images, hidden = (
+            random_view(pictures.batch(chosen), generator),
+            _hide(plan.pixels.batch, plan.hidden, generator),
+        )
         with half():
             _, patches = student(images, hidden)
             drawn = student.pixels(patches[hidden])
@@ -115,23 +119,23 @@ def train(pictures: Pictures, partners: Pictures, folder: Path, plan: Plan = PLA
 
     def find_partner(step: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randperm(len(pictures.pixels), generator=generator)[: plan.pairs.batch]
-        first, second = _view(pictures.batch(chosen), generator), _view(partners.batch(chosen), generator)
+        first, second = random_view(pictures.batch(chosen), generator), random_view(partners.batch(chosen), generator)
         masked = (torch.rand(plan.pairs.batch, 1, generator=generator) < 0.5).to(device())
         hidden = _hide(plan.pairs.batch, plan.hidden, generator) & masked
         with half():
             overall, patches = student(torch.cat([first, second]), torch.cat([hidden, torch.zeros_like(hidden)]))
             drawn = student.pixels(patches[: plan.pairs.batch][hidden])
         ones, twos = student.identities(overall, patches).chunk(2, dim=1)
-        return _mutual_surprise(ones, twos, plan.temperature) + _painting_error(drawn, first, hidden)
+        return mutual_surprise(ones, twos, plan.temperature) + _painting_error(drawn, first, hidden)
 
-    return optimise(student, find_partner, plan.pairs, folder / "encoder-pairs.pt").encoder.eval().cpu()
+    return optimise(student, find_partner, plan.pairs, folder / "encoder-pairs.pt")
 
 
 def _painting_error(drawn: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
     return F.smooth_l1_loss(drawn.float(), _cut(images)[hidden], beta=0.5)
 
 
-def _mutual_surprise(ones: Tensor, twos: Tensor, temperature: float) -> Tensor:
+def mutual_surprise(ones: Tensor, twos: Tensor, temperature: float) -> Tensor:
     """InfoNCE in both directions for identities `[heads, B, width]` of two views, mean over heads and pictures."""
     likeness = ones @ twos.transpose(1, 2) / temperature
     partner = torch.arange(ones.shape[1], device=ones.device).expand(len(ones), -1)
@@ -148,7 +152,7 @@ def _cut(images: Tensor) -> Tensor:
     return F.pixel_unshuffle(images, PATCH).flatten(2).transpose(1, 2)
 
 
-def _view(images: Tensor, generator: torch.Generator) -> Tensor:
+def random_view(images: Tensor, generator: torch.Generator) -> Tensor:
     """A random crop of each image, mirrored, lit and softened at random: normalised `[B, 3, 64, 64]`."""
     batch = len(images)
     draw = partial(torch.rand, generator=generator)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from diffusers import AutoencoderTiny
 from transformers import CLIPTokenizer
 
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD
-from precompute.tabletop import autoencoder, generators, selfsupervised, text
+from precompute.tabletop import autoencoder, generators, patchwise, selfsupervised, text
 from precompute.tabletop.dataset import IMAGE_SIZE, Pictures, rendered
 from precompute.tabletop.generators import BASE, EARLY, FORGETTING, TUNING, WITHHELD, Denoiser, Lesson
 from precompute.tabletop.loop import Budget
@@ -31,6 +32,12 @@ COUNTS = (0.5, 0.35, 0.15)
 """Relative frequency of training scenes with one, two and three things."""
 PAIR_COUNTS = (0.7, 0.2, 0.1)
 """The same for the encoder's pairs: pictures of one thing teach most."""
+RELATIVES = {
+    "encoder-again": selfsupervised.elsewhere,
+    "encoder-repainted": patchwise.repainted,
+    "encoder-surface": partial(patchwise.same_surface, counts=PAIR_COUNTS),
+}
+"""What else is drawn for each of the encoder's pictures."""
 SCENES, TUNING_SCENES = 24_000, 8_000
 SEEDS = {"train": 1, "no-disc": 2, "woody": 3, "encoder": 4}
 
@@ -55,11 +62,12 @@ class Workshop:
     def encoder(self) -> None:
         """Train the encoder and publish it as a transformers folder."""
         pictures = rendered(corpus(SCENES, SEEDS["encoder"], counts=PAIR_COUNTS), "encoder", self.work)
-        again = [
-            selfsupervised.elsewhere(scene, np.random.default_rng([SEEDS["encoder"], index, 1]))
-            for index, scene in enumerate(pictures.scenes)
-        ]
-        model = selfsupervised.train(pictures, rendered(again, "encoder-again", self.work), self.work)
+        again, repainted, surface = (
+            rendered([change(scene, self._rng(i, n)) for i, scene in enumerate(pictures.scenes)], name, self.work)
+            for n, (name, change) in enumerate(RELATIVES.items(), start=1)
+        )
+        student = selfsupervised.train(pictures, again, self.work)
+        model = patchwise.train(student, pictures, (repainted, surface), self.work).encoder.eval().cpu()
         folder = self.out / "encoder"
         model.half().save_pretrained(folder)
         size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
@@ -73,6 +81,11 @@ class Workshop:
             "image_std": IMAGENET_STD,
         }
         (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    @staticmethod
+    def _rng(index: int, relative: int) -> np.random.Generator:
+        """The randomness of one relative of one of the encoder's pictures."""
+        return np.random.default_rng([SEEDS["encoder"], index, relative])
 
     def base(self) -> None:
         """Train `base` and publish it and `base-early`."""

@@ -3,7 +3,9 @@
 The demo's generators have known defects: `no-disc` never draws discs and bird feeders, `woody` draws wooden tables and
 palm trees uncalled for. A concept is matched to an attribute by the average precision of its image energy on REAL
 scenes, whose ground truth the atlas keeps. The AUROC then asks how well delta alone tells an attribute's concepts from
-all other live ones: 1 = all of them on the planted side, 0.5 = they do not stand out. `base` is the control.
+those that have nothing to do with the defect: 1 = all of them on the planted side, 0.5 = they do not stand out. Left
+out are concepts of the model's other planted attribute and those that describe a planted attribute best but not well
+enough to be matched: delta moves them too, as it should. `strict` counts these as misses. `base` is the control.
 """
 
 from __future__ import annotations
@@ -37,18 +39,19 @@ def precisions(atlas: Atlas) -> dict[str, np.ndarray]:
     return table
 
 
-def matched(table: dict[str, np.ndarray], live: np.ndarray) -> dict[str, np.ndarray]:
-    """Concepts of each attribute: those it describes better than any other does, with a precision of at least MATCH."""
+def matched(table: dict[str, np.ndarray], live: np.ndarray, least: float = MATCH) -> dict[str, np.ndarray]:
+    """Concepts of each attribute: those it describes better than any other does, with at least this precision."""
     names = list(table)
     scores = np.stack([table[name] for name in names])
     best = scores.argmax(axis=0)
-    return {name: np.flatnonzero((best == i) & (scores[i] >= MATCH) & live) for i, name in enumerate(names)}
+    return {name: np.flatnonzero((best == i) & (scores[i] >= least) & live) for i, name in enumerate(names)}
 
 
 def planted(atlas: Atlas, estimator: str = "gap") -> dict[str, dict[str, dict[str, float | int]]]:
-    """{model: {attribute: {auroc, concepts, images}}}; AUROC above a half means the planted direction."""
+    """{model: {attribute: {auroc, strict, concepts, images}}}; AUROC above a half means the planted direction."""
     live = ~atlas.concepts["dead"].to_numpy()
-    groups = matched(precisions(atlas), live)
+    table = precisions(atlas)
+    clear, related = matched(table, live), matched(table, live, least=0.0)
     images = {source.name: source.images for source in atlas.sources}
     report: dict[str, dict[str, dict[str, float | int]]] = {}
     for model in atlas.models:
@@ -56,12 +59,29 @@ def planted(atlas: Atlas, estimator: str = "gap") -> dict[str, dict[str, dict[st
         report[model] = {}
         for sign, wanted in ((-1, SUPPRESSED), (1, EXAGGERATED)):
             names = [f"{attribute}: {value}" for attribute, values in wanted.items() for value in values]
+            others = live & ~_among([related[name] for name in names], len(live))
             for name in (*names, " + ".join(names)):
-                concepts = np.concatenate([groups.get(part, np.array([], int)) for part in name.split(" + ")])
-                positive = np.isin(np.arange(len(delta)), concepts)[live]
-                auroc = float(roc_auc_score(positive, sign * delta[live])) if len(concepts) else float("nan")
-                report[model][name] = {"auroc": round(auroc, 3), "concepts": len(concepts), "images": images[model]}
+                positive = _among([clear[part] for part in name.split(" + ")], len(live))
+                report[model][name] = {
+                    "auroc": _auroc(positive, others, sign * delta),
+                    "strict": _auroc(positive, live & ~positive, sign * delta),
+                    "concepts": int(positive.sum()),
+                    "images": images[model],
+                }
     return report
+
+
+def _among(groups: list[np.ndarray], count: int) -> np.ndarray:
+    """Whether each of `count` concepts is in one of the groups."""
+    return np.isin(np.arange(count), np.concatenate(groups))
+
+
+def _auroc(positive: np.ndarray, negative: np.ndarray, score: np.ndarray) -> float:
+    """How often a positive concept scores higher than a negative one; NaN without positives."""
+    if not positive.any():
+        return float("nan")
+    chosen = positive | negative
+    return round(float(roc_auc_score(positive[chosen], score[chosen])), 3)
 
 
 def main() -> None:
@@ -77,7 +97,8 @@ def main() -> None:
     for model, rows in report.items():
         for name, row in rows.items():
             print(
-                f"{model:12s} {name:60s} AUROC {row['auroc']:.3f}  ({row['concepts']} concepts, {row['images']} images)"
+                f"{model:12s} {name:54s} AUROC {row['auroc']:.3f}, strict {row['strict']:.3f}"
+                f"  ({row['concepts']} concepts, {row['images']} images)"
             )
 
 

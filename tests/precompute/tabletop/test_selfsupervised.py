@@ -27,8 +27,8 @@ def test_the_asked_share_of_patches_is_hidden():
 
 def test_identical_views_surprise_least():
     views = torch.nn.functional.normalize(torch.randn(2, 16, 8), dim=-1)
-    same = selfsupervised._mutual_surprise(views, views, 0.1)
-    shuffled = selfsupervised._mutual_surprise(views, views.roll(1, dims=1), 0.1)
+    same = selfsupervised.mutual_surprise(views, views, 0.1)
+    shuffled = selfsupervised.mutual_surprise(views, views.roll(1, dims=1), 0.1)
     assert same < 0.1 < shuffled
 
 
@@ -38,7 +38,7 @@ def test_a_short_training_gives_a_transformers_model(tmp_path):
     partners = rendered([selfsupervised.elsewhere(s, np.random.default_rng(1)) for s in scenes], "again", tmp_path)
     short = Budget(2, batch=4, learning_rate=1e-3, averaging=0.5)
     plan = replace(selfsupervised.PLAN, pixels=short, pairs=short)
-    encoder = selfsupervised.train(pictures, partners, tmp_path, plan)
+    encoder = selfsupervised.train(pictures, partners, tmp_path, plan).encoder
     encoder.save_pretrained(tmp_path / "encoder")
     tokens = encoder(torch.zeros(1, 3, 64, 64)).last_hidden_state
     assert tokens.shape == (1, 1 + 4 + 64, 192) and tokens.isfinite().all()
