@@ -26,9 +26,9 @@ $(VENV)/installed: requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt requirements-oracles.txt requirements.txt | $(VENV)/bin/python
+$(VENV)/installed-dev: requirements-dev.txt tests/oracles.txt requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-oracles.txt || echo "oracle libraries are missing: the tests that need them will skip"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/oracles.txt || echo "oracle libraries are missing: the tests that need them will skip"
 	@touch $(VENV)/installed $@
 
 # The browser tests drive Debian's chromium; without it (and without the right to install it) they skip and say so.

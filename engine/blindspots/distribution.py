@@ -13,6 +13,7 @@ import numpy as np
 from engine.errors import BlindspotError
 
 BINS = 100
+ROUNDING = 1e-12
 
 
 class DeltaDistribution(NamedTuple):
@@ -86,9 +87,9 @@ def delta_distribution(
 
 
 def skewness(values: np.ndarray) -> float:
-    """E[(v - mean)^3] / sd^3 over the given values; 0 when they do not differ."""
+    """E[(v - mean)^3] / sd^3 over the given values; 0 when they do not differ by more than rounding."""
     values = np.asarray(values, np.float64)
-    if len(values) < 2 or np.ptp(values) == 0:
+    if len(values) < 2 or np.ptp(values) <= ROUNDING * np.abs(values).max():
         return 0.0
     centred = values - values.mean()
     return float(np.mean(centred**3) / np.mean(centred**2) ** 1.5)

@@ -1,6 +1,6 @@
 """The libraries whose files are imported, as oracles: they write the files and compute the expected codes.
 
-`make test` installs them without their dependencies (requirements-oracles.txt); a folder of them can be named in
+`make test` installs them without their dependencies (tests/oracles.txt); a folder of them can be named in
 $DICTIONARY_ORACLES instead.
 
 Packages whose `__init__` wants trainers, datasets or image libraries are entered past it. SAELens's autoencoders hang
