@@ -33,7 +33,7 @@ __all__ = ["PLAN", "Plan", "repainted", "same_surface", "train"]
 class Plan:
     """How the patches are taught."""
 
-    budget: Budget = field(default=Budget(1400, batch=64, learning_rate=1e-3, weight_decay=0.05, averaging=0.998))
+    budget: Budget = field(default=Budget(3000, batch=64, learning_rate=1e-3, weight_decay=0.05, averaging=0.998))
     temperature: float = 0.1
     """Of the softmax over possible relatives."""
     closeness: float = 2.0
