@@ -5,6 +5,9 @@ of surface. Two learned queries pool a picture's patches, and each patch of one 
 patches among those of the batch, and lie close to them. No patch is told to be toy or surface: of 64 patches the twelve
 that know the toys best are asked for the toys, the forty that know the surface best for the surface.
 
+No name is ever read, but the renderer draws the relatives, so pairing tells the encoder what counts as the same: the
+kind of a toy and of a surface, not its colour, place or light.
+
 Picking is InfoNCE on patches, as in dense contrastive learning (Wang et al. 2021). Closeness squeezes out what
 relatives do not share, such as colour, which picking alone leaves in (alignment against uniformity, Wang and Isola
 2020).
