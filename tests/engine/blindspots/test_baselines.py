@@ -53,7 +53,17 @@ def test_on_the_demo_base_does_not_differ_from_itself(demo):
     assert max(shares) <= 0.05
 
 
-@pytest.mark.parametrize(("model", "planted", "sign"), [("no-disc", SUPPRESSED, -1), ("woody", EXAGGERATED, 1)])
+PALM = {"kind": EXAGGERATED["kind"]}
+WOOD = {"background": EXAGGERATED["background"]}
+TOO_FEW = pytest.mark.xfail(
+    strict=True, reason="two of four palm concepts are not significant with 545 images (issue 4)"
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "planted", "sign"),
+    [("no-disc", SUPPRESSED, -1), ("woody", WOOD, 1), pytest.param("woody", PALM, 1, marks=TOO_FEW)],
+)
 def test_on_the_demo_the_planted_blindspots_are_significant(demo, groups, model, planted, sign):
     table = demo.delta(model)
     for attribute, values in planted.items():
@@ -61,4 +71,4 @@ def test_on_the_demo_the_planted_blindspots_are_significant(demo, groups, model,
             concepts = groups.get(f"{attribute}: {value}", NONE)
             rows = table.loc[concepts]
             found = (rows["q"] < 0.05) & (sign * rows["gap"] > 0)
-            assert len(found) and found.mean() >= 0.5, (value, rows[["gap", "q"]])
+            assert len(found) and found.all(), (value, rows[["gap", "q"]])
