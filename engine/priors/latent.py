@@ -1,4 +1,4 @@
-"""A diffusion prior in the latent space of an autoencoder: any `StableDiffusionPipeline`, prompted or not."""
+"""A diffusion prior in the latent space of an autoencoder: Stable Diffusion, SDXL, their turbo and LCM descendants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
+from engine.priors.autoencoder import decode_latents, frozen_autoencoder
 from engine.priors.base import DiffusionPrior
+from engine.priors.prompting import encode_prompt
 from engine.priors.schedule import Schedule
 
 
@@ -19,18 +21,28 @@ class LatentPrior(DiffusionPrior):
     Parameters
     ----------
     pipeline
-        A diffusers `StableDiffusionPipeline` with an `AutoencoderKL` or `AutoencoderTiny`. The prompt is encoded once,
-        so the text encoder is not kept.
+        A `StableDiffusionPipeline`, `StableDiffusionXLPipeline` or `LatentConsistencyModelPipeline` with an
+        `AutoencoderKL` or `AutoencoderTiny`. The prompt is encoded once, so the text encoder is not kept.
     prompt
         The prompt; "" for the unconditional prior.
     guidance
-        Classifier-free guidance scale; 1 leaves it off and halves the cost.
+        Classifier-free guidance scale; 1 leaves it off and halves the cost. Without effect on the empty prompt.
     eta
         Noise of a reverse step, see `DiffusionPrior`.
+
+    Raises
+    ------
+    BlindspotError
+        If the network does not denoise the autoencoder's latents.
     """
 
     def __init__(self, pipeline: Any, prompt: str = "", guidance: float = 1.0, eta: float = 1.0):
         unet, vae = pipeline.unet, pipeline.vae
+        if unet.config.in_channels != vae.config.latent_channels:
+            raise BlindspotError(
+                f"A latent prior needs a network of its autoencoder's {vae.config.latent_channels} channels, this one "
+                f"has {unet.config.in_channels}: inpainting and upscaling models cannot serve."
+            )
         size = int(unet.config.sample_size)
         super().__init__(
             Schedule.from_scheduler(pipeline.scheduler),
@@ -40,11 +52,9 @@ class LatentPrior(DiffusionPrior):
             unet.dtype,
             eta,
         )
-        self.unet, self.vae = unet.requires_grad_(False).eval(), vae.requires_grad_(False).eval()
+        self.unet, self.vae = unet.requires_grad_(False).eval(), frozen_autoencoder(vae)
         self.guidance = guidance
-        with torch.no_grad():
-            prompted, empty = pipeline.encode_prompt(prompt, self.device, 1, guidance != 1)
-        self.context = prompted if guidance == 1 else torch.cat([empty, prompted])
+        self.context, self.added, self.embedded_guidance = encode_prompt(pipeline, prompt, guidance, self.image_size)
 
     @classmethod
     def from_pretrained(
@@ -55,37 +65,32 @@ class LatentPrior(DiffusionPrior):
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> LatentPrior:
-        """Load a `StableDiffusionPipeline` from a folder or hub id (safetensors only).
+        """Load a pipeline from a folder or hub id (safetensors only).
 
         Raises
         ------
         BlindspotError
             If there is no such pipeline, or it is of another kind.
         """
-        from diffusers import StableDiffusionPipeline
+        from engine.priors.loading import load_prior
 
-        from engine.priors.loading import open_pipeline
-
-        pipeline = open_pipeline(path, device, dtype)
-        if not isinstance(pipeline, StableDiffusionPipeline):
-            raise BlindspotError(
-                f"{path} holds a {type(pipeline).__name__}, but a latent prior needs a StableDiffusionPipeline."
-            )
-        return cls(pipeline, prompt, guidance)
+        return load_prior(path, "latent", prompt, guidance, device, dtype)
 
     def network(self, x_t: Tensor, t: int) -> Tensor:
         """The network's raw output for x_t [B, C, h, w] at level t, after classifier-free guidance."""
-        copies = len(self.context)
-        context = self.context.repeat_interleave(len(x_t), dim=0)
-        level = torch.tensor(t, device=self.device)
-        output = self.unet(torch.cat([x_t] * copies), level, encoder_hidden_states=context).sample
+        copies, rows = len(self.context), len(x_t)
+        output = self.unet(
+            torch.cat([x_t] * copies),
+            torch.tensor(t, device=self.device),
+            encoder_hidden_states=self.context.repeat_interleave(rows, dim=0),
+            timestep_cond=None if self.embedded_guidance is None else self.embedded_guidance.expand(rows, -1),
+            added_cond_kwargs={key: value.repeat_interleave(rows, dim=0) for key, value in self.added.items()},
+        ).sample
         if copies == 1:
             return output
         empty, prompted = output.chunk(2)
         return empty + self.guidance * (prompted - empty)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents [B, C, h, w] to images [B, 3, H, W] in [0, 1]; undoes the autoencoder's scale and shift."""
-        config = self.vae.config
-        latents = z / config.scaling_factor + (config.get("shift_factor") or 0.0)
-        return (self.vae.decode(latents.to(self.vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
+        """Latents [B, C, h, w] to images [B, 3, H, W] in [0, 1]."""
+        return decode_latents(self.vae, z)

@@ -9,11 +9,20 @@ from typing import Any
 import torch
 
 from engine.errors import BlindspotError
+from engine.priors.adm import ADMPrior
 from engine.priors.base import DiffusionPrior
+from engine.priors.dit import DiTPrior
 from engine.priors.latent import LatentPrior
 from engine.priors.pixel import PixelPrior
+from engine.priors.schedulers import named_scheduler
 
-KINDS = ("latent", "pixel")
+KINDS: dict[str, tuple[str, ...]] = {
+    "latent": ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline"),
+    "pixel": ("DDPMPipeline", "DDIMPipeline"),
+    "dit": ("DiTPipeline",),
+    "adm": (),
+}
+"""Kinds of priors, and the pipelines that serve as one; an ADM network is none of diffusers'."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -55,30 +64,67 @@ def load_prior(
     guidance: float = 1.0,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    *,
+    label: int | None = None,
+    scheduler: str | None = None,
+    eta: float | None = None,
 ) -> DiffusionPrior:
     """The prior that an atlas or recipe names by kind.
 
     Parameters
     ----------
     path
-        Pipeline folder or hub id.
+        Pipeline folder or hub id; for "adm" the folder that `python -m precompute convert-adm` wrote.
     kind
-        "latent" for a `StableDiffusionPipeline`, "pixel" for an unconditional one (`DDPMPipeline`, `DDIMPipeline`).
-    prompt, guidance
-        Only for latent priors, see `LatentPrior`.
+        "latent" for a text-to-image pipeline, "pixel" for an unconditional one (`DDPMPipeline`, `DDIMPipeline`), "dit"
+        for a `DiTPipeline`, "adm" for a guided-diffusion network.
+    prompt
+        For "latent"; "" for its unconditional prior.
+    guidance
+        Classifier-free guidance scale of a prompt or of a DiT's class; 1 leaves it off.
+    label
+        The class that a "dit" (None: all of them) or a class-conditional "adm" draws.
+    scheduler
+        A class of `engine.priors.schedule.GUIDABLE` that replaces the pipeline's own.
+    eta
+        Noise of a reverse step, see `DiffusionPrior`; None: that of the named scheduler, or else 1, Algorithm 1's.
 
     Raises
     ------
     BlindspotError
-        For an unknown kind, or a pipeline that is missing or of another kind.
+        For an unknown kind or scheduler, a pipeline that is missing or of another kind, a class or prompt that does not
+        fit.
     """
-    if kind == "latent":
-        return LatentPrior.from_pretrained(path, prompt, guidance, device, dtype)
-    if kind != "pixel":
+    if kind not in KINDS:
         raise BlindspotError(f"Unknown kind of prior {kind!r}: choose one of {', '.join(KINDS)}.")
-    from diffusers import UNet2DModel
-
+    _refuse_unheard(path, kind, prompt, label, scheduler)
+    if kind == "adm":
+        return ADMPrior.from_folder(path, label, device, dtype, 1.0 if eta is None else eta)
     pipeline = open_pipeline(path, device, dtype)
-    if not isinstance(getattr(pipeline, "unet", None), UNet2DModel):
-        raise BlindspotError(f"{path} holds a {type(pipeline).__name__}, but a pixel prior needs an UNet2DModel.")
-    return PixelPrior(pipeline.unet, pipeline.scheduler)
+    if not any(parent.__name__ in KINDS[kind] for parent in type(pipeline).__mro__):
+        raise BlindspotError(
+            f"{path} holds a {type(pipeline).__name__}, but a {kind} prior needs a {' or '.join(KINDS[kind])}."
+        )
+    noise = 1.0
+    if scheduler is not None:
+        pipeline.scheduler, noise = named_scheduler(scheduler, pipeline.scheduler)
+    noise = noise if eta is None else eta
+    if kind == "latent":
+        return LatentPrior(pipeline, prompt, guidance, noise)
+    if kind == "dit":
+        return DiTPrior(pipeline, label, guidance, noise)
+    return PixelPrior(pipeline.unet, pipeline.scheduler, noise)
+
+
+def _refuse_unheard(path: str | Path, kind: str, prompt: str, label: int | None, scheduler: str | None) -> None:
+    """Refuse what a kind of prior could only ignore."""
+    given = {"prompt": bool(prompt), "label": label is not None, "scheduler": scheduler is not None}
+    heard = {
+        "latent": ("prompt", "scheduler"),
+        "dit": ("label", "scheduler"),
+        "pixel": ("scheduler",),
+        "adm": ("label",),
+    }
+    for name in given:
+        if given[name] and name not in heard[kind]:
+            raise BlindspotError(f"The {kind} prior {path} takes no {name}: leave it out, or choose another kind.")

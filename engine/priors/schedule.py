@@ -15,9 +15,21 @@ import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
+from engine.priors.levels import SPACINGS, distilled, evenly, karras
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-SPACINGS = ("leading", "trailing", "linspace")
+GUIDABLE = (
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "LCMScheduler",
+)
+"""Schedulers whose steps, of first order, are ours."""
+OTHER_SPACINGS = ("use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas")
+DATA_DEVIATION = 0.5
+"""sigma_data of a consistency model's boundary condition."""
 
 
 @dataclass(frozen=True)
@@ -29,41 +41,58 @@ class Schedule:
     prediction: str = "epsilon"
     """What the network's output means: one of `PREDICTIONS`."""
     spacing: str = "leading"
-    """How n of the T levels are chosen: one of `SPACINGS` (arXiv 2305.08891, Table 2)."""
+    """How n of the T levels are chosen: one of `engine.priors.levels.SPACINGS`, or "karras"."""
     offset: int = 0
     """Added to the levels of `leading`."""
     clip: float | None = None
     """Bound on |x0|, for models in pixel space; None for latents."""
     learned_variance: bool = False
     """The network's output has twice the state's channels and the second half is the variance (`learned_range`)."""
+    spare: bool = False
+    """One more level is laid out and the least noisy one left away, as DPM-Solver does."""
+    distilled: int | None = None
+    """For a latent consistency model: the number of levels it knows. Its steps add fresh noise to the clean state."""
+    boundary: float = 10.0
+    """For a latent consistency model: by what the level counts in its boundary condition."""
 
     @classmethod
     def from_scheduler(cls, scheduler: Any) -> Schedule:
-        """Read the constants of any variance-preserving diffusers scheduler (DDPM, DDIM, PNDM, Euler, DPM-Solver ...).
+        """Read the constants of any variance-preserving diffusers scheduler.
+
+        Those of `GUIDABLE` also step as ours do: DDPM, Euler ancestral and the SDE of DPM-Solver++ with eta = 1; DDIM,
+        Euler and DPM-Solver++, all of first order, with eta = 0. Of others (PNDM, UniPC, Heun ...) only the constants
+        are used: their steps of higher order remember states that guidance has since moved.
 
         Raises
         ------
         BlindspotError
-            For a scheduler without `alphas_cumprod` (flow matching), or an unknown prediction type or variance.
+            For a scheduler without `alphas_cumprod` (flow matching), an unknown prediction type or variance, or levels
+            that are no trained ones.
         """
         name, config = type(scheduler).__name__, scheduler.config
         prediction = config.get("prediction_type", "epsilon")
         if getattr(scheduler, "alphas_cumprod", None) is None or prediction not in PREDICTIONS:
             raise BlindspotError(
                 f"The scheduler {name} with prediction type {prediction!r} cannot serve as a prior: "
-                f"use a variance-preserving one such as DDPMScheduler or DDIMScheduler with {', '.join(PREDICTIONS)}."
+                f"use {', '.join(GUIDABLE)} or another variance-preserving one with {', '.join(PREDICTIONS)}."
             )
+        if other := [key for key in OTHER_SPACINGS if config.get(key)]:
+            raise BlindspotError(f"The scheduler {name} with {other[0]} cannot serve as a prior: switch that off.")
         variance = config.get("variance_type") or "fixed_small"
         if variance == "learned":
             raise BlindspotError(f"The scheduler {name} learns its variance directly: only learned_range is supported.")
-        spacing = config.get("timestep_spacing", "leading")
+        spacing = "karras" if config.get("use_karras_sigmas") else config.get("timestep_spacing", "leading")
+        consistency = name == "LCMScheduler"
         return cls(
-            abar=tuple(scheduler.alphas_cumprod.double().tolist()),
+            abar=tuple(_signals(scheduler).tolist()),
             prediction=prediction,
-            spacing=spacing if spacing in SPACINGS else "leading",
+            spacing=spacing if spacing in (*SPACINGS, "karras") else "leading",
             offset=int(config.get("steps_offset", 0)),
             clip=float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample", False) else None,
             learned_variance=variance == "learned_range",
+            spare=name.startswith("DPMSolverMultistep") and spacing in ("linspace", "leading"),
+            distilled=int(config["original_inference_steps"]) if consistency else None,
+            boundary=float(config["timestep_scaling"]) if consistency else 10.0,
         )
 
     def timesteps(self, n: int) -> Tensor:
@@ -72,18 +101,21 @@ class Schedule:
         Raises
         ------
         BlindspotError
-            If n is not between 1 and the number of trained levels.
+            If n is not between 1 and the number of levels, or the spacing has not so many different ones.
         """
-        total = len(self.abar)
-        if not 1 <= n <= total:
-            raise BlindspotError(f"{n} sampling steps asked of a prior with {total} levels: choose 1 to {total}.")
-        if self.spacing == "linspace":
-            levels = np.linspace(0, total - 1, n).round()[::-1]
-        elif self.spacing == "trailing":
-            levels = np.round(total - np.arange(n) * (total / n)) - 1
+        total, most = len(self.abar), self.distilled or len(self.abar)
+        if not 1 <= n <= most:
+            raise BlindspotError(f"{n} sampling steps asked of a prior with {most} levels: choose 1 to {most}.")
+        if self.distilled is not None:
+            levels = distilled(total, n, self.distilled)
+        elif self.spacing == "karras":
+            levels = karras(self.abar, n)
         else:
-            levels = np.arange(n)[::-1] * (total // n) + self.offset
-        return torch.from_numpy(np.clip(levels, 0, total - 1).astype(np.int64))
+            levels = evenly(total, n + (self.spare and n < total), self.spacing, self.offset)[:n]
+        levels = levels.astype(np.int64)
+        if (np.diff(levels) >= 0).any():
+            raise BlindspotError(f"{n} sampling steps are too many for levels of spacing {self.spacing!r}: take fewer.")
+        return torch.from_numpy(levels)
 
     def signal(self, t: int) -> float:
         """abar_t; 1 for t < 0, the clean state."""
@@ -111,6 +143,12 @@ class Schedule:
             x0, eps = output, (x_t - signal * output) / noise
         if self.clip is not None:
             x0 = x0.clamp(-self.clip, self.clip)
+        if self.distilled is not None:
+            scaled = self.boundary * t
+            x0 = (DATA_DEVIATION**2 / (scaled**2 + DATA_DEVIATION**2)) * x_t + (
+                scaled / math.hypot(scaled, DATA_DEVIATION)
+            ) * x0
+        if self.clip is not None or self.distilled is not None:
             eps = (x_t - signal * x0) / noise
         return x0, eps, spread if self.learned_variance else None
 
@@ -119,7 +157,12 @@ class Schedule:
         return 1 - self.signal(t) / self.signal(t_prev)
 
     def sigma(self, t: int, t_prev: int) -> float:
-        """Posterior standard deviation sqrt(beta (1 - abar_prev) / (1 - abar_t)) (DDPM, eq. 7)."""
+        """Posterior standard deviation sqrt(beta (1 - abar_prev) / (1 - abar_t)) (DDPM, eq. 7).
+
+        Of a consistency model: sqrt(1 - abar_prev), all of the noise is new (LCM, algorithm 3).
+        """
+        if self.distilled is not None:
+            return math.sqrt(1 - self.signal(t_prev))
         return math.sqrt(self.beta(t, t_prev) * (1 - self.signal(t_prev)) / (1 - self.signal(t)))
 
     def learned_sigma(self, spread: Tensor, t: int, t_prev: int) -> Tensor:
@@ -138,3 +181,13 @@ class Schedule:
         before = self.signal(t_prev)
         direction = math.sqrt(max(1 - before - (eta * self.sigma(t, t_prev)) ** 2, 0.0))
         return math.sqrt(before) * x0 + direction * eps
+
+
+def _signals(scheduler: Any) -> Tensor:
+    """abar [T] in double precision: in single, as diffusers has it, the least noisy levels are off by a thousandth.
+
+    Levels that a scheduler has set by hand (no signal at all) stay as they are.
+    """
+    stated = scheduler.alphas_cumprod.double()
+    exact = torch.cumprod(1 - scheduler.betas.double(), dim=0)
+    return torch.where(torch.isclose(exact, stated, rtol=1e-3, atol=0), exact, stated)

@@ -124,4 +124,12 @@ def _dictionary(folder: str, version: int, device: str) -> Any:
 @lru_cache(maxsize=2)
 def _prior(path: str, version: int, description: str, device: str) -> DiffusionPrior:
     spec = json.loads(description)
-    return load_prior(path, spec.get("kind", "latent"), spec.get("prompt", ""), device=device)
+    return load_prior(
+        path,
+        spec.get("kind", "latent"),
+        spec.get("prompt", ""),
+        spec.get("guidance", 1.0),
+        device,
+        label=spec.get("label"),
+        scheduler=spec.get("scheduler"),
+    )

@@ -1,24 +1,9 @@
-from itertools import pairwise
-
 import pytest
 import torch
 
 from engine.priors.base import Prediction
+from tests.engine.priors.sampling import generators, run
 from tests.engine.priors.tiny import GaussianPrior
-
-
-def generators(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def run(prior, seeds, steps):
-    """Unguided samples."""
-    sources = generators(*seeds)
-    state = prior.noise(sources)
-    levels = [*prior.timesteps(steps).tolist(), -1]
-    for t, t_prev in pairwise(levels):
-        state = prior.step(prior.denoise(state, t), t, t_prev, state, sources)
-    return state
 
 
 def test_a_sample_depends_on_its_own_generator_alone():

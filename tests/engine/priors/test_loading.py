@@ -1,17 +1,31 @@
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDPMPipeline, EulerDiscreteScheduler, StableDiffusionPipeline
 
 from engine.errors import BlindspotError
+from engine.priors.adm import ADMPrior
+from engine.priors.adm_files import save_adm
+from engine.priors.dit import DiTPrior
 from engine.priors.latent import LatentPrior
 from engine.priors.loading import load_prior
 from engine.priors.pixel import PixelPrior
-from tests.engine.priors.tiny import tiny_pipeline, tiny_pixel_pipeline
+from tests.engine.priors.tiny import (
+    TINY_ADM,
+    tiny_adm,
+    tiny_dit_pipeline,
+    tiny_lcm_pipeline,
+    tiny_pipeline,
+    tiny_pixel_pipeline,
+    tiny_unet,
+)
 
 
 def test_each_kind_loads_from_its_folder(tmp_path):
     assert isinstance(load_prior(tiny_pixel_pipeline(tmp_path / "pixel"), "pixel"), PixelPrior)
     assert isinstance(load_prior(str(tiny_pipeline(tmp_path / "latent"))), LatentPrior)
+    assert isinstance(load_prior(tiny_dit_pipeline(tmp_path / "dit"), "dit"), DiTPrior)
+    save_adm(tiny_adm().state_dict(), TINY_ADM, "linear", tmp_path / "adm")
+    assert isinstance(load_prior(tmp_path / "adm", "adm", dtype=torch.bfloat16), ADMPrior)
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -34,12 +48,12 @@ def test_missing_weights_are_one_sentence(tmp_path):
 
 
 def test_an_unknown_kind_is_refused(tmp_path):
-    with pytest.raises(BlindspotError, match="Unknown kind of prior 'voxel': choose one of latent, pixel"):
+    with pytest.raises(BlindspotError, match="Unknown kind of prior 'voxel': choose one of latent, pixel, dit, adm"):
         load_prior(tmp_path, "voxel")
 
 
 def test_a_latent_folder_is_no_pixel_prior(tmp_path):
-    with pytest.raises(BlindspotError, match="a pixel prior needs an UNet2DModel"):
+    with pytest.raises(BlindspotError, match="StableDiffusionPipeline, but a pixel prior needs a DDPMPipeline"):
         load_prior(tiny_pipeline(tmp_path / "base"), "pixel")
 
 
@@ -48,3 +62,44 @@ def test_a_folder_in_half_precision_computes_in_full(tmp_path):
     StableDiffusionPipeline.from_pretrained(folder).to(torch.float16).save_pretrained(tmp_path / "half")
     prior = load_prior(tmp_path / "half")
     assert prior.dtype == prior.vae.dtype == prior.context.dtype == torch.float32
+
+
+def test_an_adm_folder_that_is_not_there_says_how_to_make_one(tmp_path):
+    with pytest.raises(BlindspotError, match=r"python -m precompute convert-adm CHECKPOINT --out .*nowhere"):
+        load_prior(tmp_path / "nowhere", "adm")
+
+
+@pytest.mark.parametrize(("kind", "given"), [
+    ("latent", {"label": 3}),
+    ("pixel", {"prompt": "a"}),
+    ("pixel", {"label": 3}),
+    ("dit", {"prompt": "a"}),
+    ("adm", {"scheduler": "DDIMScheduler"}),
+])  # fmt: skip
+def test_what_a_kind_could_only_ignore_is_refused(tmp_path, kind, given):
+    with pytest.raises(BlindspotError, match=f"The {kind} prior .* takes no {next(iter(given))}"):
+        load_prior(tmp_path, kind, **given)
+
+
+def test_the_noise_of_a_step_follows_the_named_scheduler(tmp_path):
+    folder = tiny_pipeline(tmp_path / "base")
+    assert load_prior(folder).eta == 1.0
+    euler = load_prior(folder, scheduler="EulerDiscreteScheduler")
+    assert euler.eta == 0.0 and euler.schedule.prediction == "v_prediction"
+    assert load_prior(folder, scheduler="EulerDiscreteScheduler", eta=0.5).eta == 0.5
+    assert load_prior(folder, scheduler="LCMScheduler").schedule.distilled == 50
+
+
+def test_a_distilled_pipeline_s_own_scheduler_is_kept(tmp_path):
+    prior = load_prior(tiny_lcm_pipeline(tmp_path / "lcm"))
+    assert prior.timesteps(4).tolist() == [999, 759, 499, 259]
+
+
+def test_a_scheduler_that_cannot_be_guided_is_refused(tmp_path):
+    with pytest.raises(BlindspotError, match="HeunDiscreteScheduler cannot be guided: choose one of DDPMScheduler"):
+        load_prior(tiny_pipeline(tmp_path / "base"), scheduler="HeunDiscreteScheduler")
+
+
+def test_a_pixel_pipeline_of_any_guidable_scheduler_loads(tmp_path):
+    DDPMPipeline(tiny_unet(), EulerDiscreteScheduler()).save_pretrained(tmp_path / "pixel")
+    assert load_prior(tmp_path / "pixel", "pixel").schedule.spacing == "linspace"

@@ -28,6 +28,66 @@ def test_mean_is_the_textbook_ddpm_posterior(t, t_prev):
     assert schedule.sigma(t, t_prev) ** 2 == pytest.approx((1 - alpha) * (1 - before) / (1 - abar), abs=1e-12)
 
 
+RESPACED = [(999, 995), (500, 496), (741, 600), (37, 3), (4, 0), (1, 0)]
+
+
+@pytest.mark.parametrize(("t", "t_prev"), RESPACED)
+def test_a_respaced_step_is_bayes_rule(t, t_prev):
+    """q(x_prev | x_t, x0) is proportional to q(x_t | x_prev) q(x_prev | x0): precisions add, means are weighed."""
+    schedule = Schedule.from_scheduler(DDPMScheduler(clip_sample=False))
+    x_t, output = draw(0), draw(1)
+    x0, eps, _ = schedule.predict(output, x_t, t)
+
+    before = schedule.abar[t_prev]
+    alpha = schedule.abar[t] / before
+    seen, assumed = alpha / (1 - alpha), 1 / (1 - before)
+    variance = 1 / (seen + assumed)
+    expected = variance * (seen * x_t / math.sqrt(alpha) + assumed * math.sqrt(before) * x0)
+
+    torch.testing.assert_close(schedule.mean(x0, eps, t, t_prev), expected, rtol=0, atol=1e-6)
+    assert schedule.sigma(t, t_prev) ** 2 == pytest.approx(variance, abs=1e-12)
+
+
+@pytest.mark.parametrize(("t", "t_prev"), RESPACED)
+def test_line_6_of_algorithm_1_needs_its_root_over_alpha_alone(t, t_prev):
+    """Averaged over x_t ~ q(. | x0), a step must end in q(x_prev | x0); with the printed root it does not."""
+    schedule = Schedule.from_scheduler(DDPMScheduler(clip_sample=False))
+    after, before = schedule.abar[t], schedule.abar[t_prev]
+    alpha, x0 = after / before, 0.8
+
+    def marginal(coefficient):
+        centre = coefficient * math.sqrt(after) * x0 + math.sqrt(before) * (1 - alpha) / (1 - after) * x0
+        return centre, coefficient**2 * (1 - after) + schedule.sigma(t, t_prev) ** 2
+
+    ours = schedule.mean(
+        *(torch.tensor(value, dtype=torch.float64) for value in (0.0, 1 / math.sqrt(1 - after))), t, t_prev
+    )
+    printed = math.sqrt(alpha * (1 - before)) / (1 - after)
+    true = pytest.approx((math.sqrt(before) * x0, 1 - before), abs=1e-9)
+    assert marginal(ours.item()) == true
+    assert marginal(printed) != true
+
+
+@pytest.mark.parametrize(("t", "t_prev"), RESPACED)
+def test_a_learned_variance_is_interpolated_on_a_log_scale(t, t_prev):
+    """Improved DDPM, eq. 15: exp(v log beta + (1 - v) log beta~), v in [0, 1] from an output in [-1, 1]."""
+    schedule = Schedule.from_scheduler(DDPMScheduler(variance_type="learned_range"))
+    beta = 1 - schedule.abar[t] / schedule.abar[t_prev]
+    tilde = beta * (1 - schedule.abar[t_prev]) / (1 - schedule.abar[t])
+    spread = torch.tensor([-1.0, -0.2, 0.0, 1.0], dtype=torch.float64)
+    expected = [beta ** ((v + 1) / 2) * tilde ** (1 - (v + 1) / 2) for v in spread.tolist()]
+    assert (schedule.learned_sigma(spread, t, t_prev) ** 2).tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_spread_is_the_second_half_of_the_output_and_only_of_a_learned_variance():
+    x_t, output = draw(0), draw(1, channels=6)
+    learned = Schedule.from_scheduler(DDPMScheduler(variance_type="learned_range", clip_sample=False))
+    fixed = Schedule.from_scheduler(DDPMScheduler(clip_sample=False))
+    assert torch.equal(learned.predict(output, x_t, 500)[1], output[:, :3])
+    assert torch.equal(learned.predict(output, x_t, 500)[2], output[:, 3:])
+    assert fixed.predict(output, x_t, 500)[2] is None
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("clip", [False, True])
 def test_a_step_equals_diffusers_ddpm(prediction, clip):

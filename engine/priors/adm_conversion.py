@@ -1,0 +1,150 @@
+"""From a checkpoint of OpenAI's guided-diffusion to a folder that `load_prior` opens; no code in it is ever run.
+
+Most of a network's shape is in its tensors. What is not (image size, heads, order of the attention's channels, noise
+schedule) is asked for; the defaults are those of the published 256 x 256 models.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from engine.errors import BlindspotError
+from engine.priors.adm_blocks import QkvOrder
+from engine.priors.adm_files import NOISES, empty_adm, fill, save_adm
+from engine.priors.adm_unet import ADMConfig
+
+REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+"""How the weights-only reader names what it refused to build."""
+
+
+@dataclass(frozen=True)
+class Unwritten:
+    """What a checkpoint does not say about its network."""
+
+    image_size: int = 256
+    heads: int | None = None
+    """Heads of every attention; None: 64 channels a head."""
+    qkv: QkvOrder = "legacy"
+    noise: str = "linear"
+    """One of `NOISES`."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was converted."""
+
+    parameters: int
+    config: ADMConfig
+    noise: str
+
+
+def convert_adm(source: str | Path, folder: str | Path, unwritten: Unwritten = Unwritten()) -> Converted:
+    """Read a checkpoint, check every tensor, and write safetensors and json into a new folder.
+
+    Parameters
+    ----------
+    source
+        A .pt file such as 256x256_diffusion_uncond.pt, or the same state dict as safetensors.
+    folder
+        New folder.
+    unwritten
+        What the checkpoint does not say.
+
+    Raises
+    ------
+    BlindspotError
+        If the file is missing, unreadable or a pickle of objects, is of another architecture, or the folder exists.
+    """
+    if unwritten.noise not in NOISES or unwritten.qkv not in ("legacy", "new"):
+        raise BlindspotError(
+            f"There is no noise schedule {unwritten.noise!r} with attention order {unwritten.qkv!r}: choose "
+            f"{' or '.join(NOISES)}, and legacy or new."
+        )
+    state = read_state(source)
+    config = shape_of(state, source, unwritten)
+    try:
+        unet = empty_adm(config)
+    except (ValueError, ZeroDivisionError, RuntimeError) as error:
+        raise BlindspotError(f"{source} holds no ADM network that can be built: {error}.") from error
+    fill(unet, state, source)
+    save_adm(state, config, unwritten.noise, folder)
+    return Converted(sum(tensor.numel() for tensor in state.values()), config, unwritten.noise)
+
+
+def read_state(source: str | Path) -> dict[str, Tensor]:
+    """The state dict of a checkpoint, mapped from disk where its format allows.
+
+    Raises
+    ------
+    BlindspotError
+        If it is missing, unreadable, or holds objects instead of tensors.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise BlindspotError(f"There is no checkpoint {path}: give a .pt or .safetensors file of guided-diffusion.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except UnpicklingError as error:
+        refused = REFUSED.search(str(error))
+        what = f"objects ({refused[1]})" if refused else "objects"
+        raise BlindspotError(
+            f"{path} is a pickle of {what}, which could run code, so it was not opened: give a file of tensors alone."
+        ) from error
+    except (OSError, EOFError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BlindspotError(f"{path} is not a readable checkpoint: get an intact copy.") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise BlindspotError(f"{path} holds no state dict of tensors: give a checkpoint of guided-diffusion.")
+    return state
+
+
+def shape_of(state: Mapping[str, Tensor], source: str | Path, unwritten: Unwritten) -> ADMConfig:
+    """The shape of the network that a state dict belongs to.
+
+    Each level has `blocks` residual blocks on the way down and one more on the way up, where the last of every level
+    but the finest also holds an upsampling one: the first of those tells `blocks`, and with it the levels.
+
+    Raises
+    ------
+    BlindspotError
+        If tensors that every ADM network has are not there.
+    """
+    try:
+        channels = state["time_embed.0.weight"].shape[1]
+        rising = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("output_blocks."))
+        upsampled = [
+            index
+            for index in range(rising)
+            if any(f"output_blocks.{index}.{layer}.in_layers.0.weight" in state for layer in (1, 2))
+        ]
+        period = upsampled[0] + 1 if upsampled else rising
+        firsts = [1 + level * period for level in range(rising // period)]
+        widths = [state[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0] for first in firsts]
+        variance = state["out.2.weight"].shape[0] == 6
+    except (KeyError, ValueError, IndexError) as error:
+        raise BlindspotError(
+            f"{source} is no guided-diffusion ADM checkpoint with residual up- and downsampling (its tensors are named "
+            f"{', '.join(sorted(state)[:3])} ...): give a file such as 256x256_diffusion_uncond.pt."
+        ) from error
+    return ADMConfig(
+        image_size=unwritten.image_size,
+        channels=channels,
+        multipliers=tuple(width / channels for width in widths),
+        blocks=period - 1,
+        attention=tuple(level for level, first in enumerate(firsts) if f"input_blocks.{first}.1.qkv.weight" in state),
+        heads=unwritten.heads,
+        qkv=unwritten.qkv,
+        classes=state["label_emb.weight"].shape[0] if "label_emb.weight" in state else None,
+        learned_variance=variance,
+    )
