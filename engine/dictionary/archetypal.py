@@ -82,15 +82,25 @@ class RelaxedArchetypal(Dictionary):
 
         With G = dL/dD: dL/dLambda = exp(m) G, dL/dW = exp(m) G C^T = dL/dLambda C^T and dL/dm = <G, D>.
         """
-        self.log_multiplier.grad = torch.dot(gradient.flatten(), self.atoms().detach().flatten())
-        self.slack.grad = self.log_multiplier.detach().exp() * gradient
+        with torch.no_grad():
+            self.log_multiplier.grad = torch.dot(gradient.flatten(), self.atoms().flatten())
+            self.slack.grad = gradient.mul_(self.log_multiplier.exp())
 
     def late_gradients(self, half: bool = False) -> Iterator[Tensor]:
-        """The gradient of the weights, by the blocks of rows that `parameter_groups` made."""
+        """The gradient of the weights, by the blocks of rows that `parameter_groups` made, all in the same memory."""
         precision = torch.bfloat16 if half else self.points.dtype
-        candidates = self.points.to(precision).T
-        blocks = self.slack.grad.to(precision).split(self._block_rows())
-        return ((rows @ candidates).to(self.weights.dtype) for rows in blocks)
+        return self._blocks_of_gradient(self.slack.grad.to(precision), self.points.to(precision).T)
+
+    @torch.no_grad()
+    def _blocks_of_gradient(self, gradient: Tensor, candidates: Tensor) -> Iterator[Tensor]:
+        product = candidates.new_empty(self._block_rows(), self.candidates)
+        rounded = product.dtype != self.weights.dtype
+        block = torch.empty_like(product, dtype=self.weights.dtype) if rounded else product
+        for rows in gradient.split(len(product)):
+            torch.mm(rows, candidates, out=product[: len(rows)])
+            if rounded:
+                block.copy_(product)
+            yield block[: len(rows)]
 
     def late_square(self) -> Tensor:
         """||dL/dLambda C^T||^2, from the d x d products of the candidates."""
@@ -103,7 +113,7 @@ class RelaxedArchetypal(Dictionary):
         return math.ceil(self.concepts / blocks)
 
     def _atoms(self) -> Tensor:
-        return self.log_multiplier.exp() * (self.weights @ self.points + self.slack)
+        return torch.addmm(self.slack, self.weights, self.points) * self.log_multiplier.exp()
 
     @torch.no_grad()
     def constrain(self) -> None:
@@ -144,16 +154,16 @@ class RelaxedArchetypal(Dictionary):
             Candidates [c, d], none of them zero.
         """
         self.points.copy_(points)
-        first = torch.arange(self.concepts) % self.candidates
+        rows = torch.arange(self.concepts)
         step = torch.randint(1, max(2, self.candidates), (self.concepts,), generator=generator)
-        second = (first + step) % self.candidates
-        share = torch.where(torch.arange(self.concepts) < self.candidates, 1.0, BLEND)
-        weights = torch.zeros(self.concepts, self.candidates)
-        weights[torch.arange(self.concepts), first] = share
-        weights[torch.arange(self.concepts), second] += 1 - share
-        self.weights.copy_(weights)
+        first, second = rows % self.candidates, (rows + step) % self.candidates
+        share = torch.where(rows < self.candidates, 1.0, BLEND)
+        rows, first, second, share = (each.to(self.points.device) for each in (rows, first, second, share))
+        self.weights.zero_()
+        self.weights[rows, first] = share
+        self.weights[rows, second] += 1 - share
         self.slack.zero_()
         self.log_multiplier.zero_()
-        atoms = self._atoms()
+        atoms = torch.lerp(self.points[second], self.points[first], share[:, None])
         self.encoder.weight.copy_(atoms / atoms.square().sum(dim=-1, keepdim=True) / self.sparsity)
         self.encoder.bias.zero_()

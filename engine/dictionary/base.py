@@ -86,12 +86,12 @@ class Dictionary(nn.Module, ABC):
         return [{"params": list(self.parameters()), "rate": 1.0}]
 
     def pull_back(self, gradient: Tensor) -> None:
-        """Carry the gradient of the atoms [K, d] on to that of the parameters behind them."""
+        """Carry the gradient of the atoms [K, d] on to that of the parameters behind them; it is used up."""
         with torch.enable_grad():
             self._atoms().backward(gradient)
 
     def late_gradients(self, half: bool = False) -> Iterator[Tensor]:
-        """Gradients too large to exist all at once: each is formed when its turn comes, to be used and dropped.
+        """Gradients too large to exist all at once: each is formed when its turn comes, in the memory of the last.
 
         They follow from the gradients that `pull_back` left, as these are when this is called (clipped, for instance).
         With `half` they are rounded to bfloat16.

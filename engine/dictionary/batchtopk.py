@@ -5,6 +5,10 @@ than a plain one. A token must not depend on its batch later, so the smallest ac
 a running mean, and codes are those above it:
 
     z_nk = a_nk  if a_nk >= theta  else 0        theta = mean over batches of min { z_nk > 0 }
+
+On DINOv2 tokens, which differ little in size, TopK explains more at small k. About half of the gap is that a linear
+encoder cannot know how many concepts of a token will be kept: at k = 5, reconstructions from 1 or 2 are 1.6 times too
+short and those from more than 10 1.5 times too long. The rest is which token is given more.
 """
 
 from __future__ import annotations

@@ -13,16 +13,18 @@ from engine.errors import BlindspotError
 
 COPIES = 4
 """A parameter, its gradient, and the two moments of AdamW."""
+LATE_COPIES = 3
+"""The same where the gradient is never whole (`Dictionary.late_gradients`)."""
 CGROUP_LIMIT = "/sys/fs/cgroup/memory.max"
 
 
 def training_bytes(kind: type[Dictionary], dim: int, concepts: int, settings: dict[str, Any]) -> int:
     """Bytes that parameters, gradients and moments take in float32, without a batch's own needs."""
     reads = dim * settings.get("kernel", 3) ** 2 if kind.kind == "transcoder" else dim
-    entries = concepts * (reads + settings.get("out_dim", dim))
+    numbers = COPIES * concepts * (reads + settings.get("out_dim", dim))
     if issubclass(kind, RelaxedArchetypal):
-        entries += concepts * (settings.get("candidates") or concepts)
-    return 4 * COPIES * entries
+        numbers += LATE_COPIES * concepts * (settings.get("candidates") or concepts)
+    return 4 * numbers
 
 
 def free_bytes(device: torch.device) -> int:

@@ -112,12 +112,12 @@ class TrainingRun:
         BlindspotError
             When the loss or its gradient is not finite; the dictionary is then as it was before the step.
         """
-        x, y = self._next_batch()
         dictionary = self.dictionary
-        features = dictionary.features(x)
-        target = features if dictionary.reads_target and y is x else dictionary.standardise_target(y)
+        features, target = self._next_batch()
         codes = dictionary.activate_batch(features, self.half)
-        atoms = dictionary.atoms().detach().requires_grad_()
+        with torch.no_grad():
+            atoms = dictionary.atoms()
+        atoms = atoms.detach().requires_grad_()
         found = combine(codes, atoms)
         loss = F.mse_loss(found, target)
         total = loss + self.config.revival * self._revival(features, target, found, atoms)
@@ -125,7 +125,8 @@ class TrainingRun:
         del found
         self._share_gradients(atoms)
         dictionary.pull_back(atoms.grad)
-        self._require_finite(total + self._clip(), x, y)
+        atoms.grad = None
+        self._require_finite(total + self._clip(), features, target)
         self._descend()
         dictionary.constrain()
         self._remember(codes, loss.detach(), target)
@@ -189,6 +190,7 @@ class TrainingRun:
         self.running.lerp_(self.processes.mean(seen), 1 - MEMORY)
 
     def _next_batch(self) -> tuple[Tensor, Tensor]:
+        """What the encoder reads of the next tokens, and what is to be reconstructed, in the dictionary's units."""
         epoch, position = divmod(self.step, self.per_epoch)
         if epoch != self._epoch:
             shuffle = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
@@ -196,13 +198,16 @@ class TrainingRun:
         rows = self._order[position * self.batch : (position + 1) * self.batch]
         rows = self.processes.share(rows, self.dictionary.together)
         x = self.source.gather(rows).to(self.device)
-        return x, x if self.targets is self.source else self.targets.gather(rows).to(self.device)
+        features = self.dictionary.features(x)
+        if self.targets is not self.source:
+            return features, self.dictionary.standardise_target(self.targets.gather(rows).to(self.device))
+        return features, features if self.dictionary.reads_target else self.dictionary.standardise_target(x)
 
-    def _require_finite(self, outcome: Tensor, x: Tensor, y: Tensor) -> None:
+    def _require_finite(self, outcome: Tensor, features: Tensor, target: Tensor) -> None:
         if torch.isfinite(outcome):
             return
         self.optimiser.zero_grad(set_to_none=True)
-        if not (x.isfinite().all() and y.isfinite().all()):
+        if not (features.isfinite().all() and target.isfinite().all()):
             raise BlindspotError(
                 f"The training tokens of step {self.step + 1} hold NaN or infinite numbers, so training stopped "
                 "before it; encode them again in float32 or bfloat16, or leave the broken image out."

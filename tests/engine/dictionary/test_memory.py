@@ -5,7 +5,7 @@ import torch
 
 from engine.dictionary.archetypal import RelaxedArchetypal
 from engine.dictionary.fitting import fit
-from engine.dictionary.memory import COPIES, training_bytes
+from engine.dictionary.memory import COPIES, LATE_COPIES, training_bytes
 from engine.dictionary.topk import TopK
 from engine.dictionary.transcoder import Transcoder
 from engine.errors import BlindspotError
@@ -21,7 +21,9 @@ from engine.errors import BlindspotError
     ids=lambda value: getattr(value, "kind", ""),
 )
 def test_what_is_needed_is_what_parameters_take(made: torch.nn.Module, settings: dict) -> None:
-    exact = 4 * COPIES * sum(parameter.numel() for parameter in made.parameters() if parameter.ndim == 2)
+    late = sum(block.numel() for group in made.parameter_groups() if group.get("late") for block in group["params"])
+    entries = sum(parameter.numel() for parameter in made.parameters() if parameter.ndim == 2)
+    exact = 4 * (COPIES * (entries - late) + LATE_COPIES * late)
     assert training_bytes(type(made), 8, 50, settings) == exact
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.dictionary.archetypal import RelaxedArchetypal
 from engine.dictionary.base import Dictionary
 from engine.dictionary.batchtopk import BatchTopK
 from engine.dictionary.evaluation import evaluate
+from engine.dictionary.processes import Processes
+from engine.dictionary.run import TrainingRun
 from engine.dictionary.schedule import TrainConfig, learning_rate
 from engine.dictionary.tokens import MemoryTokens
 from engine.dictionary.topk import TopK
@@ -203,3 +206,45 @@ def test_a_frugal_step_is_a_plain_one(planted: Planted, monkeypatch: pytest.Monk
     plain_step(plain, tokens, config)
     for name, parameter in plain.named_parameters():
         torch.testing.assert_close(frugal.get_parameter(name), parameter, msg=name, rtol=1e-4, atol=1e-6)
+
+
+class Formed(TorchDispatchMode):
+    """Notes what is computed into memory of its own: the entries of every such result."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        super().__init__()
+        self.entries: list[int] = []
+        self.known = {value.untyped_storage().data_ptr() for value in dictionary.state_dict().values()}
+
+    def __torch_dispatch__(self, call: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        found = call(*args, **(kwargs or {}))
+        for value in found if isinstance(found, (list, tuple)) else [found]:
+            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() not in self.known:
+                self.entries.append(value.untyped_storage().nbytes() // value.itemsize)
+        return found
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_step_forms_no_matrix_of_all_concepts(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.dictionary.archetypal.BLOCK_ENTRIES", 2000)
+    monkeypatch.setattr("engine.dictionary.archetypal.CHUNK_ENTRIES", 2000)
+    monkeypatch.setattr("engine.dictionary.encoding.CHUNK_ENTRIES", {"cpu": 2000})
+    tokens = MemoryTokens(torch.randn(200, 4))
+    dictionary = RelaxedArchetypal(4, 200, 2)
+    run = TrainingRun(dictionary, tokens, tokens, replace(CONFIG, batch_size=200, precision=precision), Processes())
+    with Formed(dictionary) as formed:
+        run.advance()
+        run.advance()
+    assert len(formed.entries) > 100
+    assert max(formed.entries) < 200 * 200 / 10, "neither weights [K, K], their gradient, nor pre-activations [N, K]"
+
+
+def test_atoms_are_computed_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    computed = RelaxedArchetypal._atoms
+    monkeypatch.setattr(RelaxedArchetypal, "_atoms", lambda self: calls.append(1) or computed(self))
+    tokens = MemoryTokens(torch.randn(200, 4))
+    run = TrainingRun(RelaxedArchetypal(4, 24, 2), tokens, tokens, CONFIG, Processes())
+    for _ in range(3):
+        run.advance()
+    assert len(calls) == 3

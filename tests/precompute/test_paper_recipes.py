@@ -1,0 +1,88 @@
+"""The papers' own recipes, at toy size: they run to an atlas that verifies, opens and keeps what the papers fixed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, DINOv3ConvNextConfig, DINOv3ConvNextModel
+from typer.testing import CliRunner
+
+from engine.atlas.reader import Atlas
+from engine.dictionary import RelaxedArchetypal, Transcoder, load_dictionary
+from precompute.cli import app
+from tests.precompute.materials import save_images
+
+RECIPES = Path(__file__).parents[2] / "data" / "recipes"
+IMAGES = 8
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folders of images, and the papers' two kinds of encoder with few channels and random weights."""
+    base = tmp_path_factory.mktemp("papers")
+    save_images(base / "real", range(IMAGES))
+    save_images(base / "mine", range(IMAGES), shift=1)
+    torch.manual_seed(0)
+    dino = Dinov2WithRegistersConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=518)
+    dino.patch_size = 14
+    Dinov2WithRegistersModel(dino).save_pretrained(base / "dino")
+    convnext = DINOv3ConvNextConfig(hidden_sizes=[4, 8, 12, 16], depths=[1, 1, 21, 1])
+    DINOv3ConvNextModel(convnext).save_pretrained(base / "convnext")
+    return base
+
+
+def made(inputs: Path, recipe: str, *settings: str) -> Atlas:
+    """The atlas of a recipe run and verified by the command line."""
+    out = inputs / recipe
+    given = [f"real={inputs / 'real'}", f"models.mine={inputs / 'mine'}", "encoder.batch=4", "layout.clusters=3"]
+    given += ["dictionary.batch=512", "encoder.dtype=float32", *settings]
+    arguments = ["run", str(RECIPES / f"{recipe}.yaml"), "--out", str(out)]
+    for setting in given:
+        arguments += ["--set", setting]
+    for command in (arguments, ["verify", str(out)]):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    return Atlas.open(out)
+
+
+def test_an_rasae_on_all_tokens_of_dinov2(inputs: Path) -> None:
+    atlas = made(
+        inputs,
+        "rasae-dinov2-32k",
+        f"encoder.id={inputs / 'dino'}",
+        "dictionary.concepts=24",
+        "dictionary.candidates=24",
+        "dictionary.epochs=2",
+    )
+    dictionary = load_dictionary(inputs / "rasae-dinov2-32k" / "dictionary")
+    assert isinstance(dictionary, RelaxedArchetypal)
+    assert dictionary.settings() == {"dim": 16, "concepts": 24, "sparsity": 5, "candidates": 24, "delta": 1.0}
+    indptr = np.load(inputs / "rasae-dinov2-32k" / "codes" / "real" / "indptr.npy")
+    assert len(indptr) - 1 == IMAGES * 261
+    assert atlas.models == ["mine"] and atlas.heatmap(0, 0).shape == (16, 16)
+    assert np.isfinite(atlas.delta("mine")["delta"]).all()
+
+
+def test_a_transcoder_on_a_block_of_dinov3_convnext(inputs: Path) -> None:
+    atlas = made(
+        inputs,
+        "transcoder-dinov3",
+        f"encoder.id={inputs / 'convnext'}",
+        "dictionary.concepts=80",
+        "dictionary.epochs=2",
+    )
+    folder = inputs / "transcoder-dinov3"
+    dictionary = load_dictionary(folder / "dictionary")
+    assert isinstance(dictionary, Transcoder)
+    assert dictionary.settings() == {
+        **{"dim": 12, "out_dim": 12, "concepts": 80, "sparsity": 64},
+        **{"grid": [16, 16], "kernel": 3},
+    }
+    encoder = json.loads((folder / "atlas.json").read_text())["encoder"]
+    assert encoder["hook"] == "model.stages.2.layers.20" and encoder["prefix_tokens"] == 0
+    assert atlas.models == ["mine"] and atlas.heatmap(0, 0).shape == (16, 16)
+    assert np.isfinite(atlas.delta("mine")["delta"]).all()
