@@ -252,7 +252,8 @@ def _write_measurements(
             rows = np.arange(0 if name in unpaired else energies[name].shape[0])
             gap = measure_gap(energies["real"], energies[name], rows, rows)
             real = measured["real"].moments
-            deltas.append(tables.delta_table(name, real, result.moments, gap, live, info.delta))
+            active = measured["real"].images_active, result.images_active
+            deltas.append(tables.delta_table(name, real, result.moments, gap, live, info.delta, active))
     writer.write_table("energies", pd.concat(sums))
     writer.write_table("exemplars", pd.concat(exemplars))
     writer.write_table("delta", pd.concat(deltas))

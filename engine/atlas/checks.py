@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.atlas import schema
+from engine.atlas import analysis_checks, published, schema
 from engine.atlas.loading import load_report
 from engine.atlas.schema import AtlasInfo
 from engine.atlas.storage import MappedCSR, damaged, read_table
@@ -49,8 +49,9 @@ def _columns(found: pa.Schema) -> str:
 def _concepts(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
     if not np.array_equal(table["concept"].to_numpy(), np.arange(info.concepts)):
         yield f"its concepts are not 0 to {info.concepts - 1} in order"
+    off_the_map = table["dead"].to_numpy() & info.published
     for axis in ("x", "y"):
-        if not np.isfinite(table[axis].to_numpy()).all():
+        if not (np.isfinite(table[axis].to_numpy()) | off_the_map).all():
             yield f"{axis} is not finite everywhere"
 
 
@@ -87,6 +88,9 @@ def _per_concept(table: pa.Table, column: str, names: list[str], concepts: int) 
 
 def _energies(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
     yield from _per_concept(table, "source", [source.name for source in info.sources], info.concepts)
+    if info.published:
+        yield from published.energies(table)
+        return
     known = {source.name: source.images for source in info.sources}
     expected = np.array([known.get(name, -1) for name in table["source"].to_pylist()])
     images = table["images"].to_numpy()
@@ -104,6 +108,9 @@ def _energies(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
 def _delta(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
     models = [source.name for source in info.sources if source.kind == "model"]
     yield from _per_concept(table, "model", models, info.concepts)
+    if info.published:
+        yield from published.delta(table)
+        return
     for column in ("delta", "ci_low", "ci_high", "p", "q"):
         values = table[column].to_numpy()
         if not ((values >= 0) & (values <= 1)).all():
@@ -203,6 +210,11 @@ TABLES: dict[str, TableCheck] = {
     "exemplars": _exemplars,
     "neighbours": _neighbours,
     "labels": _labels,
+    "links": published.links,
+    "published": published.numbers,
+    "divergence": analysis_checks.divergence,
+    "changes": analysis_checks.changes,
+    "metrics": analysis_checks.metrics,
     schema.REPORT_TABLE: _report,
 }
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -64,6 +65,26 @@ class Pieces:
         return self._keep("concepts", lambda: load_concepts(self._root, self._info))
 
     @property
+    def links(self) -> RankedTable:
+        """Per source and concept, the addresses of its published images."""
+        names = [source.name for source in self._info.sources]
+        return self._ranked("links", "source", names, ("rank", "of", "url"))
+
+    @property
+    def link_hosts(self) -> tuple[str, ...]:
+        """The hosts that `links` point to."""
+        return self._keep("link_hosts", lambda: hosts(read_table(self._root, "links")["url"].unique().to_pylist()))
+
+    @property
+    def published(self) -> pd.DataFrame:
+        """`published.parquet` indexed by concept."""
+        return self._keep("published", lambda: load_published(self._root, self._info))
+
+    def table(self, name: str) -> pa.Table:
+        """The whole table `name`."""
+        return self._keep(f"table {name}", lambda: read_table(self._root, name))
+
+    @property
     def images(self) -> pd.DataFrame:
         """`images.parquet` indexed by image."""
         return self._keep("images", lambda: load_images(self._root, self._info))
@@ -105,7 +126,9 @@ class Pieces:
 
     def _ranked(self, name: str, group: str, groups: Sequence[str], columns: Sequence[str]) -> RankedTable:
         count = self._info.concepts
-        return self._keep(name, lambda: RankedTable(read_table(self._root, name), group, groups, columns, count))
+        return self._keep(
+            name, lambda: RankedTable(image_table(self._root, name, self._info), group, groups, columns, count)
+        )
 
     @property
     def search(self) -> ConceptSearch:
@@ -149,9 +172,30 @@ def load_report(root: Path, info: AtlasInfo) -> DictionaryReport:
     return DictionaryReport(summary, frame)
 
 
+def image_table(root: Path, name: str, info: AtlasInfo) -> pa.Table:
+    """Table `name`; an atlas of published statistics may lack those about images, which are then empty."""
+    if info.published and name in schema.IMAGE_TABLES and not (root / schema.table_file(name)).exists():
+        return schema.TABLES[name].empty_table()
+    return read_table(root, name)
+
+
+def load_published(root: Path, info: AtlasInfo) -> pd.DataFrame:
+    """`published.parquet` indexed by concept 0 .. K - 1; NaN where a number was not published."""
+    table = read_table(root, "published")
+    _expect_ids(root, "published", table["concept"], info.concepts)
+    frame = table.drop_columns(["concept"]).to_pandas()
+    frame.index = pd.RangeIndex(info.concepts, name="concept")
+    return frame
+
+
+def hosts(urls: Iterable[str]) -> tuple[str, ...]:
+    """The distinct hosts of `urls`, sorted."""
+    return tuple(sorted({urlsplit(url).netloc for url in urls}))
+
+
 def load_images(root: Path, info: AtlasInfo) -> pd.DataFrame:
     """`images.parquet` indexed by image 0 .. images - 1; a missing caption is the empty string."""
-    table = read_table(root, "images")
+    table = image_table(root, "images", info)
     _expect_ids(root, "images", table["image"], info.images)
     frame = table.drop_columns(["image"]).to_pandas()
     frame["caption"] = frame["caption"].fillna("")

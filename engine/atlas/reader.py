@@ -14,22 +14,23 @@ from PIL import Image
 from scipy import sparse
 
 from engine.atlas import schema
+from engine.atlas.analyses import Analyses
 from engine.atlas.images import decode_thumb, read_thumb
 from engine.atlas.loading import DictionaryReport, Pieces
 from engine.atlas.schema import AtlasInfo, Source
 from engine.atlas.storage import MappedCSR, damaged
-from engine.blindspots.delta import classify, estimate_delta, relative_gap
-from engine.blindspots.significance import benjamini_hochberg, normal_p, null_error
+from engine.blindspots.delta import ESTIMATORS, classify, estimate_delta, relative_gap
+from engine.blindspots.significance import benjamini_hochberg, interval_degrees, normal_p, null_error
 from engine.errors import BlindspotError
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-class Atlas:
+class Atlas(Analyses):
     """One atlas on disk; open it with `Atlas.open(path)`.
 
     Data frames are copies, the caller may change them. Concepts are 0 .. count - 1, images have global ids that are
-    contiguous per source.
+    contiguous per source. What an atlas knows of pairs, compositions and metrics is read by `Analyses`.
 
     Attributes
     ----------
@@ -75,6 +76,21 @@ class Atlas:
         return [source.name for source in self.info.sources if source.kind == "model"]
 
     @property
+    def has_images(self) -> bool:
+        """Whether the atlas holds images; one of published statistics does not."""
+        return self.info.images > 0
+
+    @property
+    def estimators(self) -> tuple[str, ...]:
+        """Names of the delta estimators that its statistics allow: without spread there is no `standardised`."""
+        return tuple(name for name in ESTIMATORS if name != "standardised" or not self.info.published)
+
+    @property
+    def link_hosts(self) -> tuple[str, ...]:
+        """The hosts that its image links point to; empty when it has no links. Nothing here ever opens a link."""
+        return self._pieces.link_hosts if self.has("links") else ()
+
+    @property
     def count(self) -> int:
         """Number of concepts, K."""
         return self.info.concepts
@@ -105,10 +121,16 @@ class Atlas:
         DataFrame
             Indexed by concept: energy_real, energy_model, gap, relative, delta, ci_low and ci_high (95 % interval of
             delta), p and q (of no gap, the same for every estimator), paired (whether pairing went into them).
+            Interval, p and q are NaN in an atlas of published statistics.
         """
         if model not in self.models:
             known = ", ".join(self.models) or "none"
             raise BlindspotError(f"Atlas {self.info.name!r} has no model {model!r}: choose one of {known}.")
+        if estimator in ESTIMATORS and estimator not in self.estimators:
+            raise BlindspotError(
+                f"Atlas {self.info.name!r} holds published means without their spread, which {estimator!r} needs: "
+                f"choose one of {', '.join(self.estimators)}."
+            )
         if temperature is None and estimator == self.info.delta.estimator:
             temperature = self.info.delta.temperature
         return self._delta_frame(model, estimator, temperature).copy()
@@ -127,7 +149,7 @@ class Atlas:
         return classify(self.delta(model, estimator, temperature)["delta"].to_numpy(), low, high)
 
     def frequency(self) -> np.ndarray:
-        """[K] share of the real images in which the concept fires."""
+        """[K] share of the real images in which the concept fires; NaN where it was not published."""
         measured = self._pieces.energies[schema.REAL]
         return measured.images_active / max(measured.moments.images, 1)
 
@@ -214,6 +236,21 @@ class Atlas:
         labels = self._pieces.concepts["label"].iloc[frame["concept"].to_numpy(np.int64)]
         return pd.DataFrame({"concept": frame["concept"], "label": labels.to_numpy(), "score": frame["score"]})
 
+    def links(self, source: str, concept: int) -> pd.DataFrame:
+        """Addresses of published images of `source`: rank, of, url; empty without links.
+
+        Rank 0 shows `concept` best among the images of its source; the others belong to the same pair as the best image
+        of the source `of`.
+        """
+        self.info.source(source)
+        if not self.has("links"):
+            return pd.DataFrame({"rank": [], "of": [], "url": []})
+        return pd.DataFrame(self._pieces.links.find(source, self._concept(concept), len(self.sources)))
+
+    def published(self) -> pd.DataFrame | None:
+        """Numbers that were published without saying of which images: energy, fires; None in a measured atlas."""
+        return self._pieces.published.copy() if self.has("published") else None
+
     def labels(self) -> pd.DataFrame | None:
         """Ground truth of the images (image, attribute, value), or None when the atlas has none."""
         labels = self._pieces.labels
@@ -238,9 +275,11 @@ class Atlas:
         raise BlindspotError(f"The atlas {self.path} refers to the model {ref!r}, but there is no folder {folder}.")
 
     def _measure_delta(self, model: str, estimator: str, temperature: float | None) -> pd.DataFrame:
-        real, generated = self._pieces.energies[schema.REAL].moments, self._pieces.energies[model].moments
+        (real, real_active), (generated, active) = (self._pieces.energies[name] for name in (schema.REAL, model))
         se = self._pieces.standard_errors[model]
-        result = estimate_delta(real, generated, se, estimator=estimator, temperature=temperature)
+        paired = self.info.source(model).paired
+        degrees = interval_degrees(real, generated, paired, real_active, active)
+        result = estimate_delta(real, generated, se, estimator=estimator, temperature=temperature, degrees=degrees)
         gap = generated.mean - real.mean
         p = normal_p(gap, null_error(real, generated, se))
         live = ~self._pieces.concepts["dead"].to_numpy()
@@ -254,9 +293,12 @@ class Atlas:
             "ci_high": result.interval.high,
             "p": p,
             "q": benjamini_hochberg(p, live),
-            "paired": self.info.source(model).paired,
+            "paired": paired,
         }
-        return pd.DataFrame(columns, index=pd.RangeIndex(self.count, name="concept"))
+        frame = pd.DataFrame(columns, index=pd.RangeIndex(self.count, name="concept"))
+        if self.info.published:
+            frame[["ci_low", "ci_high", "p", "q"]] = np.nan
+        return frame
 
     def _source_of(self, image: int) -> str:
         for source in self.info.sources:

@@ -1,7 +1,6 @@
 """What an atlas on disk is made of: its file names, its columns and its header (DESIGN section 3).
 
-This is the one place that knows the columns. The header `atlas.json` is read and written as the frozen dataclasses
-below; every table is cast to its schema before it is written and checked against it by `verify`.
+The header `atlas.json` is read and written as the frozen dataclasses below; the columns are in `columns`.
 """
 
 from __future__ import annotations
@@ -12,8 +11,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from engine.atlas.columns import IMAGE_TABLES as IMAGE_TABLES
+from engine.atlas.columns import OPTIONAL_TABLES as OPTIONAL_TABLES
+from engine.atlas.columns import REPORT_TABLE as REPORT_TABLE
+from engine.atlas.columns import TABLES as TABLES
 from engine.errors import BlindspotError
 
 FORMAT = "blindspot-atlas"
@@ -21,82 +23,8 @@ VERSION = 1
 REAL = "real"
 HEADER = "atlas.json"
 
-_TEXT = pa.string()
-_ID = pa.int32()
-
-TABLES: dict[str, pa.Schema] = {
-    "concepts": pa.schema(
-        [
-            ("concept", _ID),
-            ("x", pa.float32()),
-            ("y", pa.float32()),
-            ("cluster", _ID),
-            ("label", _TEXT),
-            ("label_origin", _TEXT),
-            ("words", pa.list_(_TEXT)),
-            ("dead", pa.bool_()),
-        ]
-    ),
-    "energies": pa.schema(
-        [
-            ("source", _TEXT),
-            ("concept", _ID),
-            ("images", pa.int64()),
-            ("sum", pa.float64()),
-            ("sum_sq", pa.float64()),
-            ("max", pa.float32()),
-            ("fires", pa.int64()),
-            ("images_active", pa.int64()),
-        ]
-    ),
-    "delta": pa.schema(
-        [
-            ("model", _TEXT),
-            ("concept", _ID),
-            ("n", pa.int64()),
-            ("gap", pa.float64()),
-            ("se", pa.float64()),
-            ("relative", pa.float64()),
-            ("delta", pa.float64()),
-            ("ci_low", pa.float64()),
-            ("ci_high", pa.float64()),
-            ("p", pa.float64()),
-            ("q", pa.float64()),
-        ]
-    ),
-    "images": pa.schema(
-        [
-            ("image", _ID),
-            ("source", _TEXT),
-            ("pair", _ID),
-            ("caption", _TEXT),
-            ("file", _TEXT),
-            ("width", _ID),
-            ("height", _ID),
-            ("sha256", _TEXT),
-        ]
-    ),
-    "exemplars": pa.schema(
-        [("source", _TEXT), ("concept", _ID), ("rank", _ID), ("image", _ID), ("score", pa.float32())]
-    ),
-    "neighbours": pa.schema(
-        [("concept", _ID), ("kind", _TEXT), ("rank", _ID), ("other", _ID), ("value", pa.float32())]
-    ),
-    "labels": pa.schema([("image", _ID), ("attribute", _TEXT), ("value", _TEXT)]),
-    "dictionary/report": pa.schema(
-        [
-            ("concept", _ID),
-            ("fires", pa.int64()),
-            ("coherence", pa.float32()),
-            ("nearest", _ID),
-            ("hull_distance", pa.float32()),
-            ("stability", pa.float32()),
-        ]
-    ),
-}
-REPORT_TABLE = "dictionary/report"
 REPORT = "dictionary/report.json"
-OPTIONAL_TABLES = frozenset({"labels", REPORT_TABLE})
+COMPOSITION = "composition.npz"
 NEIGHBOUR_KINDS = ("cooccurrence", "atom", "map")
 CSR_VALUES = {"codes": np.dtype(np.float16), "energy": np.dtype(np.float32)}
 CSR_PARTS = ("indptr", "indices", "values")
@@ -188,6 +116,9 @@ class AtlasInfo:
     dictionary : needs `concepts`; also kind, dim, sparsity, r2 and whatever the training reported.
     sources : real first, in the order of the global image ids.
     prior : the diffusion prior that EnergyDPS draws with ({"id", "kind", "prompt"}), or None.
+    origin : for an atlas made of statistics that others published: kind, files, missing, assumed. It holds no images,
+        no codes and no spread; its sources have 0 images, `sum` is the mean energy, and what was not published is null
+        or left out. None for an atlas that was measured.
     stages : per stage, a fingerprint of its parameters and inputs.
     files : per file, checksum, size and rows; filled in by the writer.
     """
@@ -200,6 +131,7 @@ class AtlasInfo:
     energy_reduction: str = "sum"
     delta: DeltaDefaults = field(default_factory=DeltaDefaults)
     prior: Mapping[str, Any] | None = None
+    origin: Mapping[str, Any] | None = None
     stages: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
@@ -208,8 +140,12 @@ class AtlasInfo:
         names = [source.name for source in self.sources]
         if not names or names[0] != REAL or len(set(names)) != len(names):
             raise BlindspotError(f"The sources of an atlas start with '{REAL}' and have distinct names, not {names}.")
+        if self.origin is not None:
+            _check_origin(self.name, self.origin, self.images)
         try:
-            int(self.dictionary["concepts"]), int(self.encoder["prefix_tokens"]), tuple(map(int, self.encoder["grid"]))
+            int(self.dictionary["concepts"])
+            if not self.published:
+                int(self.encoder["prefix_tokens"]), tuple(map(int, self.encoder["grid"]))
         except (KeyError, TypeError, ValueError) as error:
             raise BlindspotError(
                 f"The header of atlas {self.name!r} must give dictionary.concepts, encoder.grid and "
@@ -220,6 +156,11 @@ class AtlasInfo:
     def concepts(self) -> int:
         """Number of concepts in the dictionary, K."""
         return int(self.dictionary["concepts"])
+
+    @property
+    def published(self) -> bool:
+        """Whether this is an atlas of statistics that others published, without images (see `origin`)."""
+        return self.origin is not None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -289,6 +230,19 @@ class AtlasInfo:
             return cls(**known)
         except (TypeError, AttributeError) as error:
             raise BlindspotError(f"{where} is damaged ({error}): rebuild the atlas.") from error
+
+
+def _check_origin(name: str, origin: Any, images: int) -> None:
+    """Raise `BlindspotError` unless `origin` has what readers show of it and the atlas has no images."""
+    if images:
+        raise BlindspotError(f"Atlas {name!r} names an origin and has images: published statistics have none.")
+    try:
+        texts = [*(entry["file"] for entry in origin["files"]), *origin["missing"], *origin["assumed"].values()]
+        whole = all(isinstance(text, str) for text in texts)
+    except (TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise BlindspotError(f"The origin of atlas {name!r} lacks its files, missing or assumed: import it again.")
 
 
 def contained(rel: str) -> bool:

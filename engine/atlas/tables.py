@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from engine.atlas.schema import DeltaDefaults
+from engine.blindspots.changes import ChangeEvidence, Changes
 from engine.blindspots.delta import estimate_delta, relative_gap
+from engine.blindspots.divergence import Divergence
 from engine.blindspots.moments import Moments
-from engine.blindspots.significance import Gap, benjamini_hochberg, normal_p, null_error
+from engine.blindspots.significance import Gap, benjamini_hochberg, interval_degrees, normal_p, null_error
 
 
 def energies_table(
@@ -32,7 +34,13 @@ def energies_table(
 
 
 def delta_table(
-    name: str, real: Moments, model: Moments, gap: Gap, live: np.ndarray, defaults: DeltaDefaults
+    name: str,
+    real: Moments,
+    model: Moments,
+    gap: Gap,
+    live: np.ndarray,
+    defaults: DeltaDefaults,
+    active: tuple[np.ndarray, np.ndarray],
 ) -> pd.DataFrame:
     """Rows of `delta.parquet` for one model, at the atlas's default estimator and temperature.
 
@@ -43,8 +51,17 @@ def delta_table(
     gap : the gap with its standard error; `n` is its number of pairs, or the model's images when unpaired.
     live : [K] the concepts that are tested.
     defaults : estimator and temperature of `delta`, `ci_low` and `ci_high`.
+    active : [K] real images and [K] images of the model in which the concept fires; what the intervals' degrees of
+        freedom are limited by.
     """
-    result = estimate_delta(real, model, gap.se, estimator=defaults.estimator, temperature=defaults.temperature)
+    result = estimate_delta(
+        real,
+        model,
+        gap.se,
+        estimator=defaults.estimator,
+        temperature=defaults.temperature,
+        degrees=interval_degrees(real, model, bool(gap.pairs), *active),
+    )
     p = normal_p(gap.gap, null_error(real, model, gap.se))
     return pd.DataFrame(
         {
@@ -100,3 +117,57 @@ def neighbours_table(kinds: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pd.D
             )
         )
     return pd.concat(frames, ignore_index=True)
+
+
+def divergence_table(
+    model: str,
+    pairs: np.ndarray,
+    images: np.ndarray,
+    real_images: np.ndarray,
+    found: Divergence,
+    nearest: np.ndarray,
+    similarity: np.ndarray,
+    p: np.ndarray,
+) -> pd.DataFrame:
+    """Rows of `divergence.parquet` for one paired model; every argument but the first is per pair, images by global id.
+
+    Parameters
+    ----------
+    found : `divergence.pair_divergence`.
+    nearest, similarity : the real image nearest to each drawn one and its cosine.
+    p : of being nearer than real images are to each other (`memorisation.memorisation_candidates`).
+    """
+    return pd.DataFrame(
+        {
+            "model": model,
+            "pair": pairs,
+            "image": images,
+            "real_image": real_images,
+            "l2": found.l2,
+            "mean_delta": found.mean_delta,
+            "nearest_real": nearest,
+            "nearest_real_similarity": similarity,
+            "p": p,
+        }
+    )
+
+
+def changes_table(model: str, found: Changes, evidence: ChangeEvidence) -> pd.DataFrame:
+    """Rows of `changes.parquet` for one model."""
+    return pd.DataFrame(
+        {
+            "model": model,
+            "first": found.first,
+            "second": found.second,
+            "real_cosine": found.real,
+            "model_cosine": found.model,
+            "real_tokens": found.real_tokens,
+            "model_tokens": found.model_tokens,
+            "real_images": evidence.real_images,
+            "model_images": evidence.model_images,
+            "gap": evidence.gap,
+            "se": evidence.se,
+            "p": evidence.p,
+            "p_adjusted": evidence.corrected,
+        }
+    )

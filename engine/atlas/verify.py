@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.atlas import checks, schema
+from engine.atlas import analysis_checks, checks, schema
 from engine.atlas.checksums import manifest
 from engine.atlas.reader import Atlas
 from engine.atlas.schema import FileEntry
@@ -43,6 +43,8 @@ def verify(path: str | os.PathLike[str]) -> list[Problem]:
         *(problem for name, check in checks.TABLES.items() for problem in _table(atlas, name, check)),
         *(problem for source in atlas.sources for problem in _source(atlas, source.name)),
         *_run(schema.REPORT, lambda: checks.report_agrees(atlas.path, atlas.info)),
+        *_run(schema.table_file("divergence"), lambda: analysis_checks.divergence_agrees(atlas)),
+        *_run(schema.COMPOSITION, lambda: analysis_checks.composition(atlas)),
         *_run("thumbs/", lambda: checks.thumbs(atlas.path, atlas.info.images)),
         *_run("images.faiss", lambda: checks.index(atlas.path / "images.faiss", atlas.info.images)),
         *_run("atoms.faiss", lambda: checks.index(atlas.path / "atoms.faiss", atlas.info.concepts)),
@@ -68,12 +70,15 @@ def _files(root: Path, listed: dict[str, FileEntry]) -> Iterator[Problem]:
 
 def _table(atlas: Atlas, name: str, check: checks.TableCheck) -> Iterable[Problem]:
     rel = schema.table_file(name)
-    if name in schema.OPTIONAL_TABLES and not (atlas.path / rel).exists():
+    optional = schema.OPTIONAL_TABLES | (schema.IMAGE_TABLES if atlas.info.published else set())
+    if name in optional and not (atlas.path / rel).exists():
         return ()
     return _run(rel, lambda: check(checks.exact_table(atlas.path, name), atlas.info))
 
 
 def _source(atlas: Atlas, source: str) -> Iterator[Problem]:
+    if atlas.info.published and not any(atlas.has(f"{kind}/{source}") for kind in schema.CSR_VALUES):
+        return
     for kind in schema.CSR_VALUES:
         rel = f"{kind}/{source}"
         yield from _run(rel, lambda rel=rel: checks.matrix(atlas.path / rel, atlas.info, rel))

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +103,14 @@ class AtlasWriter:
         with self._disk(), self._target(rel).open("wb") as file:
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
             file.write(array.reshape(-1).view(np.uint8).data)
+
+    def write_arrays(self, rel: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write named arrays as the compressed npz file `rel`; object arrays are refused."""
+        for name, array in arrays.items():
+            if array.dtype.hasobject:
+                raise BlindspotError(f"Array {name!r} of {rel} of the atlas holds Python objects: give numbers.")
+        with self._disk(), self._target(rel).open("wb") as file:
+            np.savez_compressed(file, **arrays)
 
     def write_csr(self, folder: str, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray) -> None:
         """Write a CSR matrix as `<folder>/{indptr,indices,values}.npy`.

@@ -1,7 +1,7 @@
 """Delta: how much a model under-produces (below 1/2) or over-produces (above) a concept, with its interval.
 
 Every estimator is an effect with a standard error, mapped into (0, 1) by the monotone sigmoid: delta =
-sigmoid(effect / T), and the ends of the normal interval are mapped with it (DESIGN section 4).
+sigmoid(effect / T), and the ends of the effect's interval are mapped with it (DESIGN section 4).
 
 | estimator      | effect                                   | T    | unit-free |
 | -------------- | ---------------------------------------- | ---- | --------- |
@@ -22,7 +22,7 @@ import numpy as np
 from scipy import special
 
 from engine.blindspots.moments import Moments
-from engine.blindspots.significance import Interval, mean_covariance, normal_quantile
+from engine.blindspots.significance import Interval, mean_covariance, student_quantile
 from engine.errors import BlindspotError
 
 SUPPRESSED, NEUTRAL, EXAGGERATED = "suppressed", "neutral", "exaggerated"
@@ -143,8 +143,9 @@ def estimate_delta(
     estimator: str = "gap",
     temperature: float | None = None,
     level: float = 0.95,
+    degrees: np.ndarray | float = np.inf,
 ) -> Delta:
-    """Delta of every concept and its normal interval.
+    """Delta of every concept and its interval.
 
     Parameters
     ----------
@@ -153,6 +154,7 @@ def estimate_delta(
     estimator : a key of `ESTIMATORS`.
     temperature : T of the sigmoid; default is the estimator's own.
     level : coverage of the interval.
+    degrees : [K] degrees of freedom of `se` (`significance.interval_degrees`); infinite ones give the normal interval.
 
     Raises
     ------
@@ -166,7 +168,7 @@ def estimate_delta(
     if not 0 < temperature < np.inf:
         raise BlindspotError(f"The temperature of delta is {temperature}: it must be a number above zero.")
     value, error = measure.effect(real, model, se)
-    reach = normal_quantile(level) * error
+    reach = student_quantile(degrees, level) * error
     with np.errstate(invalid="ignore"):
         ends = [
             np.where(np.isinf(reach), sign * np.inf, np.where(np.isinf(value), value, value + sign * reach))

@@ -79,6 +79,11 @@ def normal_quantile(level: float) -> float:
     return float(special.ndtri(0.5 + level / 2))
 
 
+def student_quantile(degrees: np.ndarray, level: float) -> np.ndarray:
+    """t such that Student's variable lies within +-t with probability `level`; infinite degrees: `normal_quantile`."""
+    return special.stdtrit(degrees, 0.5 + level / 2)
+
+
 def normal_p(effect: np.ndarray, se: np.ndarray) -> np.ndarray:
     """Two-sided normal p-value of `effect` = 0.
 
@@ -104,7 +109,7 @@ def null_error(real: Moments, model: Moments, se: np.ndarray) -> np.ndarray:
     return np.maximum(se, np.sqrt(np.maximum(common, 0.0)))
 
 
-def degrees_of_freedom(real: Moments, model: Moments, pairs: int) -> np.ndarray:
+def degrees_of_freedom(real: Moments, model: Moments, pairs: int | bool) -> np.ndarray:
     """[K] degrees of freedom of the gap's standard error, for samples too small to call normal.
 
     Pairs of all images: pairs - 1. No pair: Welch and Satterthwaite's (V_m + V_r)^2 / (V_m^2 / (n_m - 1) + V_r^2 /
@@ -133,6 +138,22 @@ def active_degrees(real_active: np.ndarray, model_active: np.ndarray) -> np.ndar
     return np.maximum(np.asarray(real_active) + np.asarray(model_active) - 1.0, 1.0)
 
 
+def interval_degrees(
+    real: Moments, model: Moments, paired: bool, real_active: np.ndarray, model_active: np.ndarray
+) -> np.ndarray:
+    """[K] degrees of freedom of the intervals that an atlas stores and its reader recomputes.
+
+    The smaller of `degrees_of_freedom`, which limits small sources, and `active_degrees`, which limits rare concepts.
+
+    Parameters
+    ----------
+    real, model : moments of the image energies.
+    paired : whether any of their images share a pair.
+    real_active, model_active : [K] images with energy above zero.
+    """
+    return np.minimum(degrees_of_freedom(real, model, paired), active_degrees(real_active, model_active))
+
+
 def student_p(effect: np.ndarray | float, se: np.ndarray | float, degrees: np.ndarray | float) -> np.ndarray:
     """Two-sided p-value of `effect` = 0 by Student's t; the edge cases are those of `normal_p`."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -142,7 +163,7 @@ def student_p(effect: np.ndarray | float, se: np.ndarray | float, degrees: np.nd
 
 def student_interval(gap: np.ndarray, se: np.ndarray, degrees: np.ndarray, level: float = 0.95) -> Interval:
     """[K] the gap's Student interval: Welch's when unpaired, the paired one otherwise (see `degrees_of_freedom`)."""
-    reach = special.stdtrit(degrees, 0.5 + level / 2) * se
+    reach = student_quantile(degrees, level) * se
     return Interval(gap - reach, gap + reach)
 
 

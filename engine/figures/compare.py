@@ -104,6 +104,8 @@ def delta_scatter(a: pd.DataFrame, b: pd.DataFrame, *, names: tuple[str, str], b
     bar = {"title": {"text": "share of real images", "side": "right"}, "thickness": 8, "len": 0.6, "outlinewidth": 0,
            "tickvals": [-4, -3, -2, -1, 0], "ticktext": ["≤ 0.01 %", "0.1 %", "1 %", "10 %", "100 %"]}  # fmt: skip
     marker = {"size": 6, "color": frequency, "colorscale": AMOUNT_SCALE, "cmin": -4, "cmax": 0, "colorbar": bar}
+    if np.isnan(frequency).all():
+        marker = {"size": 3, "color": AMOUNT_SCALE[-1][1], "opacity": 0.3}
     figure = go.Figure([
         go.Scattergl(x=x, y=y, customdata=a.index.to_numpy()[live].astype(np.uint32), mode="markers", marker=marker,
                      hoverinfo="none", showlegend=False, meta={"role": "concepts"}),

@@ -25,14 +25,15 @@ class Basis:
     high: float = 0.9
     """Above: exaggerated."""
     images: int = 0
-    """Images per source (pairs when paired)."""
+    """Images per source (pairs when paired); 0 for published statistics, which do not say."""
     paired: bool = False
 
     def sentence(self) -> str:
         """Say estimator, temperature and n in a few words."""
         name = ESTIMATORS.get(self.estimator, self.estimator)
         unit = "paired images" if self.paired else "images"
-        return f"{name}, T = {self.temperature:g} · n = {self.images:,} {unit}"
+        n = f"n = {self.images:,} {unit}" if self.images else "n not published"
+        return f"{name}, T = {self.temperature:g} · {n}"
 
 
 def framed(figure: go.Figure, *, title: str, subtitle: str, how: str, height: int, **layout) -> go.Figure:

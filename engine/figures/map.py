@@ -23,10 +23,14 @@ HEIGHT = 620
 """Pixels."""
 OUTLINE = "rgba(255, 236, 250, 0.28)"
 """A hair of light around every dot keeps the plum ones apart from the dark panel."""
-HOW = (
+PLAIN_HOW = (
     "Each dot is a concept; near dots fire together. Blue: the model draws it too little, yellow: too much, "
-    "plum: about as often as reality. Larger: more frequent in real images."
+    "plum: about as often as reality."
 )
+"""For dots of one size, where frequencies are unknown."""
+HOW = f"{PLAIN_HOW} Larger: more frequent in real images."
+UNKNOWN_FREQUENCY = 0.05
+"""Dots of unknown frequency are as large as those of this one."""
 
 
 def quantise_positions(xy: np.ndarray) -> np.ndarray:
@@ -46,7 +50,8 @@ def quantise(values: np.ndarray, low: float, high: float) -> np.ndarray:
 def point_sizes(frequency: np.ndarray, count: int) -> np.ndarray:
     """Return diameters [N] in eighths of a pixel (uint8): area grows with frequency, smaller when there are many."""
     scale = float(np.clip(np.sqrt(2_000 / max(count, 1)), 0.32, 1.0))
-    diameter = scale * (6.0 + 16.0 * np.sqrt(np.clip(np.asarray(frequency, np.float64), 0.0, 1.0)))
+    known = np.nan_to_num(np.asarray(frequency, np.float64), nan=UNKNOWN_FREQUENCY)
+    diameter = scale * (6.0 + 16.0 * np.sqrt(np.clip(known, 0.0, 1.0)))
     return np.round(np.clip(diameter, 2.5, 31.0) * 8).astype(np.uint8)
 
 
@@ -142,7 +147,7 @@ def concept_map(table: pd.DataFrame, *, model: str, basis: Basis, colour: str = 
         figure,
         title=f"{model}: {len(live):,} concepts",
         subtitle=basis.sentence(),
-        how=HOW,
+        how=HOW if live["frequency"].notna().any() else PLAIN_HOW,
         height=HEIGHT,
         xaxis=plane(),
         yaxis=plane(scaleanchor="x", scaleratio=1),

@@ -32,8 +32,8 @@ class Summary:
     concepts: int
     suppressed: int
     exaggerated: int
-    significant: int
-    """Concepts with q < 0.05."""
+    significant: int | None
+    """Concepts with q < 0.05; None where no q was published."""
     median: float
     skewness: float
     """Third standardised moment of delta: below 0, the tail is on the suppressed side."""
@@ -46,8 +46,8 @@ def status_of(delta: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def keep(table: pd.DataFrame, filters: Filters, low: float, high: float) -> np.ndarray:
-    """Return a bool mask [rows] of the live concepts that pass the filters."""
-    mask = ~table["dead"].to_numpy(bool) & (table["frequency"].to_numpy() >= filters.min_frequency)
+    """Return a bool mask [rows] of the live concepts that pass the filters; an unknown (nan) frequency passes."""
+    mask = ~table["dead"].to_numpy(bool) & ~(table["frequency"].to_numpy() < filters.min_frequency)
     if filters.max_q < 1.0:
         mask &= table["q"].to_numpy() <= filters.max_q
     if filters.statuses:
@@ -79,7 +79,7 @@ def summarise(table: pd.DataFrame, low: float, high: float) -> Summary:
         concepts=len(live),
         suppressed=int((delta < low).sum()),
         exaggerated=int((delta > high).sum()),
-        significant=int((live["q"] < 0.05).sum()),
+        significant=None if live["q"].isna().all() else int((live["q"] < 0.05).sum()),
         median=float(np.median(delta)) if len(delta) else float("nan"),
         skewness=float(np.mean(centred**3) / spread**3) if spread > 0 else 0.0,
     )

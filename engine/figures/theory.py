@@ -23,8 +23,13 @@ BIASES_HOW = (
     "Both laws have the mean score on the horizontal axis; lower is better everywhere. The threshold crowds its "
     "samples at its edge, moves faster as the mean grows, and always costs more KL than the tilt."
 )
+SPEEDS_HOW = (
+    "Share of the law's mass that is exchanged per unit of mean score gained. The faster a law moves, the more a "
+    "slightly different target shows other images."
+)
 LAWS_HOW = "One panel per law over the same plane; brighter cells hold more of its mass, on one scale for all."
 BIASES_HEIGHT = 520
+SPEEDS_HEIGHT = 340
 PANEL = 230
 """Side of one plane in pixels."""
 HEAD = 92
@@ -59,6 +64,31 @@ def bias_curves(rows: pd.DataFrame) -> go.Figure:
         hovermode="x unified", legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.12},
     )  # fmt: skip
     return figure.update_layout(margin_t=HEAD)
+
+
+def tv_speeds(rows: pd.DataFrame) -> go.Figure:
+    """Draw how fast threshold and tilt change as their common mean score grows.
+
+    Parameters
+    ----------
+    rows
+        One row per target and law: ``target, law`` (``hard`` or ``tilt``) and ``tv_speed`` per unit of mean score.
+    """
+    figure = go.Figure()
+    for law, (name, colour) in LAWS.items():
+        chosen = rows[rows["law"] == law].sort_values("target")
+        figure.add_scatter(
+            x=chosen["target"], y=chosen["tv_speed"], name=name, mode="lines" if len(chosen) > 1 else "markers",
+            line={"color": colour, "width": 2}, hovertemplate=f"%{{y:.4f}} per unit<extra>{name}</extra>",
+        )  # fmt: skip
+    targets = rows["target"]
+    return framed(
+        figure, title="How fast each law moves", height=SPEEDS_HEIGHT, how=SPEEDS_HOW, hovermode="x unified",
+        subtitle=f"TV per unit of mean score, exact, mean scores {targets.min():g} to {targets.max():g}",
+        legend={"orientation": "h", "y": -0.25, "yanchor": "top"},
+        xaxis={"title": {"text": "mean score"}, "automargin": True, "showgrid": False},
+        yaxis={"title": {"text": "TV speed (1 / score)"}, "automargin": True, "rangemode": "tozero"},
+    )  # fmt: skip
 
 
 def planar_laws(masses: Mapping[str, np.ndarray], *, reach: float, subtitle: str) -> go.Figure:

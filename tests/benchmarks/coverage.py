@@ -5,9 +5,10 @@ of the concepts called significant are not? Like those of the demo's encoder, en
 gamma(1.2) where the concept fires (coefficient of variation 0.91; the demo's median is 0.92); up to half of a model's
 images that show a concept do so because the real image of their pair does.
 
-Of the intervals, `normal` is the one an atlas stores and `active` Student's with as many degrees of freedom as images
-show the concept (`significance.active_degrees`). Of the tests, `stored` divides by the stored standard error and `null
-error` by `significance.null_error`. Rows below 1 % of images are the stated limits.
+The intervals are those of an atlas: Student's with no more degrees of freedom than images show the concept
+(`significance.interval_degrees`); `normal` is what that of `gap` would be if the spread were known. Of the tests,
+`stored` divides by the stored standard error and `null error` by `significance.null_error`. Rows below 1 % of images
+are the stated limits.
 """
 
 from __future__ import annotations
@@ -22,12 +23,11 @@ from scipy import sparse
 from engine.blindspots.delta import ESTIMATORS, delta_of_gap, estimate_delta
 from engine.blindspots.moments import Moments
 from engine.blindspots.significance import (
-    active_degrees,
     benjamini_hochberg,
+    interval_degrees,
     measure_gap,
     normal_p,
     null_error,
-    student_interval,
 )
 
 SHAPE = 1.2
@@ -88,12 +88,12 @@ def _energies(rng: np.random.Generator, images: int, shown: list[np.ndarray], st
 def interval_coverage(
     seed: int, images: int, frequency: float, change: Change, concepts: int, *, paired: bool = True
 ) -> dict[str, float]:
-    """Share of intervals of delta that hold the true one: of `gap` by both methods, of `relative` and of `share`."""
+    """Share of intervals of delta that hold the true one: of `gap` (and the normal one), `relative` and `share`."""
     rng = np.random.default_rng(seed)
     mean, factor = frequency, change.frequency * change.strength
     effects = {"gap": mean * (factor - 1), "relative": (factor - 1) / (factor + 1)}
     effects["share"] = np.log(factor) if factor else -np.inf
-    inside = dict.fromkeys(("gap, normal", "gap, active", "relative", "share"), 0)
+    inside = dict.fromkeys(("gap, normal", "gap", "relative", "share"), 0)
     rows = np.arange(images) if paired else NONE
     step = max(1, _CELLS // images)
     for start in range(0, concepts, step):
@@ -102,14 +102,13 @@ def interval_coverage(
             real, _ = draw_pairs(rng, images, np.full(real.shape[1], frequency), change)
         gap = measure_gap(real, model, rows, rows)
         sides = Moments.of(real), Moments.of(model)
-        ends = student_interval(gap.gap, gap.se, active_degrees(real.getnnz(axis=0), model.getnnz(axis=0)))
-        truth = effects["gap"]
-        inside["gap, active"] += np.count_nonzero((ends.low <= truth) & (truth <= ends.high))
-        for name, effect in effects.items():
-            interval = estimate_delta(*sides, gap.se, estimator=name).interval
-            delta = delta_of_gap(effect, ESTIMATORS[name].temperature)
-            held = np.count_nonzero((interval.low <= delta + 1e-12) & (delta - 1e-12 <= interval.high))
-            inside["gap, normal" if name == "gap" else name] += held
+        degrees = interval_degrees(*sides, paired, real.getnnz(axis=0), model.getnnz(axis=0))
+        for name in inside:
+            estimator, _, method = name.partition(", ")
+            known = {"degrees": np.inf if method == "normal" else degrees}
+            interval = estimate_delta(*sides, gap.se, estimator=estimator, **known).interval
+            delta = delta_of_gap(effects[estimator], ESTIMATORS[estimator].temperature)
+            inside[name] += np.count_nonzero((interval.low <= delta + 1e-12) & (delta - 1e-12 <= interval.high))
     return {name: round(count / concepts, 4) for name, count in inside.items()}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from engine.atlas import Atlas
 from engine.blindspots.delta import ESTIMATORS
@@ -84,12 +85,18 @@ def test_the_stored_delta_is_the_recomputed_one(atlas, model):
         np.testing.assert_allclose(frame[column], stored[column], rtol=1e-9, atol=1e-12)
 
 
+def student(atlas, model, degrees):
+    """[K] the 97.5 % quantile, with no more degrees of freedom than images that show the concept, less one."""
+    shown = sum(atlas.energy(name).getnnz(axis=0) for name in ("real", model))
+    return stats.t.ppf(0.975, np.minimum(degrees, np.maximum(shown - 1, 1)))
+
+
 def test_delta_follows_from_the_image_energies(atlas):
     frame = atlas.delta("alpha", temperature=2.0)
     differences = (atlas.energy("alpha") - atlas.energy("real")).toarray().astype(np.float64)
     np.testing.assert_allclose(frame["gap"], differences.mean(0), atol=1e-5)
     np.testing.assert_allclose(frame["delta"], 1 / (1 + np.exp(-differences.mean(0) / 2)), atol=1e-5)
-    reach = 1.959964 * differences.std(0, ddof=1) / np.sqrt(24)
+    reach = student(atlas, "alpha", 23) * differences.std(0, ddof=1) / np.sqrt(24)
     np.testing.assert_allclose(frame["ci_low"], 1 / (1 + np.exp(-(differences.mean(0) - reach) / 2)), atol=1e-4)
 
 
@@ -98,7 +105,10 @@ def test_an_unpaired_model_says_so_and_has_welchs_interval(atlas):
     frame = atlas.delta("beta", temperature=1.0)
     assert not frame["paired"].any()
     real, model = (atlas.energy(name).toarray().astype(np.float64) for name in ("real", "beta"))
-    reach = 1.959964 * np.sqrt((real.var(0, ddof=1) + model.var(0, ddof=1)) / 24)
+    variances = real.var(0, ddof=1) / 24, model.var(0, ddof=1) / 24
+    with np.errstate(invalid="ignore"):
+        welch = sum(variances) ** 2 / (sum(variance**2 for variance in variances) / 23)
+    reach = student(atlas, "beta", np.nan_to_num(welch, nan=23)) * np.sqrt(sum(variances))
     np.testing.assert_allclose(frame["ci_high"], 1 / (1 + np.exp(-(frame["gap"] + reach))), atol=1e-4)
 
 

@@ -6,6 +6,8 @@ from engine.atlas.tables import delta_table, energies_table, exemplars_table, ne
 from engine.blindspots.moments import Moments
 from engine.blindspots.significance import measure_gap
 
+ACTIVE = np.array([2, 0]), np.array([2, 0])
+
 
 def gap_of(real, model, rows):
     sides = [sparse.csr_matrix(np.array(side, np.float32)) for side in (real, model)]
@@ -17,7 +19,7 @@ def test_tables_have_their_schemas_columns():
     ids = np.array([[3, -1], [-1, -1]])
     made = {
         "energies": energies_table("real", real, np.zeros(2), np.zeros(2), np.zeros(2)),
-        "delta": delta_table("m", real, model, gap, np.ones(2, bool), DeltaDefaults()),
+        "delta": delta_table("m", real, model, gap, np.ones(2, bool), DeltaDefaults(), ACTIVE),
         "exemplars": exemplars_table("real", ids, np.ones((2, 2))),
         "neighbours": neighbours_table({"map": (ids, np.ones((2, 2)))}),
     }
@@ -32,11 +34,12 @@ def test_free_places_of_a_list_are_no_rows():
 def test_n_is_the_number_of_pairs_or_the_models_images():
     for rows, n in ((np.arange(2), 2), (np.arange(0), 3)):
         real, model, gap = gap_of([[1], [2]], [[3], [5], [6]], rows)
-        assert delta_table("m", real, model, gap, np.ones(1, bool), DeltaDefaults())["n"].tolist() == [n]
+        active = np.array([2]), np.array([3])
+        assert delta_table("m", real, model, gap, np.ones(1, bool), DeltaDefaults(), active)["n"].tolist() == [n]
 
 
 def test_dead_concepts_have_q_one():
     real, model, gap = gap_of([[1, 0], [1.5, 0], [1, 0]], [[9, 0], [8, 0], [9, 0]], np.arange(3))
-    frame = delta_table("m", real, model, gap, np.array([True, False]), DeltaDefaults())
+    frame = delta_table("m", real, model, gap, np.array([True, False]), DeltaDefaults(), ACTIVE)
     assert frame["q"][0] == frame["p"][0] < 0.01
     assert frame["q"][1] == 1

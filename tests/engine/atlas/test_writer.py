@@ -155,6 +155,19 @@ def test_arrays_of_any_shape_come_back(tmp_path):
 def test_objects_are_never_written(tmp_path):
     with pytest.raises(BlindspotError, match="holds Python objects"), AtlasWriter(tmp_path / "atlas") as writer:
         writer.write_array("a.npy", np.array([{}]))
+    with pytest.raises(BlindspotError, match=r"'b' of a\.npz"), AtlasWriter(tmp_path / "atlas") as writer:
+        writer.write_arrays("a.npz", {"a": np.ones(2), "b": np.array([{}])})
+
+
+def test_named_arrays_come_back_and_always_have_the_same_bytes(tmp_path):
+    arrays, content = {"eps": np.arange(3.0), "real/l0": np.ones((2, 0), np.int64)}, set()
+    for name in ("one", "two"):
+        with AtlasWriter(tmp_path / name) as writer:
+            writer.write_arrays("a.npz", arrays)
+            content.add((writer.folder / "a.npz").read_bytes())
+            with np.load(writer.folder / "a.npz", allow_pickle=False) as stored:
+                assert {key: stored[key].tolist() for key in stored} == {key: a.tolist() for key, a in arrays.items()}
+    assert len(content) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,184 @@
+"""What an atlas knows beyond delta: single images, pairs of concepts, scalar metrics. All of it is optional.
+
+`Analyses` is the part of `reader.Atlas` that answers these; an atlas from before they existed says so in one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.atlas import schema
+from engine.atlas.loading import Pieces
+from engine.atlas.schema import AtlasInfo
+from engine.atlas.storage import damaged
+from engine.errors import BlindspotError
+
+
+class Composition(NamedTuple):
+    """Which concepts share tokens in one source: statistics of Z^T Z (`engine.blindspots.composition`, `.spectrum`)."""
+
+    eps: np.ndarray
+    """[n] thresholds on Z^T Z / images, rising, code squared per image; the same for every source of the atlas."""
+    l0: np.ndarray
+    """[n] int64 entries of Z^T Z / images above each threshold."""
+    unique: np.ndarray
+    """[n] share of those entries that the real matrix does not have above the threshold; 0 for the real source, nan
+    where there is no entry."""
+    reference: np.ndarray
+    """[n] `unique` of one random half of the real images against the other half: what chance makes of it."""
+    eigenvalues: np.ndarray
+    """[r] float64 largest eigenvalues of Z^T Z, summed over tokens (divide by `images` to compare sources), falling."""
+    eigenvectors: np.ndarray
+    """[K, r] float32 their eigenvectors, stored as float16."""
+    tokens: int
+    """Tokens of the source."""
+    entries: int
+    """Entries of Z^T Z above zero, both triangles and the diagonal."""
+    images: int
+    """Images of the source."""
+
+    def stored(self, source: str) -> dict[str, np.ndarray]:
+        """The arrays of `composition.npz` that belong to `source`, by their names there."""
+        parts = {
+            "l0": np.asarray(self.l0, np.int64),
+            "unique": np.asarray(self.unique, np.float32),
+            "eigenvalues": np.asarray(self.eigenvalues, np.float64),
+            "eigenvectors": np.asarray(self.eigenvectors, np.float16),
+            "size": np.array([self.tokens, self.entries, self.images], np.int64),
+        }
+        shared = {"eps": np.asarray(self.eps, np.float64), "reference": np.asarray(self.reference, np.float32)}
+        return shared | {f"{source}/{part}": value for part, value in parts.items()}
+
+    @classmethod
+    def of(cls, stored: Mapping[str, np.ndarray], source: str) -> Composition:
+        """What `stored` wrote; raises `KeyError` when the source is not there."""
+        l0, unique, values, vectors, size = (
+            stored[f"{source}/{part}"] for part in ("l0", "unique", "eigenvalues", "eigenvectors", "size")
+        )
+        return cls(stored["eps"], l0, unique, stored["reference"], values, vectors.astype(np.float32), *size.tolist())
+
+
+class Analyses:
+    """The analyses of one atlas; see `reader.Atlas`, which is one."""
+
+    path: Path
+    info: AtlasInfo
+    _pieces: Pieces
+
+    def has(self, name: str) -> bool:
+        """Whether the atlas holds the table `name` (`links`, `divergence`), the analysis `composition`, or the folder
+        `name` (`codes`, `energy`)."""
+        files = (schema.table_file(name), f"{name}.npz")
+        return any((self.path / file).is_file() for file in files) or (self.path / name).is_dir()
+
+    def divergence(self, model: str) -> pd.DataFrame:
+        """How far each image of `model` is from the real one of its pair (`engine.blindspots.divergence`).
+
+        Returns
+        -------
+        DataFrame
+            Indexed by pair: image and real_image (global ids), l2 (energy units), mean_delta, nearest_real (global id
+            of the most similar real image), nearest_real_similarity (cosine of embeddings), p (share of the real
+            images that have a real neighbour at least as similar: small means a copy, `blindspots.memorisation`).
+
+        Raises
+        ------
+        BlindspotError
+            If the atlas was built before it held this, or `model` is unknown or shares no pair with real images.
+        """
+        rows = self._rows("divergence", model)
+        if not rows.num_rows:
+            raise BlindspotError(
+                f"Model {model!r} of atlas {self.info.name!r} shares no captions with the real images, so its images "
+                "have no real one to diverge from: pair them in the recipe."
+            )
+        return rows.drop_columns(["model"]).to_pandas().set_index("pair")
+
+    def changes(self, model: str) -> pd.DataFrame:
+        """The pairs of concepts whose co-occurrence changed most in `model`, largest change first.
+
+        Returns
+        -------
+        DataFrame
+            first, second (concepts) and first_label, second_label; real and model (cosine of token codes, in [0, 1]);
+            real_tokens, model_tokens and real_images, model_images on which both fire; gap (mean over images of the
+            product of codes, model minus real), se, p, and p_adjusted for all pairs that were frequent enough.
+
+        Raises
+        ------
+        BlindspotError
+            If the atlas was built before it held this, or `model` is unknown.
+        """
+        frame = self._rows("changes", model).drop_columns(["model"]).to_pandas()
+        frame = frame.rename(columns={"real_cosine": "real", "model_cosine": "model"})
+        labels = self._pieces.concepts["label"].to_numpy()
+        for place, side in enumerate(("first", "second"), start=2):
+            frame.insert(place, f"{side}_label", labels[frame[side].to_numpy()])
+        return frame
+
+    def metrics(self) -> pd.DataFrame:
+        """The scalar metrics of every model, and of one random half of the real images against the other.
+
+        Returns
+        -------
+        DataFrame
+            model (or `real halves`), space (`encoder`: embeddings, `concepts`: energies), fid with its parts fid_mean
+            and fid_covariance, fid_half, precision, recall, density, coverage, images (of the model, that were
+            compared), k (neighbour that the balls reach to). Few images bias FID upwards: `fid_half` is of as many
+            images as a real half has and can be held against the fid of `real halves`. NaN where there are too few
+            images.
+
+        Raises
+        ------
+        BlindspotError
+            If the atlas was built before it held this.
+        """
+        return self._table("metrics").to_pandas()
+
+    def composition(self, source: str) -> Composition:
+        """Which concepts share tokens in the images of `source`.
+
+        Raises
+        ------
+        BlindspotError
+            If the atlas was built before it held this, or `source` is unknown.
+        """
+        self.info.source(source)
+        path = self.path / schema.COMPOSITION
+        if not path.is_file():
+            raise self._older("composition")
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return Composition.of(stored, source)
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise damaged(path, error) from error
+
+    def _rows(self, name: str, model: str) -> pa.Table:
+        if self.info.source(model).kind == "real":
+            raise BlindspotError(f"{model!r} is the real source of atlas {self.info.name!r}: choose a model.")
+        table = self._table(name)
+        return table.filter(pc.equal(table["model"], model))
+
+    def _table(self, name: str) -> pa.Table:
+        if not self.has(name):
+            raise self._older(name)
+        return self._pieces.table(name)
+
+    def _older(self, name: str) -> BlindspotError:
+        if self.info.published:
+            return BlindspotError(
+                f"The atlas {self.path} holds published statistics and no images, so there is no {name} in it: build "
+                "one from images with `python -m precompute run RECIPE`."
+            )
+        return BlindspotError(
+            f"The atlas {self.path} was built before {name} was measured: run `python -m precompute run` again on its "
+            "recipe."
+        )
