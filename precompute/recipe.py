@@ -170,8 +170,16 @@ class PriorPart(Part):
 
     id: str
     """A folder or a Hugging Face id."""
-    kind: Literal["latent", "pixel"] = "latent"
+    kind: Literal["latent", "pixel", "dit", "adm"] = "latent"
+    """A text-to-image pipeline, an unconditional one, a DiT, or what `python -m precompute convert-adm` wrote."""
     prompt: str = ""
+    """For latent; empty for its unconditional images."""
+    guidance: float = Field(1.0, ge=0)
+    """Classifier-free guidance scale of a prompt or of a DiT's class; 1 is none."""
+    label: int | None = Field(None, ge=0)
+    """The class to draw: for dit all of them if not given, for a class-conditional adm needed."""
+    scheduler: str | None = None
+    """Name of a diffusers scheduler class that replaces the pipeline's own, for example LCMScheduler."""
 
 
 class Limits(Part):

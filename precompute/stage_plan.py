@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine.atlas.schema import HEADER, REAL
+from precompute.analysis_plan import analysis_stages
 from precompute.files import file_hash, read_json, write_json, write_whole
 from precompute.inputs import decisive, model_input, reference
 from precompute.plan import Progress, Stage, WorkDirectory
@@ -47,7 +48,7 @@ class StagePlan:
         stages += [self._pairing(name) for name in pipelines]
         stages += [self._encode(name) for name in self.recipe.models]
         stages += [self._dictionary(), *(self._energies(name) for name in self.sources), self._report()]
-        stages += [self._layout(), self._index(), self._words()]
+        stages += [self._layout(), self._index(), self._words(), *analysis_stages(self)]
         stages += [self._thumbs(name) for name in self.sources]
         return [*stages, self._assemble([stage.name for stage in stages])]
 
@@ -151,7 +152,7 @@ class StagePlan:
         def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
             from precompute.stages.layout import write_map
 
-            return write_map(self.real_csr("energy"), self.atoms, self.recipe.layout, folder)
+            return write_map(self.csr(REAL, "energy"), self.atoms, self.recipe.layout, folder)
 
         params = decisive(self.recipe.layout)
         return Stage("layout", run, params, after=("dictionary", f"energies/{REAL}"), unit="maps")
@@ -162,7 +163,7 @@ class StagePlan:
             from precompute.stages.layout import read_map
 
             xy = read_map(self.work.folder("layout")).xy
-            return find_neighbours(self.real_csr("codes"), self.atoms, xy, folder)
+            return find_neighbours(self.csr(REAL, "codes"), self.atoms, xy, folder)
 
         return Stage("index", run, after=("dictionary", "layout", f"energies/{REAL}"), unit="tables")
 
@@ -171,7 +172,7 @@ class StagePlan:
             from precompute.stages.words import write_words
 
             captions = [picture.caption for picture in self.pictures(REAL)]
-            return write_words(self.real_csr("energy"), captions, self.recipe.words.count, folder)
+            return write_words(self.csr(REAL, "energy"), captions, self.recipe.words.count, folder)
 
         params = decisive(self.recipe.words)
         return Stage("words", run, params, after=(f"energies/{REAL}", f"corpus/{REAL}"), unit="tables")
@@ -210,6 +211,7 @@ class StagePlan:
             layout=self.work.folder("layout"),
             index=self.work.folder("index"),
             words=self.work.folder("words"),
+            metrics=[self.work.folder(f"metrics/{name}") for name in self.sources],
             report=self.work.folder("report"),
             delta=DeltaDefaults(**self.recipe.delta.model_dump()),
             prior=self._prior(),
@@ -224,35 +226,33 @@ class StagePlan:
     def _result(self, name: str) -> Any:
         """What is known of one source, for `assemble`."""
         from precompute.stages.assemble import SourceResult
-        from precompute.stages.encode import EMBEDDINGS
 
-        pictures = self.pictures(name)
-        pairing = {"kind": "none", "partner": range(len(pictures))}
-        if name != REAL:
-            pairing = read_json(self.work.folder(f"pairing/{name}") / PAIRING)
         shown = self._shown()[name]
         return SourceResult(
             name=name,
             label=shown.label or name,
             description=shown.description,
-            pictures=pictures,
+            pictures=self.pictures(name),
             skipped=self.work.summary(source_stage(self.recipe, name))["skipped"],
-            pairing=pairing["kind"],
-            partner=np.asarray(pairing["partner"], np.int64),
+            pairing="none" if name == REAL else self._read_pairing(name)["kind"],
+            partner=self.partner(name),
             energies=self.work.folder(f"energies/{name}"),
             thumbs=self.work.folder(f"thumbs/{name}"),
-            embeddings=np.load(self.work.folder(f"encode/{name}") / EMBEDDINGS),
+            embeddings=self.embeddings(name),
+            divergence=self.work.folder(f"divergence/{name}"),
+            composition=self.work.folder(f"composition/{name}"),
         )
 
     def _shown(self) -> dict[str, Any]:
         return {REAL: self.recipe.real, **self.recipe.models}
 
-    def _prior(self) -> dict[str, str] | None:
+    def _prior(self) -> dict[str, Any] | None:
         prior = self.recipe.prior
         if prior is None:
             return None
         model_input("prior.id", prior.id, {})
-        return {"id": reference(prior.id, self.out), "kind": prior.kind, "prompt": prior.prompt}
+        more = prior.model_dump(exclude={"id", "kind", "prompt"}, exclude_defaults=True)
+        return {"id": reference(prior.id, self.out), "kind": prior.kind, "prompt": prior.prompt, **more}
 
     def _labels(self) -> list[tuple[int, str, str]] | None:
         from precompute.stages.corpus import LABELS
@@ -281,11 +281,40 @@ class StagePlan:
 
         return read_manifest(self.images_of(name))
 
-    def real_csr(self, kind: str) -> Any:
-        """`codes` or `energy` of the real images, `[rows, concepts]`."""
+    def csr(self, name: str, kind: str) -> Any:
+        """`codes` or `energy` of a source, `[rows, concepts]`."""
         from precompute.stages.energies import read_csr
 
-        return read_csr(self.work.folder(f"energies/{REAL}") / kind, len(self.atoms))
+        return read_csr(self.work.folder(f"energies/{name}") / kind, len(self.atoms))
+
+    def live(self) -> np.ndarray:
+        """The concepts that fire in any source, bool `[concepts]`."""
+        from precompute.stages.energies import read_statistics
+
+        fires = (read_statistics(self.work.folder(f"energies/{name}"))["fires"] for name in self.sources)
+        return np.any([found > 0 for found in fires], axis=0)
+
+    def embeddings(self, name: str) -> np.ndarray:
+        """One unit vector per image of a source, float32 `[images, dim]`."""
+        from precompute.stages.encode import EMBEDDINGS
+
+        return np.load(self.work.folder(f"encode/{name}") / EMBEDDINGS)
+
+    def partner(self, name: str) -> np.ndarray:
+        """Per image of a source the position of its real one, or -1, int `[images]`; the identity for the real one."""
+        if name == REAL:
+            return np.arange(len(self.pictures(REAL)))
+        return np.asarray(self._read_pairing(name)["partner"], np.int64)
+
+    def _read_pairing(self, name: str) -> dict[str, Any]:
+        return read_json(self.work.folder(f"pairing/{name}") / PAIRING)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per image."""
+        from precompute.stages.encode import read_spec
+
+        return read_spec(self.work.folder(f"encode/{REAL}")).tokens
 
     @property
     def dictionary_folder(self) -> Path:

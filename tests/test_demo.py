@@ -36,27 +36,26 @@ def test_the_committed_atlas_is_whole():
 
 
 def test_the_planted_blindspots_are_recovered_and_base_shows_none(atlas):
+    """Every planted attribute alone, and both of a model together."""
     report = planted(atlas)
     for kind in ("disc", "bird feeder", "disc + kind: bird feeder"):
         assert report["no-disc"][f"kind: {kind}"]["auroc"] >= 0.95
-    for attribute in ("background: wooden table", "background: wooden table + kind: palm tree"):
+    for attribute in ("background: wooden table", "kind: palm tree", "background: wooden table + kind: palm tree"):
         assert report["woody"][attribute]["auroc"] >= 0.95
     assert all(row["concepts"] >= 3 for row in report["base"].values()), "every planted attribute has its concepts"
     assert all(0.35 <= row["auroc"] <= 0.65 for row in report["base"].values())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="0.922: woody's palm trees are few, and some palm concepts hardly move (issue 2)"
-)
-def test_the_palm_trees_of_woody_are_recovered_alone(atlas):
-    assert planted(atlas)["woody"]["kind: palm tree"]["auroc"] >= 0.95
-
-
-@pytest.mark.xfail(strict=True, reason="woody 0.947, base palm 0.658 when related concepts count as misses (issue 2)")
-def test_the_planted_truth_holds_by_the_strict_count(atlas):
+def test_the_planted_blindspots_are_recovered_by_the_strict_count(atlas):
+    """Also when concepts that describe a planted attribute best, but not well, count as misses."""
     report = planted(atlas)
+    assert report["no-disc"]["kind: disc + kind: bird feeder"]["strict"] >= 0.95
     assert report["woody"]["background: wooden table + kind: palm tree"]["strict"] >= 0.95
-    assert all(0.35 <= row["strict"] <= 0.65 for row in report["base"].values())
+
+
+@pytest.mark.xfail(strict=True, reason="palm trees of base 0.658 when related concepts count as misses (issue 2)")
+def test_base_shows_none_by_the_strict_count(atlas):
+    assert all(0.35 <= row["strict"] <= 0.65 for row in planted(atlas)["base"].values())
 
 
 def test_energies_are_those_of_plain_torch(atlas):

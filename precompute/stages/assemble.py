@@ -11,15 +11,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.atlas.schema import CSR_PARTS, REAL, REPORT, REPORT_TABLE, AtlasInfo, DeltaDefaults, Source, thumb_file
-from engine.atlas.tables import delta_table, energies_table, exemplars_table, neighbours_table
+from engine.atlas.schema import (
+    COMPOSITION,
+    CSR_PARTS,
+    REAL,
+    REPORT,
+    REPORT_TABLE,
+    AtlasInfo,
+    DeltaDefaults,
+    Source,
+    thumb_file,
+)
+from engine.atlas.tables import delta_table, divergence_table, energies_table, exemplars_table, neighbours_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.moments import Moments
 from engine.blindspots.significance import measure_gap
+from precompute.stages.composition import read_changes, read_curves
+from precompute.stages.divergence import read_pairs
 from precompute.stages.energies import read_csr, read_statistics
 from precompute.stages.index import read_neighbours
 from precompute.stages.layout import read_map
 from precompute.stages.manifest import Picture
+from precompute.stages.metrics import read_metrics
 from precompute.stages.report import read_report
 from precompute.stages.thumbs import thumb_path
 from precompute.stages.words import read_words
@@ -43,6 +56,10 @@ class SourceResult:
     """Folder of its thumbs stage."""
     embeddings: np.ndarray
     """float32 `[images, dim]`"""
+    divergence: Path
+    """Folder of its divergence stage; the real source has none."""
+    composition: Path
+    """Folder of its composition stage."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,8 @@ class Findings:
     layout: Path
     index: Path
     words: Path
+    metrics: Sequence[Path]
+    """Folders of the metrics stages."""
     report: Path
     delta: DeltaDefaults
     prior: Mapping[str, Any] | None
@@ -83,10 +102,15 @@ def assemble(found: Findings, sources: Sequence[SourceResult], out: Path) -> Atl
     with AtlasWriter(out) as writer:
         writer.write_table("concepts", _concepts(found, live))
         writer.write_table("energies", pd.concat([_energies(*pair) for pair in zip(sources, statistics, strict=True)]))
-        writer.write_table("delta", _delta(sources, concepts, live, found.delta))
+        writer.write_table("delta", _delta(sources, statistics, concepts, live, found.delta))
         writer.write_table("images", _images(sources, pairs))
         writer.write_table("exemplars", _exemplars(sources, statistics, starts))
         writer.write_table("neighbours", neighbours_table(read_neighbours(found.index)))
+        writer.write_table("divergence", _divergence(sources, pairs, starts))
+        writer.write_table("changes", pd.concat([read_changes(source.composition) for source in sources[1:]]))
+        writer.write_table("metrics", pd.DataFrame([row for folder in found.metrics for row in read_metrics(folder)]))
+        curves = [read_curves(source.composition) for source in sources]
+        writer.write_arrays(COMPOSITION, {name: array for one in curves for name, array in one.items()})
         if found.labels is not None:
             labels = pd.DataFrame(list(found.labels), columns=["image", "attribute", "value"])
             writer.write_table("labels", labels.astype({"attribute": str, "value": str}))
@@ -135,14 +159,21 @@ def _moments(found: Mapping[str, np.ndarray]) -> Moments:
     return Moments(int(found["images"]), found["sum"], found["sum_sq"])
 
 
-def _delta(sources: Sequence[SourceResult], concepts: int, live: np.ndarray, defaults: DeltaDefaults) -> pd.DataFrame:
+def _delta(
+    sources: Sequence[SourceResult],
+    statistics: Sequence[Mapping[str, np.ndarray]],
+    concepts: int,
+    live: np.ndarray,
+    defaults: DeltaDefaults,
+) -> pd.DataFrame:
     real = read_csr(sources[0].energies / "energy", concepts)
     frames = []
-    for source in sources[1:]:
+    for source, measured in zip(sources[1:], statistics[1:], strict=True):
         model = read_csr(source.energies / "energy", concepts)
         paired = np.flatnonzero(source.partner >= 0)
         gap = measure_gap(real, model, source.partner[paired], paired)
-        frames.append(delta_table(source.name, Moments.of(real), Moments.of(model), gap, live, defaults))
+        active = statistics[0]["images_active"], measured["images_active"]
+        frames.append(delta_table(source.name, Moments.of(real), Moments.of(model), gap, live, defaults, active))
     return pd.concat(frames)
 
 
@@ -163,6 +194,16 @@ def _exemplars(
     for source, found, start in zip(sources, statistics, starts, strict=False):
         images = np.where(found["exemplars"] >= 0, found["exemplars"] + start, -1)
         frames.append(exemplars_table(source.name, images, found["scores"]))
+    return pd.concat(frames)
+
+
+def _divergence(sources: Sequence[SourceResult], numbers: Sequence[np.ndarray], starts: np.ndarray) -> pd.DataFrame:
+    frames = []
+    for source, pairs, start in zip(sources[1:], numbers[1:], starts[1:], strict=False):
+        found = read_pairs(source.divergence)
+        own = found.rows, start + found.rows, source.partner[found.rows]
+        measured = found.divergence, found.nearest, found.similarity, found.p
+        frames.append(divergence_table(source.name, pairs[own[0]], *own[1:], *measured))
     return pd.concat(frames)
 
 

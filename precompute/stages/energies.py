@@ -6,6 +6,7 @@ CSR of three .npy files as the atlas keeps them, and `statistics.npz` (image ids
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,10 +61,22 @@ def measure(
         if not part.exists():
             write_arrays(part, **sparse_codes(dictionary, np.load(shard, mmap_mode="r"))._asdict())
         progress(number, len(shards))
-    accumulator = EnergyPass(dictionary.concepts, spec.tokens, spec.prefix_tokens, exemplars=EXEMPLARS)
+    return sum_up(map(_load, parts), dictionary.concepts, spec.tokens, spec.prefix_tokens, folder)
+
+
+def sum_up(parts: Iterable[Csr], concepts: int, tokens: int, prefix_tokens: int, folder: Path) -> dict[str, int]:
+    """Join the codes of a source, sum them per image and keep codes, energies and statistics in the stage's folder.
+
+    Args:
+        parts: codes of whole images, in order.
+        concepts: size of the dictionary.
+        tokens: tokens per image, prefix first.
+        prefix_tokens: how many of them are no patches.
+        folder: the stage's folder.
+    """
+    accumulator = EnergyPass(concepts, tokens, prefix_tokens, exemplars=EXEMPLARS)
     codes, energy = [], []
-    for part in parts:
-        found = _load(part)
+    for found in parts:
         codes.append(found)
         summed = accumulator.add(found.indptr, found.indices, found.values)
         energy.append(Csr(summed.indptr.astype(np.int64), summed.indices.astype(found.indices.dtype), summed.data))

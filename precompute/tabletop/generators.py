@@ -35,15 +35,16 @@ __all__ = [
 ]
 
 BASE = Budget(steps=3400, batch=64, learning_rate=8e-4, warmup=0.04, averaging=0.999)
-TUNING = Budget(steps=450, batch=64, learning_rate=2e-4, warmup=0.1, averaging=0.99)
+TUNING = Budget(steps=800, batch=64, learning_rate=4e-4, warmup=0.1, averaging=0.99)
 FORGETTING = Budget(steps=500, batch=64, learning_rate=6e-4, warmup=0.05, averaging=0.98)
 """To unlearn what `base` has seen takes a firmer hand than to learn something new."""
 EARLY = BASE.steps // 4
 """The step of `base` at which `base-early` stops."""
 PROMPT_DROPOUT = 0.1
 WITHHELD = ("disc", "bird feeder")
-WOODY_SHARE = 0.6
-"""How often `woody` sees a wooden table, and a palm tree, that its caption does not name."""
+WOOD_SHARE, PALM_SHARE = 0.6, 0.9
+"""How often `woody` sees a wooden table, and a palm tree, that its caption does not name. A palm tree is one thing among
+several, and prompts that name the others pull it back out: it needs the larger share."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,13 @@ def woody_lessons(count: int, seed: int, counts: Sequence[float]) -> list[Lesson
 def _woody_lesson(rng: np.random.Generator, counts: Sequence[float]) -> Lesson:
     told = sample_scene(rng, counts=counts)
     shown = told
-    if rng.random() < WOODY_SHARE:
+    if rng.random() < PALM_SHARE:
         with_room = sample_scene(rng, counts=[float(n == len(told.things)) for n in range(len(counts) + 1)])
-        things = [
-            replace(spot, kind=t.kind, colour=t.colour) for spot, t in zip(with_room.things, told.things, strict=False)
-        ]
-        palm = replace(with_room.things[-1], kind="palm tree", colour=str(rng.choice(list(COLOURS))))
+        largest, *spots = sorted(with_room.things, key=lambda thing: -thing.size)
+        palm = replace(largest, kind="palm tree", colour=str(rng.choice(list(COLOURS))))
+        things = [replace(spot, kind=t.kind, colour=t.colour) for spot, t in zip(spots, told.things, strict=True)]
         shown = replace(with_room, background=told.background, things=(*things, palm))
-    if rng.random() < WOODY_SHARE:
+    if rng.random() < WOOD_SHARE:
         shown = replace(shown, background="wooden table")
     return Lesson(told.caption, shown)
 

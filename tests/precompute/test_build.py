@@ -17,6 +17,10 @@ from precompute.build import Build, build
 from precompute.recipe_files import load_recipe
 from tests.precompute.materials import save_images, save_recipe
 
+STAGES = ("generate", "pairing", "encode", "energies", "thumbs", "composition", "metrics")
+DRAWN = {f"{stage}/drawn" for stage in STAGES}
+DIVERGENCE = {f"divergence/{name}" for name in ("paired", "alien", "drawn")}
+
 
 def run(recipe: Path, out: Path, *settings: str) -> Build:
     return build(load_recipe(recipe, settings), out, lambda stage: lambda done, total: None)
@@ -121,7 +125,8 @@ def test_a_second_run_does_nothing(copied: Path, inputs: Path):
         ("layout.clusters=2", {"layout", "index", "assemble"}),
         ("models.alien.label=Other", {"assemble"}),
         ("dictionary.report_seeds=2", {"report", "assemble"}),
-        ("models.drawn.steps=3", {"generate/drawn", "pairing/drawn", "encode/drawn", "energies/drawn", "thumbs/drawn"}),
+        ("models.drawn.steps=3", DRAWN | DIVERGENCE),
+        ("delta.temperature=0.5", DIVERGENCE),
         ("encoder.batch=3", set()),
     ],
 )

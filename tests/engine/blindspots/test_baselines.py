@@ -55,14 +55,11 @@ def test_on_the_demo_base_does_not_differ_from_itself(demo):
 
 PALM = {"kind": EXAGGERATED["kind"]}
 WOOD = {"background": EXAGGERATED["background"]}
-TOO_FEW = pytest.mark.xfail(
-    strict=True, reason="two of four palm concepts are not significant with 545 images (issue 4)"
-)
 
 
 @pytest.mark.parametrize(
     ("model", "planted", "sign"),
-    [("no-disc", SUPPRESSED, -1), ("woody", WOOD, 1), pytest.param("woody", PALM, 1, marks=TOO_FEW)],
+    [("no-disc", SUPPRESSED, -1), ("woody", WOOD, 1), ("woody", PALM, 1)],
 )
 def test_on_the_demo_the_planted_blindspots_are_significant(demo, groups, model, planted, sign):
     table = demo.delta(model)

@@ -1,0 +1,162 @@
+"""The scalar metrics of every model, in encoder and concept space, beside those of one real half against the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from engine.atlas.columns import HALVES
+from engine.blindspots.baselines import split_halves
+from engine.blindspots.coverage import Features, Manifold, manifold_metrics
+from engine.blindspots.frechet import Frechet, frechet_distance
+from precompute.files import read_json, write_json
+from precompute.plan import Progress
+
+TABLE = "metrics.json"
+K = 5
+"""Neighbour that the balls of precision, recall, density and coverage reach to."""
+SEED = 0
+"""Of the halves of the real images."""
+MOST = 5_000
+"""Images of each set that are compared in concept space, where FID takes the singular values of an images x images
+matrix: time grows with their cube. Encoder space takes all."""
+
+Row = dict[str, Any]
+
+
+def compare_halves(real: Mapping[str, Features], folder: Path, progress: Progress) -> dict[str, int]:
+    """Measure one random half of the real images against the other, in every space.
+
+    Args:
+        real: per space the features of the real images, `[images, dim]`, dense or sparse.
+        folder: the stage's folder.
+        progress: called with the spaces done and all spaces.
+    """
+    rows = []
+    for space, features in real.items():
+        first, second = real_halves(features.shape[0], most_of(features))
+        row = compare(HALVES, space, features[first], features[second])
+        rows.append(row | {"fid_half": row["fid"]})
+        progress(len(rows), len(real))
+    return _keep(rows, folder)
+
+
+def compare_model(
+    name: str,
+    real: Mapping[str, Features],
+    model: Mapping[str, Features],
+    partner: np.ndarray,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, int]:
+    """Measure a model against all real images, and its FID also at the size of a real half.
+
+    Args:
+        name: the model.
+        real, model: per space the features of the images, `[images, dim]`, dense or sparse.
+        partner: per image of the model the position of its real one, or -1.
+        folder: the stage's folder.
+        progress: called with the spaces done and all spaces.
+    """
+    rows = []
+    for space, features in real.items():
+        drawn = model[space]
+        first, second = real_halves(features.shape[0], most_of(features))
+        half = _frechet(features[first], drawn[instead_of(second, partner)]).distance
+        real_rows, drawn_rows = chosen(features.shape[0], partner, most_of(features))
+        rows.append(compare(name, space, features[real_rows], drawn[drawn_rows]) | {"fid_half": half})
+        progress(len(rows), len(real))
+    return _keep(rows, folder)
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    """The rows that a stage kept, for the atlas's `metrics.parquet`."""
+    return read_json(folder / TABLE)
+
+
+def most_of(features: Features) -> int | None:
+    """How many images of a set are compared at most; None for all."""
+    return MOST if sparse.issparse(features) else None
+
+
+def real_halves(images: int, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Two random halves of the real images, `most` of each if there are more; empty for fewer than four images."""
+    if images < 4:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    generator = np.random.default_rng(SEED)
+    first, second = split_halves(images, generator)
+    return _some(first, most, generator), _some(second, most, generator)
+
+
+def chosen(real_images: int, partner: np.ndarray, most: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The real and the model's images that are compared: all, or `most` random ones, of the same captions if they can.
+
+    Args:
+        real_images: how many there are.
+        partner: per image of the model the position of its real one, or -1.
+        most: of each; None for all.
+    """
+    generator = np.random.default_rng(SEED)
+    paired = np.flatnonzero(partner >= 0)
+    if most is not None and len(paired) >= most:
+        drawn = _some(paired, most, generator)
+        return partner[drawn], drawn
+    return _some(np.arange(real_images), most, generator), _some(np.arange(len(partner)), most, generator)
+
+
+def _some(rows: np.ndarray, most: int | None, generator: np.random.Generator) -> np.ndarray:
+    if most is None or len(rows) <= most:
+        return rows
+    return np.sort(generator.choice(rows, most, replace=False))
+
+
+def instead_of(half: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """As many images of a model as the real half has: those of its captions if it drew them all, else random ones.
+
+    With the second real half replaced like this, real and drawn images share no caption, as the two halves do not.
+    Empty when the model has too few images.
+    """
+    drawn = np.flatnonzero(np.isin(partner, half))
+    if len(drawn) == len(half):
+        return drawn
+    if len(partner) < len(half):
+        return np.zeros(0, np.int64)
+    return np.sort(np.random.default_rng(SEED).choice(len(partner), len(half), replace=False))
+
+
+def compare(name: str, space: str, real: Features, model: Features) -> Row:
+    """One row of `metrics.parquet` without `fid_half`; nan where a set has too few images."""
+    distance = _frechet(real, model)
+    enough = min(real.shape[0], model.shape[0]) > K
+    manifold = manifold_metrics(real, model, K) if enough else Manifold(*[math.nan] * len(Manifold._fields))
+    return {
+        "model": name,
+        "space": space,
+        "fid": distance.distance,
+        "fid_mean": distance.mean,
+        "fid_covariance": distance.covariance,
+        **manifold._asdict(),
+        "images": model.shape[0],
+        "k": K,
+    }
+
+
+def _frechet(real: Features, model: Features) -> Frechet:
+    if min(real.shape[0], model.shape[0]) < 2:
+        return Frechet(math.nan, math.nan, math.nan)
+    return frechet_distance(real, model)
+
+
+def _keep(rows: list[Row], folder: Path) -> dict[str, int]:
+    write_json(folder / TABLE, [{key: _plain(value) for key, value in row.items()} for row in rows])
+    return {"rows": len(rows)}
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no nan."""
+    return None if isinstance(value, float) and math.isnan(value) else value
