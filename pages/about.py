@@ -1,8 +1,11 @@
 """Method: every number of this app, with its formula and where it comes from."""
 
+from html import escape
+
 import streamlit as st
 
 from pages.widgets import controls, data, url
+from pages.widgets.live import live
 
 TEXT_ENERGY = """
 A frozen image encoder turns an image into tokens, and a sparse autoencoder writes each token as a few of its
@@ -55,9 +58,27 @@ it.
 def estimators() -> None:
     """One formula and one reason per estimator."""
     temperatures = data.known(data.atlas_path()).temperatures
-    for name, title in controls.NAMES.items():
-        st.markdown(f"**{title}** (default T = {temperatures[name]:g}). {controls.WHY[name]}")
+    for name, temperature in temperatures.items():
+        st.markdown(f"**{controls.NAMES[name]}** (default T = {temperature:g}). {controls.WHY[name]}")
         st.latex(controls.FORMULAS[name])
+
+
+def published() -> None:
+    """For an atlas of published statistics: where they are from, what was assumed and what is missing."""
+    origin = data.current().info.origin
+    if origin is None:
+        return
+    st.header("This atlas", anchor="origin")
+    st.markdown(
+        "Its numbers were published by others and imported; nothing was measured here. What their files do not hold is "
+        "left out, never estimated. What was assumed about them:"
+    )
+    lines = "".join(
+        f"<li><code>{escape(topic)}</code>: {escape(sentence)}.</li>" for topic, sentence in origin["assumed"].items()
+    )
+    names = ", ".join(f"<code>{escape(entry['file'])}</code>" for entry in origin["files"])
+    missing = escape("; ".join(origin["missing"]))
+    live(f"<ul>{lines}</ul><p>Files: {names}. Not published: {missing}.</p>", key="origin")
 
 
 url.current("about", ("model", "estimator", "temperature", "low", "high"))
@@ -68,6 +89,7 @@ with middle:
         "A blindspot is a visual concept that a generative model draws far less, or far more, often than reality shows "
         "it. This app measures that per concept, without asking anyone to name the concepts first."
     )
+    published()
     st.header("Energy", anchor="energy")
     st.markdown(TEXT_ENERGY)
     st.latex(r"\xi_k(x) = \sum_t z_{tk}(x), \qquad E_k(\mathrm{source}) = \frac{1}{n}\sum_{x} \xi_k(x)")

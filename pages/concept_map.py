@@ -6,9 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from engine.figures.intervals import delta_intervals
-from engine.figures.map import HEIGHT, HOW
+from engine.figures.map import HEIGHT, HOW, PLAIN_HOW
 from engine.figures.tables import Filters, keep, most_different
-from pages.widgets import card, controls, data, generate, lists, state, url
+from pages.widgets import card, controls, data, generate, linked, lists, state, url
 from pages.widgets.live import asset, live
 from pages.widgets.plot import caption, plot
 
@@ -32,7 +32,8 @@ def explore() -> None:
             source=source, height=HEIGHT, key="map", concept=view.concept, colour=view.colour, zoom=True, keep=True,
             mask=None if mask.sum() == (~table["dead"]).sum() else mask,
         )  # fmt: skip
-        live(lists.legend(view, data.basis(view).sentence(), HOW, int(mask.sum())), key="legend")
+        how = PLAIN_HOW if data.current().info.published else HOW
+        live(lists.legend(view, data.basis(view).sentence(), how, int(mask.sum())), key="legend")
     with right:
         if view.concept is None:
             browse(view, table, mask)
@@ -72,6 +73,8 @@ def browse(view: state.View, table: pd.DataFrame, mask: object) -> None:
 def concept(view: state.View, table: pd.DataFrame) -> None:
     """The concept card, its deltas in every model, Generate, and its neighbours."""
     live(card.card_html(view, table), key="card")
+    if data.current().info.published:
+        linked.images(view)
     rows = pd.DataFrame({model: data.table(view, model).loc[view.concept] for model in data.current().models}).T
     figure = delta_intervals(rows, concept=view.concept, basis=data.basis(view))
     live(caption(figure), key="forest_how")

@@ -26,6 +26,10 @@ This atlas has no report of its dictionary. Run its recipe once more, `python -m
 only the stages *report* and *assemble* are new. For stability across seeds add
 `--set dictionary.report_seeds=3`, which trains two more dictionaries.
 """
+UNPUBLISHED = """
+This atlas holds published statistics of {concepts} concepts. Their dictionary is not part of them, so nothing can be
+said here about its atoms and its fit.
+"""
 
 
 def introduction(summary: dict[str, Any]) -> str:
@@ -122,7 +126,9 @@ def atoms(summary: dict[str, Any], concepts: pd.DataFrame) -> None:
 url.current("dictionary", ("model", "estimator", "temperature", "low", "high"))
 st.title("Dictionary", anchor=False)
 report = data.current().dictionary_report()
-if report is None:
+if report is None and data.current().info.published:
+    st.info(UNPUBLISHED.format(concepts=f"{data.current().count:,}"))
+elif report is None:
     st.info(MISSING.format(path=data.atlas_path()))
 else:
     live(introduction(report.summary) + headline(report.summary), key="headline")

@@ -4,6 +4,7 @@ from html import escape
 
 import streamlit as st
 
+from engine.atlas import AtlasInfo
 from engine.figures.histogram import HOW, delta_histogram
 from engine.figures.tables import most_different, summarise
 from pages.widgets import controls, data, lists, state, url
@@ -30,6 +31,8 @@ DICTIONARIES = {
 def introduction() -> str:
     """Return what was compared with what, seen through which encoder and dictionary."""
     info = data.current().info
+    if info.published:
+        return published(info)
     encoder, dictionary = info.encoder, info.dictionary
     sources = "".join(
         f"<span><b>{escape(source.label or source.name)}</b> {source.images:,} images"
@@ -45,6 +48,19 @@ def introduction() -> str:
     )
     described = f"<p>{escape(info.description)}</p>" if info.description else ""
     return f'{described}<div class="ba-sources">{sources}</div><p class="ba-note">{escape(facts)}</p>'
+
+
+def published(info: AtlasInfo) -> str:
+    """Return where an atlas of published statistics comes from and what it cannot show."""
+    models = ", ".join(escape(source.label or source.name) for source in info.sources[1:])
+    files = ", ".join(escape(entry["file"]) for entry in info.origin["files"])
+    missing = escape("; ".join(info.origin["missing"]))
+    return (
+        f"<p>{escape(info.description)}</p>"
+        f'<div class="ba-sources"><span><b>{models}</b> against real images</span>'
+        f"<span><b>{info.concepts:,}</b> concepts</span></div>"
+        f'<p class="ba-note">Imported from {files}. Not published, so not shown: {missing}.</p>'
+    )
 
 
 def model_section(model: str, view: state.View) -> None:

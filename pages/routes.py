@@ -22,8 +22,17 @@ from starlette.routing import Route
 from engine.errors import BlindspotError
 from engine.figures.compare import delta_scatter, model_maps
 from engine.figures.map import concept_map
+from pages.exhibits import files, named
 from pages.widgets import data, state
 
+KINDS = {
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".webp": "image/webp",
+    ".csv": "text/csv",
+    ".html": "text/html",
+}
+TAKEN_ALONG = (".csv", ".html")
 FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
@@ -35,6 +44,7 @@ def routes() -> list[Route]:
         Route("/atlas/{version}/map.json", _answer(lambda request: map_json(request.query_params))),
         Route("/atlas/{version}/maps.json", _answer(lambda request: maps_json(request.query_params))),
         Route("/atlas/{version}/scatter.json", _answer(lambda request: scatter_json(request.query_params))),
+        Route("/atlas/{version}/exhibit/{name}.{suffix}", _answer(_exhibit)),
         Route("/atlas/{version}/thumb/{number:int}.webp", _answer(lambda request: _thumb(_number(request)))),
         Route("/atlas/{version}/best/{number:int}.webp", _answer(lambda request: _best(_number(request)))),
     ]
@@ -49,9 +59,10 @@ def _answer(make: Callable[[Request], bytes]) -> Callable:
         except (BlindspotError, LookupError, OSError, ValueError):
             return Response("There is no such thing in this atlas.", 404, media_type="text/plain")
         suffix = Path(request.url.path).suffix
-        kind = {".js": "text/javascript", ".json": "application/json", ".webp": "image/webp"}[suffix]
-        packed = {"Content-Encoding": "gzip"} if suffix != ".webp" else {}
-        return Response(body, media_type=kind, headers={**FOREVER, **packed})
+        headers = {"Content-Encoding": "gzip"} if suffix != ".webp" else {}
+        if suffix in TAKEN_ALONG:
+            headers["Content-Disposition"] = f'attachment; filename="{Path(request.url.path).name}"'
+        return Response(body, media_type=KINDS[suffix], headers={**FOREVER, **headers})
 
     return endpoint
 
@@ -72,6 +83,17 @@ def _facts(path: Path) -> bytes:
 
 def _number(request: Request) -> int:
     return request.path_params["number"]
+
+
+def _exhibit(request: Request) -> bytes:
+    """Return an exhibit's figure, or a file of it to take along."""
+    suffix = request.path_params["suffix"]
+    found = named(request.path_params["name"], _view(request.query_params))
+    if suffix == "json" and found.exhibit.figure is not None:
+        return _pack(found.exhibit.figure)
+    write = {"csv": files.csv_text, "html": files.html_page}[suffix]
+    origin = files.provenance(found.exhibit, data.current(), found.query)
+    return gzip.compress(write(found.exhibit, origin).encode(), 3)
 
 
 def _thumb(image: int) -> bytes:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from engine.atlas import Atlas
 from engine.figures.heat import heat_sheet
-from pages.widgets import data, markup
+from pages.widgets import data, linked, markup
 from pages.widgets.live import link
 from pages.widgets.markup import Fit
 from pages.widgets.state import View
@@ -79,6 +79,8 @@ def fit_of(image: int) -> Fit:
 def card_html(view: View, table: pd.DataFrame) -> str:
     """Return the card of the view's concept: heading, images with heat maps, image details, neighbours."""
     atlas, concept = data.current(), view.concept
+    if not atlas.has_images:
+        return heading(view, table)
     real, peak = gather_sheet(atlas, concept, "real", view.model)
     model, _ = gather_sheet(atlas, concept, view.model, "real", peak or None)
     parts = [heading(view, table)]
@@ -105,6 +107,9 @@ def heading(view: View, table: pd.DataFrame) -> str:
         "q": markup.number(row["q"]),
         "cluster": str(int(row["cluster"])),
     }
+    if data.current().info.published:
+        facts = linked.facts(view, row)
+        dead = f'<p class="ba-note">{linked.DEAD}</p>'
     numbers = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in facts.items())
     close = link({"concept": None, "image": None, "job": None}, "×", css="ba-close", title="Close this concept")
     return (

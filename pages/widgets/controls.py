@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.widgets import data, url
-from pages.widgets.state import COLOURS, LONGEST_TEXT, MOST_MODELS, SIDES, View
+from pages.widgets.state import LONGEST_TEXT, MOST_MODELS, QUANTITIES, SIDES, TARGETS, View
 
 NAMES = {
     "gap": "Gap",
@@ -59,12 +59,39 @@ def models_choice(view: View) -> None:
     )
 
 
+def two_models_choice(chosen: tuple[str, str], models: list[str]) -> None:
+    """Choose two of `models` in their order, before and after; choosing the other one swaps them."""
+    for place, (column, label) in enumerate(zip(st.columns(2), ("Before", "After"), strict=True)):
+        key = url.bound(f"models_{place}", chosen[place])
+        column.selectbox(label, models, key=key, on_change=_model_placed, args=(key, place, chosen))
+
+
+def _model_placed(key: str, place: int, chosen: tuple[str, str]) -> None:
+    model, other = st.session_state[key], chosen[1 - place]
+    other = chosen[place] if model == other else other
+    url.change(models=(model, other) if place == 0 else (other, model))
+
+
 def colour_choice(view: View) -> None:
     """Choose what colour means on the map."""
     names = {"delta": "Delta", "relative": "Relative", "frequency": "Frequency", "cluster": "Cluster"}
+    offered = data.known(data.atlas_path()).colours
     st.segmented_control(
-        "Colour", COLOURS, format_func=names.get, required=True, **_bind("colour", view.colour)
+        "Colour", offered, format_func=names.get, required=True, **_bind("colour", view.colour)
     )  # fmt: skip
+
+
+def quantity_choice(view: View) -> None:
+    """Choose what models are correlated on."""
+    names = {"relative": "Relative gap", "delta": "Delta"}
+    st.segmented_control(
+        "Quantity", QUANTITIES, format_func=names.get, required=True, **_bind("quantity", view.quantity)
+    )
+
+
+def target_choice(view: View) -> None:
+    """Choose the mean score that threshold and tilt are held at."""
+    st.slider("Mean score of both laws", *TARGETS, step=0.1, format="%.1f", **_bind("target", view.target))
 
 
 def side_choice(view: View) -> None:
@@ -91,8 +118,9 @@ def search_box(view: View) -> None:
 def honest_delta(view: View) -> None:
     """Choose estimator, temperature and thresholds, with their formula."""
     with st.popover("Honest delta", icon=":material/balance:", width="stretch"):
+        offered = list(data.known(data.atlas_path()).temperatures)
         st.segmented_control(
-            "Estimator", list(NAMES), format_func=NAMES.get, required=True, key=url.bound("estimator", view.estimator),
+            "Estimator", offered, format_func=NAMES.get, required=True, key=url.bound("estimator", view.estimator),
             on_change=_estimator_changed,
         )  # fmt: skip
         st.latex(FORMULAS[view.estimator])
@@ -123,6 +151,9 @@ def filters(view: View) -> None:
             "Status", ["suppressed", "neutral", "exaggerated"], selection_mode="multi",
             **_bind("status", list(view.status)),
         )  # fmt: skip
+        if data.current().info.published:
+            st.caption("Others turn grey on the map, so that the shape stays. Frequencies and q were not published.")
+            return
         st.select_slider(
             "Fires in at least this share of real images", sorted({*FREQUENCIES, view.frequency}),
             format_func=lambda share: f"{100 * share:g} %", **_bind("frequency", view.frequency),

@@ -15,7 +15,7 @@ import streamlit as st
 from engine.atlas import Atlas
 from engine.blindspots.delta import ESTIMATORS
 from engine.figures.frame import Basis
-from pages.widgets.state import Known, View
+from pages.widgets.state import COLOURS, Known, View
 
 ENVIRONMENT = "BLINDSPOT_ATLAS"
 DEFAULT = Path(__file__).resolve().parents[2] / "data" / "demo" / "atlas"
@@ -62,11 +62,12 @@ def known(path: Path) -> Known:
         images=atlas.info.images,
         estimator=delta.estimator,
         temperatures={
-            name: delta.temperature if name == delta.estimator else estimator.temperature
-            for name, estimator in ESTIMATORS.items()
+            name: delta.temperature if name == delta.estimator else ESTIMATORS[name].temperature
+            for name in atlas.estimators
         },
         low=delta.suppressed,
         high=delta.exaggerated,
+        colours=COLOURS[:2] if atlas.info.published else COLOURS,
     )
 
 

@@ -49,6 +49,9 @@ def _warmed(path: Path) -> Thread:
 def generate(view: View) -> None:
     """Show the form, or the job that the URL names."""
     st.subheader("Generate", anchor=False)
+    if data.current().info.published:
+        st.caption("Published statistics come without the encoder and the dictionary, so nothing can be drawn.")
+        return
     if data.current().info.prior is None:
         st.caption("This atlas names no diffusion prior, so nothing can be drawn: add `prior` to its recipe.")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 
 import pandas as pd
@@ -16,14 +17,12 @@ from pages.widgets.state import View
 def concept_card(concept: int, row: pd.Series, model: str, image: int | None, page: str | None = None) -> str:
     """Return one concept as a picture with its name and delta, linked to its card."""
     name = markup.title_of(concept, row["label"])
-    inside = f'<div style="background:{NEUTRAL}"></div>'
+    inside = f'<div style="background:{NEUTRAL}"></div>' if data.current().has_images else ""
     if image is not None:
         inside = markup.picture(asset(f"thumb/{image}.webp"), card.fit_of(image), alt=name)
     words = ", ".join(list(row["words"])[:3]) if row["words"] is not None else ""
-    inner = (
-        f"{inside}<b>{escape(name)}</b><small>{markup.dot(row['delta'])} δ {row['delta']:.2f}"
-        f" · {markup.percent(row['frequency'])}</small>"
-    )
+    frequency = f" · {markup.percent(row['frequency'])}" if math.isfinite(row["frequency"]) else ""
+    inner = f"{inside}<b>{escape(name)}</b><small>{markup.dot(row['delta'])} δ {row['delta']:.2f}{frequency}</small>"
     go = {"model": model, "concept": concept, "image": None, "job": None}
     return link(go, inner, css="ba-card ba-tile", page=page, title=f"Concept {concept}: {words}")
 
@@ -58,11 +57,12 @@ def grid(rows: pd.DataFrame, view: View) -> str:
     if rows.empty:
         return '<p class="ba-note">No concept passes these filters: loosen them.</p>'
     shown = "the model's own images" if view.side == "exaggerated" else "real images"
+    what = f"pictures are {shown}" if data.current().has_images else "pictures were not published with them"
     more = ""
     if len(rows) == view.top and view.top < 96:
         more = f"<p>{link({'top': min(96, view.top + 24)}, 'Show more', css='ba-chip ba-more')}</p>"
     return (
-        f'<p class="ba-note">The {len(rows)} live concepts with the most extreme δ; pictures are {shown}. '
+        f'<p class="ba-note">The {len(rows)} live concepts with the most extreme δ; {what}. '
         f'Click one, or a dot on the map.</p><div class="ba-list">{cards(rows, view.model, side=view.side)}</div>{more}'
     )
 
@@ -86,7 +86,7 @@ def strip(summary: Summary, basis: str, how: str) -> str:
     numbers = (
         (f"{summary.suppressed:,}", "suppressed"),
         (f"{summary.exaggerated:,}", "exaggerated"),
-        (f"{summary.significant:,}", "differ at q < 0.05"),
+        *([] if summary.significant is None else [(f"{summary.significant:,}", "differ at q < 0.05")]),
         (f"{summary.median:.2f}", "median δ"),
         (f"{summary.skewness:+.1f}", "skewness"),
     )

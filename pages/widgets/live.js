@@ -1,10 +1,14 @@
-// Shows HTML and reports clicks on [data-go]; keeps the heat-map opacity in the browser.
+// Shows HTML and reports clicks on [data-go]; keeps the heat-map opacity in the browser. On a narrow screen, where what
+// was clicked may stand far above, a changed [data-arrive] scrolls into view.
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".ba-live");
   if (root.shownHtml !== data.html) {
     root.innerHTML = data.html;
     root.shownHtml = data.html;
   }
+  const arrived = root.querySelector("[data-arrive]")?.dataset.arrive;
+  if (root.arrived && arrived && arrived !== root.arrived && window.innerWidth < 720) root.scrollIntoView({ behavior: "smooth" });
+  root.arrived = arrived;
   const heat = Number(sessionStorage.getItem("ba-heat") ?? 0.6);
   const fade = (value) => {
     document.documentElement.style.setProperty("--ba-heat", value);

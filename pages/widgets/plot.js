@@ -92,9 +92,11 @@ function hover(gd, tip, data) {
     const x = event.event.clientX - box.left;
     const y = event.event.clientY - box.top;
     tip.replaceChildren();
-    const image = document.createElement("img");
-    image.src = data.best.replace("CONCEPT", concept);
-    image.onerror = () => image.remove();
+    const image = data.best ? document.createElement("img") : "";
+    if (image) {
+      image.src = data.best.replace("CONCEPT", concept);
+      image.onerror = () => image.remove();
+    }
     const lines = document.createElement("div");
     for (const text of [facts?.label[concept] || `Concept ${concept}`, facts?.words[concept], `#${concept}`]) {
       if (text) lines.append(Object.assign(document.createElement("span"), { textContent: text }));

@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 import plotly.io
 import streamlit as st
 
-from pages.widgets import url
+from pages.widgets import data, url
 from pages.widgets.live import asset
 from pages.widgets.state import picked
 
@@ -77,7 +77,7 @@ def plot(
     payload: dict[str, Any] = {
         "plotly": f"/atlas/v{plotly.__version__}/plotly.js",
         "facts": asset("facts.json"),
-        "best": asset("best/CONCEPT.webp"),
+        "best": asset("best/CONCEPT.webp") if data.current().has_images else None,
         "theme": st.context.theme.type,
         "concept": concept,
         "mask": None if mask is None else base64.b64encode(np.packbits(mask)).decode("ascii"),

@@ -15,6 +15,9 @@ from engine.figures.tables import STATUSES
 
 COLOURS = ("delta", "relative", "frequency", "cluster")
 SIDES = ("suppressed", "exaggerated", "both")
+QUANTITIES = ("relative", "delta")
+TARGETS = (4.1, 7.7)
+"""Mean scores on offer on the theory page: from just above the prior's to just below the highest."""
 MOST_MODELS = 4
 LONGEST_TEXT = 80
 SHARED = ("model", "estimator", "temperature", "low", "high", "concept")
@@ -33,6 +36,8 @@ class Known:
     """Default temperature of every estimator on offer."""
     low: float = 0.1
     high: float = 0.9
+    colours: tuple[str, ...] = COLOURS
+    """What a map's colour may mean: an atlas of published statistics has neither frequencies nor clusters."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class View:
     side: str = "suppressed"
     top: int = 12
     models: tuple[str, ...] = ()
+    quantity: str = "relative"
+    """What models are correlated on: the authors' relative gap, or delta."""
+    target: float = 6.0
+    """Mean score that threshold and tilt have on the theory page."""
     job: str | None = None
 
 
@@ -125,7 +134,7 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
         "temperature": _number(0.05, 20.0),
         "low": _number(0.0, 0.5),
         "high": _number(0.5, 1.0),
-        "colour": _one_of(COLOURS),
+        "colour": _one_of(known.colours),
         "status": _several(STATUSES, 0, len(STATUSES)),
         "frequency": _number(0.0, 1.0),
         "q": _number(0.0, 1.0),
@@ -133,6 +142,8 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
         "side": _one_of(SIDES),
         "top": _whole(6, 96),
         "models": _several(known.models, 1, MOST_MODELS),
+        "quantity": _one_of(QUANTITIES),
+        "target": _number(*TARGETS),
         "job": lambda text: text if len(text) <= 64 and text.isalnum() else None,
     }
 

@@ -18,7 +18,8 @@ LEAVE = "view_leave"
 def current(page: str, keys: tuple[str, ...]) -> View:
     """Return this run's view and clean the URL.
 
-    A page that was just entered without parameters of its own starts from what the last page showed.
+    A page that was just entered without parameters of its own starts from what the last page showed. Where a link was
+    followed to another page from inside a fragment, the whole app runs instead: only the shell changes pages.
 
     Parameters
     ----------
@@ -27,6 +28,8 @@ def current(page: str, keys: tuple[str, ...]) -> View:
     keys
         The parameters this page understands; others leave the URL.
     """
+    if LEAVE in st.session_state:
+        st.rerun()
     known = data.known(data.atlas_path())
     params = dict(st.query_params)
     entered = st.session_state.get(PAGE) != page

@@ -1,7 +1,9 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.app.analyses import add_analyses
 from tests.app.serving import ARTIFACTS, ROOT, chromium, serving
 from tests.drawable import build_drawable_atlas
 from tests.synthetic import build_synthetic_atlas
@@ -14,6 +16,13 @@ DEMO = ROOT / "data" / "demo" / "atlas"
 def plain_atlas(tmp_path_factory) -> Path:
     """Two models, small, no prior."""
     return build_synthetic_atlas(tmp_path_factory.mktemp("plain") / "atlas", concepts=CONCEPTS, pairs=12)
+
+
+@pytest.fixture(scope="session")
+def analysed_atlas(plain_atlas, tmp_path_factory) -> Path:
+    """The plain atlas with its divergence, composition and metrics."""
+    root = tmp_path_factory.mktemp("analysed")
+    return add_analyses(shutil.copytree(plain_atlas, root / "atlas"), root / "work")
 
 
 @pytest.fixture(scope="session")
