@@ -21,8 +21,9 @@ recomputes from stored sums, so nothing is approximated.
 TEXT_SIGNIFICANCE = """
 Where a model's images were drawn from the captions of the real ones, the unit is the **pair**: the interval and *p*
 come from the mean and variance of the per-pair difference, which removes what captions share. Otherwise both
-sources' variances add (Welch). Intervals are normal, 95 %, mapped through the same monotone sigmoid as δ; **q** is
-Benjamini-Hochberg over live concepts. A concept can differ significantly (small q) and still be nowhere near a
+sources' variances add (Welch). Intervals are Student's, 95 %, mapped through the same monotone sigmoid as δ; a concept
+that few images show gets few degrees of freedom, because its variance is known no better. **q** is Benjamini-Hochberg
+over live concepts. A concept can differ significantly (small q) and still be nowhere near a
 threshold (small effect).
 """
 TEXT_CARD = """
@@ -42,9 +43,21 @@ Concepts lie near each other when they fire together. Axes have no unit, distanc
 dot's area grows with frequency. The colours are a blue and a yellow of equal lightness around a dark plum: the
 order survives all three kinds of colour blindness, and so does the glow of the ends in grey.
 """
+TEXT_ANALYSES = """
+* **Divergence** of a pair: the Euclidean distance between the energies of the real and the drawn image of one caption.
+  Small: a copy, or a plain picture. Large: a failure, or a poor caption.
+* **p of a copy**: share of real images whose nearest other real image is at least as similar as this one's. Were
+  drawings fresh draws from reality, one in a hundred would have p ≤ 0.01.
+* **Composition**: ZᵀZ over tokens, that is, which concepts fire on the same token and how strongly. A pair that changed
+  is tested over images, and its p is multiplied by the number of pairs that were looked at.
+* **FID** is computed in the encoder's space and in concept space. Few images bias it upwards, and a model that drew the
+  captions of the very images it is compared with has an easy life: so one real half is compared with the model's
+  drawings for the other half, and stands beside one real half against the other.
+"""
 TEXT_GENERATE = r"""
 *Generate* draws images that excite one concept while staying natural (EnergyDPS). At each denoising step the clean
-image is predicted, decoded and scored, and the gradient of the score nudges the next step. The score is read
+image is predicted, decoded and scored in four views (moved a little, mirrored, blurred), and the gradient of their
+mean score nudges the next step: a pattern that only fools the encoder seldom survives all four. The score is read
 **before** Top-K and ReLU, so that there is a slope to climb before the concept fires:
 """
 TEXT_SCORE = """
@@ -98,6 +111,8 @@ with middle:
     st.markdown(TEXT_STATUS)
     st.header("Certainty", anchor="certainty")
     st.markdown(TEXT_SIGNIFICANCE)
+    st.header("Images and composition", anchor="analyses")
+    st.markdown(TEXT_ANALYSES)
     st.header("The card", anchor="card")
     st.markdown(TEXT_CARD)
     st.header("The map", anchor="map")
