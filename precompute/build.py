@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,27 @@ def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress]) -> B
 
     Args:
         recipe: what to build.
+        out, progress: as for `build_stages`.
+
+    Raises:
+        BlindspotError: an input is missing or unusable, the disk is full, or another run works on the same atlas.
+    """
+
+    def stages(work: WorkDirectory, where: Path) -> list[Stage]:
+        return StagePlan(recipe, work, where).stages()
+
+    made = build_stages(out, stages, progress)
+    return replace(made, skipped=_list_skipped(recipe, WorkDirectory(made.work)))
+
+
+def build_stages(
+    out: Path, stages: Callable[[WorkDirectory, Path], Sequence[Stage]], progress: Callable[[Stage], Progress]
+) -> Build:
+    """Run those stages that are not done yet; the last of them puts the atlas at `out`.
+
+    Args:
         out: the atlas's folder; `<out>.work` beside it keeps what the stages found.
+        stages: given the work directory and the atlas's absolute path.
         progress: called once per stage that runs, gives what the stage reports to.
 
     Raises:
@@ -58,10 +78,9 @@ def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress]) -> B
     content_hash.cache_clear()
     with full_disk_explained(work.path), work.lock():
         _forget_lost_atlas(work, out)
-        outcomes = carry_out(StagePlan(recipe, work, out).stages(), work, progress)
-        skipped = _list_skipped(recipe, work)
+        outcomes = carry_out(stages(work, out), work, progress)
     header = read_json(out / HEADER)
-    return Build(out, work.path, header, outcomes, skipped, time.monotonic() - started)
+    return Build(out, work.path, header, outcomes, None, time.monotonic() - started)
 
 
 def _forget_lost_atlas(work: WorkDirectory, out: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.vision.encoder import Encoder
+from engine.vision.encoder import Encoder, Tokens
 from engine.vision.preprocess import load_image, to_tensor
 from engine.vision.spec import EncoderSpec
 from precompute.devices import pick_device
@@ -121,5 +121,4 @@ def embed(prefix: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
     Returns:
         float32 `[images, dim]`.
     """
-    whole = prefix[:, 0] if prefix.shape[1] else patches.mean(dim=(1, 2))
-    return torch.nn.functional.normalize(whole.float(), dim=-1)
+    return Tokens(patches, prefix).embedding()

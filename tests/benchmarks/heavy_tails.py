@@ -1,46 +1,47 @@
-"""Token codes of paper size with heavy tails, for the benchmarks of speed and memory.
-
-How often concepts fire is lognormal with the spread of the authors' 32,000 RA-SAE concepts on ImageNet (deviation 0.98
-of the logarithm of `nb_fire`, ../shared/reference/saediff_imagenet_concepts.json). An image has a palette of concepts,
-its leading ones on many tokens, so that tokens of an image repeat concepts as real ones do. Palettes are random: nearly
-every pair of codes is a new entry of Z^T Z and its spectrum is flat, which is the worst case for memory and Lanczos.
-"""
+"""Token codes of paper size with heavy tails, as `precompute synthesize` makes them, for speed and memory."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
-SPREAD = 0.98
-TOKENS, PREFIX, SPARSITY = 261, 5, 5
-PALETTE = 300
-_CHUNK = 500
+from precompute.stages.energies import joined
+from precompute.synthetic.codes import draw_codes
+from precompute.synthetic.invention import Invention
+from precompute.synthetic.world import PREFIX, Size
+
+__all__ = ["PREFIX", "SPARSITY", "TOKENS", "heavy_codes", "load", "save"]
+
+TOKENS, SPARSITY = 261, 5
 
 
-def heavy_codes(images: int, concepts: int, seed: int) -> sparse.csr_matrix:
-    """[images * TOKENS, concepts] float32 codes of float16 precision, at most SPARSITY a token.
+def heavy_codes(
+    images: int, concepts: int, seed: int, tokens: int = TOKENS, scattered: bool = False
+) -> sparse.csr_matrix:
+    """[images * tokens, concepts] float32 codes of float16 precision, at most SPARSITY a token.
 
-    The law of the concepts depends on `concepts` alone, so that sources of different seeds share it.
+    Parameters
+    ----------
+    seed : 0 for the real images, 1 and up for those of a model, of the same world and captions.
+    scattered : concepts of an image have nothing in common, so that nearly every pair of codes is a new entry of Z^T Z
+        and its spectrum is flat: the worst case for memory and Lanczos.
     """
-    law = np.random.default_rng(concepts)
-    edges = np.cumsum(np.exp(law.normal(0, SPREAD, concepts)))
-    scale = np.exp(law.normal(0, 0.3, concepts))
-    rng = np.random.default_rng([seed, images])
-    parts = []
-    for start in range(0, images, _CHUNK):
-        count = min(_CHUNK, images - start)
-        palette = np.searchsorted(edges, rng.random((count, PALETTE)) * edges[-1])
-        slots = np.sort((PALETTE - SPARSITY) * rng.random((count, TOKENS, SPARSITY)) ** 2, axis=2).astype(int)
-        slots += np.arange(SPARSITY)
-        chosen = np.take_along_axis(palette[:, None, :], slots.reshape(count, 1, -1), axis=2).ravel()
-        values = (scale[chosen] * rng.gamma(2, 0.3, len(chosen))).astype(np.float16).astype(np.float32)
-        indptr = np.arange(0, len(chosen) + 1, SPARSITY)
-        part = sparse.csr_matrix((values, chosen.astype(np.int32), indptr), (count * TOKENS, concepts))
-        part.sum_duplicates()
-        parts.append(part)
-    return sparse.vstack(parts, format="csr")
+    size = Size(concepts, max(images, 16), max(seed, 1), tokens, SPARSITY)
+    invented = Invention(size, planted=0, seed=0)
+    name = f"model-{seed}" if seed else "real"
+    codes = invented.codes(name)
+    if scattered:
+        world, scenes = invented.world, invented.scenes(name)
+        anything = np.zeros(scenes.palettes.shape, int)
+        rng = np.random.default_rng([seed, images])
+        palettes = world.order[world.draw(anything + 1, anything + len(world.starts) - 2, rng)]
+        codes = draw_codes(world, replace(scenes, palettes=palettes), None, (seed, images))
+    indptr, indices, values = joined(list(codes))
+    found = sparse.csr_matrix((values, indices.astype(np.int32), indptr), (len(indptr) - 1, concepts))
+    return found[: images * tokens]
 
 
 def save(codes: sparse.csr_matrix, folder: Path) -> int:
