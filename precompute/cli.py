@@ -1,11 +1,11 @@
-"""The command line: `python -m precompute run | demo | verify | sample | theory | import-dictionary`.
+"""The command line: `python -m precompute run | demo | verify | export | sample | gallery | theory |
+import-dictionary | import-saediff | synthesize | convert-adm`.
 
 Bad input ends with one sentence on stderr and exit code 1; with --json, stdout holds one JSON document and no more.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import BlindspotError
+from precompute.drawing_commands import gallery, sample
+from precompute.output import AsJson, print_json
 from precompute.variadic import VariadicCommand
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -31,7 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, e.g. --set models.mine=FOLDER."),
@@ -84,7 +85,7 @@ def verify(
     Atlas.open(atlas)
     problems = find_problems(atlas)
     if as_json:
-        _print_json({"atlas": str(atlas), "ok": not problems, "problems": [str(problem) for problem in problems]})
+        print_json({"atlas": str(atlas), "ok": not problems, "problems": [str(problem) for problem in problems]})
     else:
         for problem in problems:
             typer.echo(f"- {problem}", err=True)
@@ -96,36 +97,50 @@ def verify(
 
 
 @app.command()
-def sample(
+def export(
     atlas: Annotated[Path, typer.Argument(help="Folder of an atlas.", show_default=False)],
-    concept: Annotated[int, typer.Option("--concept", help="Number of the concept.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the images.", show_default=False)],
-    method: Annotated[str, typer.Option(help="energydps, energydps-light, prior or retrieval.")] = "energydps",
-    count: Annotated[int, typer.Option("--count", help="Images to draw.")] = 4,
-    seed: Annotated[int, typer.Option("--seed", help="Image i depends on (seed, i) alone.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files.", show_default=False)],
+    tables: Annotated[bool, typer.Option("--tables", help="Only the tables, unless --figures is given too.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Only the figures, unless --tables is given too.")] = False,
+    table_format: Annotated[str, typer.Option("--format", help="Of the tables: csv or parquet.")] = "csv",
+    figure_formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--figure-format",
+            help="Of the figures: html, json, png or svg, several if given again.",
+            show_default="html and json",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw images that excite one concept of an atlas, as PNG files with their scores."""
+    """Write every table and figure of an atlas as files that say where they come from.
+
+    PNG and SVG need kaleido and Chromium. An earlier export at --out is replaced.
+    """
     from engine.atlas.reader import Atlas
-    from engine.samplers.drawing import draw_concept
-    from engine.samplers.files import load_drawing, save_drawing
+    from precompute.export import export as write_export
     from precompute.files import full_disk_explained
     from precompute.reporting import Reporter
 
-    opened = Atlas.open(atlas)
+    opened, both = Atlas.open(atlas), tables == figures
     with Reporter() as reporter, full_disk_explained(out):
-        tick = reporter.task(f"concept {concept}", "steps")
-        drawing = draw_concept(
-            opened, concept, method=method, count=count, seed=seed, on_step=lambda event: tick(event.step, event.steps)
+        made = write_export(
+            opened,
+            out,
+            reporter.task,
+            table_format=table_format if tables or both else None,
+            figure_formats=(figure_formats or ["html", "json"]) if figures or both else [],
         )
-        files = save_drawing(drawing, out)
     if as_json:
-        _print_json({"atlas": str(atlas), "out": str(out), **load_drawing(out)})
+        print_json(made._asdict() | {"out": str(made.out)})
         return
-    for file, score in zip(files, drawing.samples.scores.tolist(), strict=True):
-        typer.echo(f"{file}  score {score:.3f}")
-    if drawing.reference_score is not None:
-        typer.echo(f"The best real images score {drawing.reference_score:.3f} on average.")
+    typer.echo(f"{made.out}: {len(made.tables)} files of tables, {len(made.figures)} files of figures.")
+    for name, why in made.skipped.items():
+        typer.echo(f"- no {name}: {why}")
+
+
+app.command()(sample)
+app.command()(gallery)
 
 
 @app.command(cls=VariadicCommand)
@@ -146,7 +161,7 @@ def theory(
     law = score_law(Mixture(), AngularConcept())
     found = [diagnose(law.scores, target, law.log_weights) for target in targets]
     if as_json:
-        _print_json([row.as_document() for row in found])
+        print_json([row.as_document() for row in found])
         return
     for row in found:
         typer.echo(f"mean score {row.target:g}")
@@ -181,11 +196,124 @@ def import_dictionary(
     with full_disk_explained(out):
         report = import_dictionary(src, out, kind, Options(sparsity, threshold))
     if as_json:
-        _print_json({"out": str(out), **asdict(report)})
+        print_json({"out": str(out), **asdict(report)})
         return
     typer.echo(f"{out}: {report.concepts} concepts of width {report.dim}, from {report.kind}. Assumed:")
     for topic, sentence in report.assumed.items():
         typer.echo(f"- {topic}: {sentence}")
+
+
+@app.command("import-saediff")
+def import_saediff(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="The authors' `__enriched.json` files, one per model.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the atlas.", show_default=False)],
+    images_url: Annotated[
+        str | None,
+        typer.Option(
+            "--images-url",
+            metavar="URL",
+            help="Address of the folder with sample_0, sample_1 ...; {model} stands for the model in a file's name.",
+        ),
+    ] = None,
+    names: Annotated[
+        list[str] | None, typer.Option("--name", help="Name of a model, once per file and in their order.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn the statistics that the authors of Conceptual Blindspots published into an atlas, and list what was assumed.
+
+    Such an atlas has a map, rankings, co-occurrences and comparisons, but no images, intervals, p or q. Nothing is
+    fetched: images are links, and the app asks before it loads one.
+    """
+    from dataclasses import asdict
+
+    from precompute.files import full_disk_explained
+    from precompute.saediff.importing import import_saediff
+
+    with full_disk_explained(out):
+        made = import_saediff(files, out, names=names or (), images_url=images_url)
+    if as_json:
+        print_json(asdict(made))
+        return
+    typer.echo(f"{made.out}: {made.live} of {made.concepts} concepts on the map, models {', '.join(made.models)}.")
+    typer.echo(f"{made.connections} co-occurrences, {made.links} image links. Assumed:")
+    for topic, sentence in made.assumed.items():
+        typer.echo(f"- {topic}: {sentence}")
+    typer.echo(f"Not published: {'; '.join(made.missing)}.")
+
+
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the atlas.", show_default=False)],
+    concepts: Annotated[int, typer.Option("--concepts", help="Size of the dictionary.")] = 32_000,
+    images: Annotated[int, typer.Option("--images", help="Images per source, in pairs.")] = 10_000,
+    models: Annotated[int, typer.Option("--models", help="Generated sources.")] = 4,
+    planted: Annotated[int, typer.Option("--planted", help="Blindspots planted in each model.")] = 100,
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens an image: 5 and a square number.")] = 261,
+    sparsity: Annotated[int, typer.Option("--sparsity", help="Codes a token, at most.")] = 5,
+    dim: Annotated[int, typer.Option("--dim", help="Width of atoms and image embeddings.")] = 768,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same files.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Invent an atlas of any size with planted blindspots, for load tests and demos; resumes like run.
+
+    OUT.planted.json beside it says what is planted in each model and how strongly.
+    """
+    from precompute.reporting import Reporter, as_document, print_summary
+    from precompute.synthetic.build import planted_file, synthesize
+    from precompute.synthetic.invention import Invention
+    from precompute.synthetic.world import Size
+
+    invented = Invention(Size(concepts, images, models, tokens, sparsity, dim), planted, seed)
+    with Reporter() as reporter:
+        made = synthesize(invented, out, lambda stage: reporter.task(stage.name, stage.unit))
+    truth = planted_file(made.out)
+    if as_json:
+        print_json(as_document(made) | {"planted": str(truth)})
+        return
+    print_summary(made)
+    typer.echo(f"What is planted is listed in {truth}")
+
+
+@app.command("convert-adm")
+def convert_adm(
+    src: Annotated[Path, typer.Argument(help="A checkpoint such as 256x256_diffusion_uncond.pt.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the network.", show_default=False)],
+    image_size: Annotated[int, typer.Option("--image-size", help="Side of its images in pixels.")] = 256,
+    noise: Annotated[str, typer.Option("--noise", help="Its noise schedule: linear or cosine.")] = "linear",
+    heads: Annotated[
+        int | None, typer.Option("--heads", help="Heads of every attention.", show_default="64 channels a head")
+    ] = None,
+    qkv: Annotated[str, typer.Option("--qkv", help="Order of the attention's channels: legacy or new.")] = "legacy",
+    as_json: AsJson = False,
+) -> None:
+    """Turn a checkpoint of OpenAI's guided-diffusion into a prior of kind adm; no code in it is ever run.
+
+    The defaults are those of the 256 x 256 models. The 128 x 128 model needs --image-size 128 --heads 4, the 64 x 64
+    one --image-size 64 --noise cosine --qkv new.
+    """
+    from dataclasses import asdict
+
+    from engine.priors.adm_conversion import Unwritten
+    from engine.priors.adm_conversion import convert_adm as convert
+    from precompute.files import full_disk_explained
+
+    with full_disk_explained(out):
+        made = convert(src, out, Unwritten(image_size, heads, qkv, noise))
+    if as_json:
+        print_json({"out": str(out), **asdict(made)})
+        return
+    config = made.config
+    classes = f"{config.classes} classes" if config.classes else "unconditional"
+    variance = "learned" if config.learned_variance else "fixed"
+    typer.echo(f"{out}: {made.parameters:,} parameters, {classes}, {variance} variance.")
+    typer.echo(
+        f"Assumed: {config.image_size} x {config.image_size} pixels, {noise} noise, "
+        f"{f'{heads} heads' if heads else '64 channels a head'}, {qkv} attention order."
+    )
 
 
 def _print_biases(name: str, biases: Any) -> None:
@@ -199,13 +327,9 @@ def _build(recipe: Any, out: Path, as_json: bool) -> None:
     with Reporter() as reporter:
         made = build(recipe, out, lambda stage: reporter.task(stage.name, stage.unit))
     if as_json:
-        _print_json(as_document(made))
+        print_json(as_document(made))
     else:
         print_summary(made)
-
-
-def _print_json(document: dict[str, Any] | list[dict[str, Any]]) -> None:
-    typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What an atlas knows beyond delta: single images, pairs of concepts, scalar metrics. All of it is optional.
+"""What an atlas knows beyond delta: single images, pairs of concepts, scalar metrics, drawn images. All is optional.
 
 `Analyses` is the part of `reader.Atlas` that answers these; an atlas from before they existed says so in one sentence.
 """
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.atlas import schema
+from engine.atlas.images import read_drawn
 from engine.atlas.loading import Pieces
 from engine.atlas.schema import AtlasInfo
 from engine.atlas.storage import damaged
@@ -160,6 +161,25 @@ class Analyses:
                 return Composition.of(stored, source)
         except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise damaged(path, error) from error
+
+    def gallery(self, concept: int | None = None) -> pd.DataFrame:
+        """The images that were drawn into the atlas for a concept, or for all (`python -m precompute gallery`).
+
+        Returns
+        -------
+        DataFrame
+            concept, rank (from 0), method, score (s_k), codes_score (the same reduction of the sparse codes),
+            reference_score (mean score of the best real images, NaN if there is none), strength, steps, seed. Empty
+            when nothing was drawn.
+        """
+        table = self._pieces.table("gallery") if self.has("gallery") else schema.TABLES["gallery"].empty_table()
+        if concept is not None:
+            table = table.filter(pc.equal(table["concept"], int(concept)))
+        return table.to_pandas()
+
+    def gallery_bytes(self, concept: int, rank: int) -> bytes:
+        """One of the drawn images as webp bytes; raises `BlindspotError` when it is not there."""
+        return read_drawn(self.path, concept, rank)
 
     def _rows(self, name: str, model: str) -> pa.Table:
         if self.info.source(model).kind == "real":

@@ -5,7 +5,7 @@ A check stops after the first complaint that would make the next ones meaningles
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +160,14 @@ def _labels(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
         yield "a label's image does not exist"
 
 
+def _gallery(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
+    if not _within(table["concept"], info.concepts):
+        yield "a drawn concept does not exist"
+    frame = table.select(["concept", "rank"]).to_pandas().sort_values(["concept", "rank"])
+    if not (frame["rank"] == frame.groupby("concept").cumcount()).all():
+        yield "the images of a concept are not 0, 1, 2, ..."
+
+
 def _report(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
     if not np.array_equal(table["concept"].to_numpy(), np.arange(info.concepts)):
         yield f"its concepts are not 0 to {info.concepts - 1} in order"
@@ -212,6 +220,7 @@ TABLES: dict[str, TableCheck] = {
     "labels": _labels,
     "links": published.links,
     "published": published.numbers,
+    "gallery": _gallery,
     "divergence": analysis_checks.divergence,
     "changes": analysis_checks.changes,
     "metrics": analysis_checks.metrics,
@@ -260,9 +269,14 @@ def energies_agree(root: Path, info: AtlasInfo, source: str) -> Iterator[str]:
 
 def thumbs(root: Path, images: int) -> Iterator[str]:
     """Every image has a thumbnail, and each is a webp file."""
+    yield from pictures(root, "thumbnails", (schema.thumb_file(image) for image in range(images)))
+
+
+def pictures(root: Path, what: str, files: Iterable[str]) -> Iterator[str]:
+    """Each of these files is there and is a webp picture."""
     missing, foreign = [], []
-    for image in range(images):
-        path = root / schema.thumb_file(image)
+    for rel in files:
+        path = root / rel
         try:
             with path.open("rb") as file:
                 start = file.read(12)
@@ -272,9 +286,17 @@ def thumbs(root: Path, images: int) -> Iterator[str]:
         if start[:4] != b"RIFF" or start[8:] != b"WEBP":
             foreign.append(path.name)
     if missing:
-        yield f"{len(missing)} thumbnails are missing, the first is {missing[0]}"
+        yield f"{len(missing)} {what} are missing, the first is {missing[0]}"
     if foreign:
-        yield f"{len(foreign)} thumbnails are no webp pictures, the first is {foreign[0]}"
+        yield f"{len(foreign)} {what} are no webp pictures, the first is {foreign[0]}"
+
+
+def gallery(root: Path) -> Iterator[str]:
+    """The images that `gallery.parquet` names are there; an atlas without it is fine."""
+    if (root / schema.table_file("gallery")).exists():
+        table = read_table(root, "gallery")
+        named = zip(table["concept"].to_pylist(), table["rank"].to_pylist(), strict=True)
+        yield from pictures(root, "drawn images", (schema.gallery_file(*one) for one in named))
 
 
 def index(path: Path, rows: int) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The list of an atlas's files with their SHA-256, size and rows: written into the header, compared by `verify`.
 
-A thumbnail folder is one entry: tens of thousands of pictures would drown the header. Its checksum is taken over the
-sorted names and checksums of its files.
+A folder of thumbnails or of drawn images is one entry: tens of thousands of pictures would drown the header. Its
+checksum is taken over the sorted names and checksums of its files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from engine.atlas.schema import HEADER, FileEntry
 
+PICTURES = ("thumbs", "gallery")
+"""Folders of folders of pictures."""
 _BLOCK = 1 << 20
 
 
@@ -26,9 +28,9 @@ def manifest(root: Path) -> dict[str, FileEntry]:
     for path in sorted(root.rglob("*")):
         rel = path.relative_to(root).as_posix()
         if path.is_dir():
-            if path.parent.name == "thumbs" and path.parent.parent == root:
+            if path.parent.name in PICTURES and path.parent.parent == root:
                 entries[rel + "/"] = _folder_entry(path)
-        elif rel != HEADER and not rel.startswith("thumbs/"):
+        elif rel != HEADER and rel.split("/")[0] not in PICTURES:
             entries[rel] = FileEntry(_sha256(path), path.stat().st_size, _rows(path))
     return entries
 

@@ -108,6 +108,19 @@ TABLES: dict[str, pa.Schema] = {
             ("p_adjusted", pa.float64()),
         ]
     ),
+    "gallery": pa.schema(
+        [
+            ("concept", _ID),
+            ("rank", _ID),
+            ("method", _TEXT),
+            ("score", pa.float32()),
+            ("codes_score", pa.float32()),
+            ("reference_score", pa.float32()),
+            ("strength", pa.float32()),
+            ("steps", _ID),
+            ("seed", pa.int64()),
+        ]
+    ),
     "metrics": pa.schema(
         [
             ("model", _TEXT),
@@ -132,6 +145,6 @@ HALVES = "real halves"
 """What the `model` column of `metrics` says of one random half of the real images against the other."""
 ANALYSES = ("divergence", "changes", "metrics")
 """Tables of the analyses beyond delta; an atlas from before they existed has none of them."""
-OPTIONAL_TABLES = frozenset({"labels", "links", "published", REPORT_TABLE, *ANALYSES})
+OPTIONAL_TABLES = frozenset({"labels", "links", "published", "gallery", REPORT_TABLE, *ANALYSES})
 IMAGE_TABLES = frozenset({"images", "exemplars"})
 """Tables that an atlas of published statistics does without: it has no images."""

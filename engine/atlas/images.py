@@ -32,6 +32,15 @@ def read_thumb(root: Path, image: int) -> bytes:
         raise BlindspotError(f"The thumbnail {path} is missing: the atlas is incomplete, rebuild it.") from error
 
 
+def read_drawn(root: Path, concept: int, rank: int) -> bytes:
+    """The webp bytes of one of the images drawn for a concept."""
+    path = root / schema.gallery_file(concept, rank)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BlindspotError(f"The drawn image {path} is missing: run `python -m precompute gallery` again.") from error
+
+
 def decode_thumb(root: Path, image: int) -> Image.Image:
     """The thumbnail of `image` as an RGB picture."""
     try:

@@ -47,6 +47,11 @@ def thumb_file(image: int) -> str:
     return f"thumbs/{image // 1000:04d}/{image:07d}.webp"
 
 
+def gallery_file(concept: int, rank: int) -> str:
+    """The file, relative to the atlas, that holds one of the images drawn for a concept."""
+    return f"gallery/{concept // 1000:04d}/{concept:07d}-{rank:02d}.webp"
+
+
 @dataclass(frozen=True)
 class Source:
     """One set of images: the real one (named `real`) or what one model generated.

@@ -46,6 +46,7 @@ def verify(path: str | os.PathLike[str]) -> list[Problem]:
         *_run(schema.table_file("divergence"), lambda: analysis_checks.divergence_agrees(atlas)),
         *_run(schema.COMPOSITION, lambda: analysis_checks.composition(atlas)),
         *_run("thumbs/", lambda: checks.thumbs(atlas.path, atlas.info.images)),
+        *_run("gallery/", lambda: checks.gallery(atlas.path)),
         *_run("images.faiss", lambda: checks.index(atlas.path / "images.faiss", atlas.info.images)),
         *_run("atoms.faiss", lambda: checks.index(atlas.path / "atoms.faiss", atlas.info.concepts)),
     ]

@@ -116,6 +116,19 @@ def _ratio_error(real: Moments, model: Moments, se: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(variance, 0.0))
 
 
+def _add(value: np.ndarray, step: np.ndarray) -> np.ndarray:
+    return value + step
+
+
+def _add_to_log_ratio(value: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """r = tanh(l / 2), moved on the scale of the log ratio l, where its law is more symmetric (as in Fisher's z).
+
+    dl = 2 dr / (1 - r^2); an r of -1 or 1 stays.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.abs(value) < 1, np.tanh(np.arctanh(value) + step / (1 - value**2)), value)
+
+
 class Estimator(NamedTuple):
     """An effect and the temperature that it is read at by default."""
 
@@ -124,12 +137,14 @@ class Estimator(NamedTuple):
     temperature: float
     """Default T."""
     bounds: tuple[float, float]
-    """The range of the effect; interval ends are cut to it."""
+    """The range of the effect."""
+    move: Callable[[np.ndarray, np.ndarray], np.ndarray] = _add
+    """(effect, multiple of its standard error) -> an end of its interval."""
 
 
 ESTIMATORS: dict[str, Estimator] = {
     "gap": Estimator(gap_effect, 0.8, (-np.inf, np.inf)),
-    "relative": Estimator(relative_effect, 0.4, (-1.0, 1.0)),
+    "relative": Estimator(relative_effect, 0.4, (-1.0, 1.0), _add_to_log_ratio),
     "share": Estimator(share_effect, 1.0, (-np.inf, np.inf)),
     "standardised": Estimator(standardised_effect, 0.8, (-np.inf, np.inf)),
 }
@@ -171,7 +186,9 @@ def estimate_delta(
     reach = student_quantile(degrees, level) * error
     with np.errstate(invalid="ignore"):
         ends = [
-            np.where(np.isinf(reach), sign * np.inf, np.where(np.isinf(value), value, value + sign * reach))
+            np.where(
+                np.isinf(reach), sign * np.inf, np.where(np.isinf(value), value, measure.move(value, sign * reach))
+            )
             for sign in (-1, 1)
         ]
     low, high = (special.expit(np.clip(end, *measure.bounds) / temperature) for end in ends)

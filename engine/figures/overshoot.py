@@ -28,7 +28,7 @@ def tilt_distances(rows: pd.DataFrame, *, samples: int) -> go.Figure:
         One row per target and method in the order to show: ``target, method, mean`` (score units) and ``kl_tilt``
         (nats, corrected for the number of samples).
     samples
-        Samples of each method that draws from the diffusion.
+        Samples of EnergyDPS, and of SMC.
     """
     methods = list(dict.fromkeys(rows["method"]))
     figure = go.Figure()
@@ -42,8 +42,8 @@ def tilt_distances(rows: pd.DataFrame, *, samples: int) -> go.Figure:
     targets = ", ".join(f"{target:g}" for target in sorted(set(rows["target"])))
     return framed(
         figure, title="How far samplers land from the tilt", how=HOW, height=HEAD + ROW * len(methods),
-        subtitle=f"KL on a 30 x 30 grid, bias-corrected; mean scores {targets}; n = {samples:,} samples of a diffusion",
-        legend={"orientation": "h", "y": -0.22, "yanchor": "top"},
+        subtitle=f"KL on a 30 x 30 grid, bias-corrected; mean scores {targets}; n = {samples:,} samples",
+        legend={"orientation": "h", "y": -0.22, "yanchor": "top"}, showlegend=True,
         xaxis={"title": {"text": "KL to the tilt (nats)"}, "type": "log", "automargin": True, "exponentformat": "power",
                "dtick": 1},
         yaxis={"automargin": True, "categoryorder": "array", "categoryarray": methods[::-1]},

@@ -113,9 +113,9 @@ def planar_laws(masses: Mapping[str, np.ndarray], *, reach: float, subtitle: str
             hovertemplate="(%{x:.1f}, %{y:.1f}): %{z:.2%} of the mass<extra></extra>",
         )  # fmt: skip
         figure.add_trace(heat, 1, i + 1)
-    axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "domain"}
+    axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": "", "constrain": "domain"}
     figure.update_xaxes(**axis)
     for i in range(len(masses)):
-        figure.update_yaxes(**axis, scaleanchor=f"x{i + 1 if i else ''}", col=i + 1)
+        figure.update_yaxes(**axis, constraintoward="top", scaleanchor=f"x{i + 1 if i else ''}", col=i + 1)
     framed(figure, title=" · ".join(masses), subtitle=subtitle, how=LAWS_HOW, height=PANEL + HEAD)
     return figure.update_layout(margin_t=HEAD)

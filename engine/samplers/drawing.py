@@ -5,9 +5,10 @@ Torch is imported on the first drawing, not with this module.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,21 @@ from engine.jobs import Job, JobQueue, Task
 
 if TYPE_CHECKING:
     from engine.samplers.base import OnStep, Samples, StepEvent
-    from engine.samplers.instruments import AtlasLike
+    from engine.samplers.instruments import AtlasLike, Instruments
+    from engine.samplers.matching import Match
+    from engine.samplers.score import ConceptScore
 
 METHOD = "energydps"
 COUNT = 4
 STEPS = 40
 STRENGTH = 0.3
+PARTICLES = 4
 MAX_COUNT = 64
 REFERENCES = 4
+CANDIDATES = 16
+"""Best real images of each concept among which those of a set of concepts are looked for."""
+UNPUSHED = ("prior", "retrieval")
+"""Methods that no strength changes."""
 OVERSHOOT = 1.25
 """A sample is pushed until its score is this many times that of the best real image."""
 
@@ -49,9 +57,11 @@ class Drawing:
     references: tuple[Reference, ...]
     """The best real images, best first; empty when no real image has the concept."""
     parameters: Mapping[str, Any]
-    """What was asked for: concept, method, count, seed, steps, strength."""
+    """What was asked for, the fields of `Order`; the strength is the one that was found, if it was looked for."""
     seconds: float
     """Time the sampling took."""
+    matched: Match | None = None
+    """How the strength was found, where a mean score was to be reached."""
 
     @property
     def reference_score(self) -> float | None:
@@ -62,35 +72,66 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Order:
-    """What to draw; everything but the atlas that the images depend on."""
+    """What to draw; everything but the atlas that the images depend on.
+
+    Raises
+    ------
+    BlindspotError
+        For what makes no sense.
+    """
 
     concept: int
+    """Id of the concept."""
     method: str = METHOD
+    """A name of `engine.samplers.registry.SAMPLERS`."""
     count: int = COUNT
+    """How many images."""
     seed: int = 0
+    """Image i depends on (seed, i) alone."""
     steps: int = STEPS
+    """Reverse steps."""
     strength: float = STRENGTH
+    """How hard to push towards the concept (`EnergyDPS.strength`), which ends where a sample excites it a little more
+    than the best real image does."""
+    particles: int = PARTICLES
+    """Particles behind each sample of a particle filter."""
+    others: tuple[int, ...] = ()
+    """Further concepts of a weighted set."""
+    weights: tuple[float, ...] = ()
+    """A weight for the concept and for each of the others; all 1 when empty."""
+    match: bool = False
+    """Look for the strength at which the mean score is that of the best real images, starting from `strength`."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= MAX_COUNT:
             raise BlindspotError(f"{self.count} images were asked for: ask for 1 to {MAX_COUNT}.")
         if self.seed < 0:
             raise BlindspotError(f"The seed {self.seed} is negative: choose 0 or more.")
+        if self.weights and (len(self.weights) != len(self.concepts) or not all(map(math.isfinite, self.weights))):
+            raise BlindspotError(
+                f"The weights {list(self.weights)} do not fit concepts {list(self.concepts)}: "
+                "give one finite number each."
+            )
+        if self.match and self.method in UNPUSHED:
+            raise BlindspotError(
+                f"Method {self.method!r} has no strength, so it cannot be matched to a score: leave out the matching."
+            )
+
+    @property
+    def concepts(self) -> tuple[int, ...]:
+        """All concepts of the set."""
+        return (self.concept, *self.others)
 
 
 def draw_concept(
     atlas: AtlasLike,
     concept: int,
     *,
-    method: str = METHOD,
-    count: int = COUNT,
-    seed: int = 0,
-    steps: int = STEPS,
-    strength: float = STRENGTH,
     device: str | None = None,
     on_step: OnStep | None = None,
+    **settings: Any,
 ) -> Drawing:
-    """Draw images that excite one concept of an atlas and, for comparison, score the best real ones.
+    """Draw images that excite a concept of an atlas, or a weighted set, and score the best real ones for comparison.
 
     Parameters
     ----------
@@ -98,58 +139,86 @@ def draw_concept(
         An open atlas; its encoder, dictionary and prior are loaded once per process.
     concept
         Id of the concept.
-    method
-        A name of `engine.samplers.registry.SAMPLERS`.
-    count, seed
-        How many images; image i depends on (seed, i) alone.
-    steps, strength
-        Reverse steps, and how hard to push towards the concept (`EnergyDPS.strength`), which ends where a sample
-        excites it a little more than the best real image does.
     device
         "cpu", "cuda" ...; None takes the GPU if there is one.
     on_step
         Hears of every step and may cancel.
+    settings
+        Of the other fields of `Order`, those that differ from the defaults.
 
     Raises
     ------
     BlindspotError
-        If the atlas has no such concept, no prior or a broken one, or the method is unknown.
+        If the atlas has no such concept or it is dead, there is no prior or a broken one, the method is unknown, or the
+        score to match is out of reach.
     Cancelled
         If `on_step` said so.
     """
     import torch
 
     from engine.samplers.instruments import Instruments
+    from engine.samplers.matched import draw_matched
+    from engine.samplers.matching import real_target
     from engine.samplers.registry import Settings, create
     from engine.samplers.score import ConceptScore
 
-    order = Order(int(concept), method, count, seed, steps, strength)
-    instruments = Instruments(atlas, device)
-    score = ConceptScore(instruments.encoder, instruments.dictionary, [order.concept])
+    order = Order(int(concept), **settings)
+    instruments, match = Instruments(atlas, device), None
+    score = ConceptScore(instruments.encoder, instruments.dictionary, order.concepts, order.weights or None)
+    _require_alive(atlas, order.concepts)
     references = best_real(instruments, score)
-    sampler = create(method, instruments, Settings(steps, strength, _cap(references)))
+    base = Settings(order.steps, order.strength, cap_of(references), order.particles)
     began = time.perf_counter()
-    samples = sampler.sample(score, count, seed, on_step)
+    if order.match:
+        samples, match = draw_matched(
+            lambda strength: create(order.method, instruments, replace(base, strength=strength)),
+            score,
+            real_target([reference.score for reference in references]),
+            count=order.count,
+            start=order.strength,
+            seed=order.seed,
+            on_step=on_step,
+        )
+        order = replace(order, strength=match.strength)
+    else:
+        samples = create(order.method, instruments, base).sample(score, order.count, order.seed, on_step)
     seconds = time.perf_counter() - began
     with torch.no_grad():
         codes_scores = tuple(score.codes_score(samples.images).tolist())
-    return Drawing(samples, codes_scores, references, asdict(order), seconds)
+    return Drawing(samples, codes_scores, references, asdict(order), seconds, match)
 
 
-def best_real(instruments: Any, score: Any, count: int = REFERENCES) -> tuple[Reference, ...]:
-    """The best real images of a score's concept with their scores, best first; empty when there are none."""
-    from engine.samplers.retrieval import Retrieval
+def best_real(instruments: Instruments, score: ConceptScore, count: int = REFERENCES) -> tuple[Reference, ...]:
+    """The real images that a score of one or more concepts likes best, best first; empty when none has a concept.
 
-    retrieval = Retrieval(instruments.atlas, instruments.device)
-    images = retrieval.exemplars(score.concepts[0], count)
+    For a single concept these are its best exemplars, for a set the best of the exemplars of all its concepts.
+    """
+    import torch
+
+    from engine.samplers.pool import thumbnails
+
+    atlas, each = instruments.atlas, count if len(score.concepts) == 1 else CANDIDATES
+    images = [int(image) for k in score.concepts for image in atlas.exemplars("real", k, count=each)["image"]]
+    images = list(dict.fromkeys(images))
     if not images:
         return ()
-    scores = retrieval.sample(score, count).scores.tolist()
+    with torch.no_grad():
+        scores = score(thumbnails(atlas, images, score.encoder.spec).to(instruments.device)).tolist()
     found = [Reference(image, value) for image, value in zip(images, scores, strict=True)]
-    return tuple(sorted(found, key=lambda reference: -reference.score))
+    return tuple(sorted(found, key=lambda reference: -reference.score)[:count])
 
 
-def _cap(references: tuple[Reference, ...]) -> float | None:
+def _require_alive(atlas: AtlasLike, concepts: tuple[int, ...]) -> None:
+    """Raise `BlindspotError` for a concept that never fires."""
+    dead = atlas.concepts["dead"]
+    gone = [concept for concept in concepts if dead.iat[concept]]
+    if gone:
+        raise BlindspotError(
+            f"Concept {gone[0]} of atlas {atlas.info.name!r} is dead, no real image excites it: choose a live one."
+        )
+
+
+def cap_of(references: tuple[Reference, ...]) -> float | None:
     """Real images show how strong the concept gets: beyond that, pushing would only leave the natural images."""
     strongest = max((reference.score for reference in references), default=0.0)
     return OVERSHOOT * strongest if strongest > 0 else None
@@ -180,7 +249,7 @@ def submit_drawing(queue: JobQueue, atlas: AtlasLike, concept: int, **settings: 
     atlas, concept
         As in `draw_concept`.
     settings
-        Of method, count, seed, steps and strength, those that differ from the defaults.
+        Of the other fields of `Order`, those that differ from the defaults.
 
     Raises
     ------
@@ -188,10 +257,14 @@ def submit_drawing(queue: JobQueue, atlas: AtlasLike, concept: int, **settings: 
         If the queue is full or a setting makes no sense.
     """
     order = Order(int(concept), **settings)
+    return queue.submit(identity(atlas, order), partial(_draw_for_task, atlas, order))
+
+
+def identity(atlas: AtlasLike, order: Order) -> dict[str, Any]:
+    """All that the images of an order depend on, as JSON: what names its results (`engine.jobs.job_id`)."""
     info = atlas.info
     world = {"path": str(atlas.path), "encoder": info.encoder, "dictionary": info.dictionary, "prior": info.prior}
-    parameters = {"atlas": {**world, "stages": info.stages}, **asdict(order)}
-    return queue.submit(parameters, partial(_draw_for_task, atlas, order))
+    return {"atlas": {**world, "stages": info.stages}, **asdict(order)}
 
 
 def _draw_for_task(atlas: AtlasLike, order: Order, task: Task) -> None:

@@ -9,30 +9,20 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.priors.base import Prediction, Prior
+from engine.priors.base import Prior
 from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, sample_generators
+from engine.samplers.look import GUIDANCES, Look, Observer, require_finite
+from engine.samplers.robust import RobustScore, View
 
 GRADIENTS = ("eps", "unit", "raw")
-GUIDANCES = ("full", "light")
 TINY = 1e-20
-
-
-class Look(NamedTuple):
-    """What one denoising step shows."""
-
-    prediction: Prediction
-    images: Tensor
-    """[n, 3, H, W], the predicted clean images."""
-    scores: Tensor
-    """[n]."""
-    gradient: Tensor | None
-    """[n, *shape], the score's gradient; None when it was not asked for."""
+REMEDY = "lower the strength or use gradient 'eps'"
 
 
 @dataclass(frozen=True)
@@ -65,6 +55,12 @@ class EnergyDPS:
     """A sample whose score exceeds this is not guided at that step (paper 000, J.2)."""
     window: tuple[float, float] = (0.0, 1.0)
     """The part of the way, from noise (0) to image (1), that is guided."""
+    views: tuple[View, ...] = ()
+    """Views of the predicted image that share the score on the way, see `RobustScore`; none: the image as it is."""
+    bf16: bool = False
+    """Compute in bfloat16; the final images and their scores are in full precision all the same."""
+    checkpointing: bool = False
+    """Recompute activations on the gradient's way back: less memory, more time."""
 
     def __post_init__(self) -> None:
         if self.gradient not in GRADIENTS or self.guidance not in GUIDANCES:
@@ -101,41 +97,30 @@ class EnergyDPS:
         if n < 1:
             raise BlindspotError(f"{n} samples were asked for: ask for at least 1.")
         levels = [*self.prior.timesteps(self.steps).tolist(), -1]
+        guide = RobustScore(score, self.views) if self.views else score
+        observer = Observer(self.prior, guide, self.guidance, self.bf16, self.checkpointing)
         generators = sample_generators(seed, n)
         state, trace = self.prior.noise(generators), []
         for index, (t, t_prev) in enumerate(itertools.pairwise(levels)):
-            look = self._look(score, state, t, guided=self._guided(index, t_prev))
+            look = observer.look(state, t, self._guided(index, t_prev))
             with torch.no_grad():
                 state = self.prior.step(look.prediction, t, t_prev, state, generators)
                 if look.gradient is not None:
                     state = state + self._push(look, self.prior.sigma(t, t_prev))
-            self._check(state, look.scores, index)
+            require_finite(state, look.scores, f"at step {index + 1} of {self.steps} {self._how()}", REMEDY)
             trace.append(look.scores)
             images = look.images
             announce(on_step, StepEvent(index + 1, self.steps, look.scores, lambda images=images: images))
-        with torch.no_grad():
-            images = self.prior.decode(state)
-            return Samples(images, score(images), torch.stack(trace))
+        images, scores = observer.finish(state, score)
+        return Samples(images, scores, torch.stack(trace))
 
     def _guided(self, index: int, t_prev: int) -> bool:
         """Whether this step follows the score; the last never does, as no later step could clean up after it."""
         progress = index / max(1, self.steps - 1)
         return self.strength != 0 and t_prev >= 0 and self.window[0] <= progress <= self.window[1]
 
-    def _look(self, score: Score, state: Tensor, t: int, guided: bool) -> Look:
-        """Denoise, decode and score a state; with its gradient if guided."""
-        with torch.set_grad_enabled(guided and self.guidance == "full"):
-            variable = state.detach().requires_grad_(guided)
-            prediction = self.prior.denoise(variable, t)
-        with torch.set_grad_enabled(guided):
-            if self.guidance == "light":
-                variable = prediction.x0.detach().requires_grad_(guided)
-                prediction = prediction._replace(x0=variable)
-            images = self.prior.decode(prediction.x0)
-            scores = score(images)
-        gradient = torch.autograd.grad(scores.sum(), variable)[0] if guided else None
-        calm = Prediction(*(part if part is None else part.detach() for part in prediction))
-        return Look(calm, images.detach(), scores.detach(), gradient)
+    def _how(self) -> str:
+        return f"with strength {self.strength:g} and gradient {self.gradient!r}"
 
     def _push(self, look: Look, sigma: float) -> Tensor:
         """zeta_i beta grad s, [n, *shape], zero for samples beyond the cap."""
@@ -149,15 +134,6 @@ class EnergyDPS:
         if self.cap is not None:
             push = push * _per_sample(look.scores <= self.cap, push)
         return self.strength * push
-
-    def _check(self, state: Tensor, scores: Tensor, index: int) -> None:
-        """Stop at the first number that is not one."""
-        fine = state.flatten(1).isfinite().all(dim=1) & scores.isfinite()
-        if not fine.all():
-            raise BlindspotError(
-                f"Sample {int((~fine).nonzero()[0]) + 1} became infinite at step {index + 1} of {self.steps} with "
-                f"strength {self.strength:g} and gradient {self.gradient!r}: lower the strength or use gradient 'eps'."
-            )
 
 
 def _per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def load_drawing(folder: Path) -> dict[str, Any]:
     Returns
     -------
     A dict with `parameters`, `images` (file names), `scores`, `codes_scores`, `trace` [steps][n], `references`
-    (list of {image, score}, best first), `reference_score` and `seconds`.
+    (list of {image, score}, best first), `reference_score`, `matched` (a `matching.Match`, or None) and `seconds`.
 
     Raises
     ------
@@ -88,6 +88,7 @@ def _record(drawing: Drawing, files: list[Path]) -> dict[str, Any]:
         "trace": drawing.samples.trace.tolist(),
         "references": [{"image": item.image, "score": item.score} for item in drawing.references],
         "reference_score": drawing.reference_score,
+        "matched": None if drawing.matched is None else drawing.matched._asdict(),
         "seconds": round(drawing.seconds, 3),
     }
 

@@ -14,7 +14,7 @@ import torch
 from engine.dictionary.checkpoints import load_dictionary
 from engine.errors import BlindspotError
 from engine.priors.base import DiffusionPrior
-from engine.priors.loading import load_prior
+from engine.priors.loading import load_prior, open_pipeline
 from engine.vision.encoder import Encoder
 
 _LOADING = threading.Lock()
@@ -26,6 +26,10 @@ class AtlasLike(Protocol):
     path: Path
     info: Any
     """With mappings `encoder` and `dictionary`, a mapping or None `prior`, and a `name`."""
+    images: Any
+    """All images, a DataFrame indexed by image with a column `source`."""
+    concepts: Any
+    """A DataFrame over concepts with a column `dead`."""
 
     def resolve(self, ref: str) -> str | Path:
         """A model's reference to something `from_pretrained` accepts."""
@@ -81,6 +85,24 @@ class Instruments:
         path = self.atlas.resolve(prior["id"])
         return _shared(_prior, str(path), _version(Path(path)), _frozen(prior), self.device)
 
+    @property
+    def pipeline(self) -> Any:
+        """The diffusers pipeline of the atlas's prior, for methods that write prompts.
+
+        Raises
+        ------
+        BlindspotError
+            If the atlas names no prior, or one without prompts.
+        """
+        prior = self.atlas.info.prior
+        if not prior or prior.get("kind", "latent") != "latent":
+            raise BlindspotError(
+                f"Atlas {self.atlas.info.name!r} names no text-to-image prior to write prompts for: choose a method "
+                "without prompts."
+            )
+        path = self.atlas.resolve(prior["id"])
+        return _shared(_pipeline, str(path), _version(Path(path)), self.device)
+
     def load(self) -> None:
         """Load everything now, so that the first drawing need not wait for it."""
         for part in (self.encoder, self.dictionary, self.prior):
@@ -119,6 +141,11 @@ def _encoder(path: str, description: str, device: str) -> Encoder:
 @lru_cache(maxsize=4)
 def _dictionary(folder: str, version: int, device: str) -> Any:
     return load_dictionary(folder, device).requires_grad_(False).eval()
+
+
+@lru_cache(maxsize=1)
+def _pipeline(path: str, version: int, device: str) -> Any:
+    return open_pipeline(path, device, torch.float32)
 
 
 @lru_cache(maxsize=2)

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.errors import BlindspotError
+from engine.samplers.accentuation import Accentuation, corpus_seeds
 from engine.samplers.base import Sampler
 from engine.samplers.energy_dps import EnergyDPS
+from engine.samplers.fourier import corpus_spectrum
 from engine.samplers.instruments import Instruments
+from engine.samplers.maco import MACO
+from engine.samplers.optimisation import RegularisedOptimisation
+from engine.samplers.particle import EnergySMC
+from engine.samplers.pool import PoolRetrieval
 from engine.samplers.retrieval import Retrieval
+from engine.samplers.robust import VIEWS
+from engine.samplers.soft_prompt import SoftPrompt
+
+TILT = 32.0
+"""Times the strength, over the cap: the inverse temperature of `energydps-smc` and `retrieval-soft`. A sample at the
+cap gains exp(32 strength) in likelihood over one that scores 0."""
+LOOKS = 5
+"""Steps of an optimisation for each reverse step of a diffusion prior, which costs about as much."""
+TURN, WORTH, ACCENT, GUIDANCE = 0.1, 1.0, 10.0, 10.0
+"""Times the strength: the step of `maco` in radians, what a score at the cap is worth to `optimisation` and to
+`accentuation`, and the guidance scale of `soft-prompt`; so that one default strength serves all."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +39,23 @@ class Settings:
     """How hard to push towards the score."""
     cap: float | None = None
     """Score beyond which a sample is not pushed any more."""
+    particles: int = 4
+    """Particles behind each sample of a particle filter."""
 
 
 Factory = Callable[[Instruments, Settings], Sampler]
 
 
-def _energydps(models: Instruments, settings: Settings) -> Sampler:
-    return EnergyDPS(models.prior, settings.steps, settings.strength, cap=settings.cap)
+def _energydps(models: Instruments, settings: Settings) -> EnergyDPS:
+    return EnergyDPS(models.prior, settings.steps, settings.strength, cap=settings.cap, views=VIEWS)
 
 
 def _energydps_light(models: Instruments, settings: Settings) -> Sampler:
-    return EnergyDPS(models.prior, settings.steps, settings.strength, guidance="light", cap=settings.cap)
+    return replace(_energydps(models, settings), guidance="light")
+
+
+def _energydps_smc(models: Instruments, settings: Settings) -> Sampler:
+    return EnergySMC(models.prior, settings.steps, _per_score(settings, TILT), settings.particles)
 
 
 def _prior(models: Instruments, settings: Settings) -> Sampler:
@@ -43,11 +66,46 @@ def _retrieval(models: Instruments, settings: Settings) -> Sampler:
     return Retrieval(models.atlas, models.device)
 
 
+def _retrieval_soft(models: Instruments, settings: Settings) -> PoolRetrieval:
+    return PoolRetrieval(models.atlas, models.encoder.spec, models.device, _per_score(settings, TILT))
+
+
+def _maco(models: Instruments, settings: Settings) -> Sampler:
+    spectrum = corpus_spectrum(models.atlas, models.encoder.spec).to(models.device)
+    return MACO(spectrum, LOOKS * settings.steps, TURN * settings.strength, settings.cap)
+
+
+def _optimisation(models: Instruments, settings: Settings) -> Sampler:
+    size, worth = models.encoder.spec.image_size, _per_score(settings, WORTH)
+    return RegularisedOptimisation(size, models.device, LOOKS * settings.steps, worth, cap=settings.cap)
+
+
+def _soft_prompt(models: Instruments, settings: Settings) -> SoftPrompt:
+    return SoftPrompt(models.pipeline, settings.steps, GUIDANCE * settings.strength, cap=settings.cap)
+
+
+def _accentuation(models: Instruments, settings: Settings) -> Sampler:
+    seeds = corpus_seeds(models.atlas, models.encoder.spec).to(models.device)
+    worth = _per_score(settings, ACCENT)
+    return Accentuation(models.encoder, seeds, LOOKS * settings.steps, worth, cap=settings.cap)
+
+
+def _per_score(settings: Settings, unit: float) -> float:
+    """A strength in units of one over the score, of which the cap says how large it gets."""
+    return settings.strength * (unit / settings.cap if settings.cap else 1.0)
+
+
 SAMPLERS: dict[str, Factory] = {
     "energydps": _energydps,
     "energydps-light": _energydps_light,
+    "energydps-smc": _energydps_smc,
     "prior": _prior,
     "retrieval": _retrieval,
+    "retrieval-soft": _retrieval_soft,
+    "maco": _maco,
+    "optimisation": _optimisation,
+    "soft-prompt": _soft_prompt,
+    "accentuation": _accentuation,
 }
 
 

@@ -1,4 +1,7 @@
-"""The intrinsic score of a concept: how strongly an image excites it (paper 000, eq. 213; DESIGN section 4)."""
+"""Intrinsic scores: how strongly an image excites a concept or a neuron (paper 000, eq. 213; DESIGN section 4).
+
+Samplers take any differentiable function of images; these are the ones that the papers study.
+"""
 
 from __future__ import annotations
 
@@ -83,9 +86,7 @@ class ConceptScore:
 
     def reduce(self, maps: Tensor) -> Tensor:
         """Scores [B] of maps [B, h, w, c]."""
-        peaks = maps.amax(dim=(1, 2))
-        means = maps.relu().mean(dim=(1, 2))
-        return (self.peak * peaks + self.mean * means) @ maps.new_tensor(self.weights)
+        return mixed(maps, self.peak, self.mean) @ maps.new_tensor(self.weights)
 
     def codes_score(self, images: Tensor) -> Tensor:
         """The same reduction [B] of the final sparse codes, which are zero where the concept lost the Top-K."""
@@ -95,3 +96,42 @@ class ConceptScore:
         chosen = codes.indices.unsqueeze(-1) == concepts
         maps = (codes.values.unsqueeze(-1) * chosen).sum(dim=1)
         return self.reduce(maps.unflatten(0, patches.shape[:3]))
+
+
+class NeuronScore:
+    """s(x) = peak max_uv A + mean mean_uv relu(A), A the map of one channel of the encoder's patch tokens: a neuron.
+
+    Neurons of inner layers are those of an encoder that reads there (`Encoder.from_pretrained(layer=, hook=)`).
+
+    Parameters
+    ----------
+    encoder
+        Its patch tokens' channels are the neurons.
+    neuron
+        Number of the channel.
+    sign
+        1 for what excites the neuron, -1 for what inhibits it.
+    peak, mean
+        Weights of the map's maximum and of its rectified mean.
+
+    Raises
+    ------
+    BlindspotError
+        When called, if the encoder has no such neuron.
+    """
+
+    def __init__(self, encoder: TokenEncoder, neuron: int, sign: int = 1, peak: float = 0.3, mean: float = 0.7):
+        self.encoder, self.neuron, self.sign = encoder, int(neuron), sign
+        self.peak, self.mean = peak, mean
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Scores [B] of images [B, 3, H, W] in [0, 1]; differentiable."""
+        patches = self.encoder(images).patches
+        if not 0 <= self.neuron < patches.shape[-1]:
+            raise BlindspotError(f"There is no neuron {self.neuron}: choose from 0 to {patches.shape[-1] - 1}.")
+        return mixed(self.sign * patches[..., self.neuron, None], self.peak, self.mean).squeeze(-1)
+
+
+def mixed(maps: Tensor, peak: float, mean: float) -> Tensor:
+    """The mix of a map's maximum and its rectified mean, [B, c] of maps [B, h, w, c] (paper 000, eq. 213)."""
+    return peak * maps.amax(dim=(1, 2)) + mean * maps.relu().mean(dim=(1, 2))

@@ -35,6 +35,11 @@ class Tokens(NamedTuple):
         """All tokens [B, p + h * w, d], prefix first, patches row by row."""
         return torch.cat([self.prefix, self.patches.flatten(1, 2)], dim=1)
 
+    def embedding(self) -> Tensor:
+        """One unit vector per image [B, d]: its class token, or the mean patch of an encoder that has none."""
+        whole = self.prefix[:, 0] if self.prefix.shape[1] else self.patches.mean(dim=(1, 2))
+        return nn.functional.normalize(whole.float(), dim=-1)
+
 
 class Encoder(nn.Module):
     """A frozen image backbone; `spec` says what it expects and returns.

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from engine.errors import BlindspotError
@@ -49,6 +50,10 @@ def _warmed(path: Path) -> Thread:
 def generate(view: View) -> None:
     """Show the form, or the job that the URL names."""
     st.subheader("Generate", anchor=False)
+    if view.job is None:
+        drawn = data.current().gallery(view.concept)
+        if len(drawn):
+            live(gallery_html(drawn), key="gallery")
     if data.current().info.published:
         st.caption("Published statistics come without the encoder and the dictionary, so nothing can be drawn.")
         return
@@ -144,6 +149,28 @@ def results_html(job: str, folder: Path, record: Mapping[str, Any]) -> str:
         f'<div class="ba-results">{drawn}</div></section>'
         f'<section><h3>Best real images by the same score</h3><div class="ba-results">{real}</div></section>'
     )
+
+
+def gallery_html(rows: pd.DataFrame) -> str:
+    """Return the images that were drawn into the atlas for a concept, with their scores and how they were made."""
+    first, mean = rows.iloc[0], rows["score"].mean()
+    best = first["reference_score"]
+    against = f", {mean / best:.2f}× the mean of the best real images" if best > 0 and mean > 0 else ""
+    how = f"{first['method']}, seed {first['seed']}, {first['steps']} steps, strength {first['strength']:.3g}"
+    drawn = "".join(
+        _result(_gallery_uri(row.concept, row.rank), f"s = {row.score:.3f}", f"codes {row.codes_score:.3f}")
+        for row in rows.itertuples()
+    )
+    return (
+        f"<section><h3>Drawn with the atlas <small>{escape(how)}</small></h3>"
+        f'<p class="ba-note">Mean intrinsic score s = {mean:.3f}{against}.</p>'
+        f'<div class="ba-results">{drawn}</div></section>'
+    )
+
+
+def _gallery_uri(concept: int, rank: int) -> str:
+    content = data.current().gallery_bytes(concept, rank)
+    return "data:image/webp;base64," + base64.b64encode(content).decode("ascii")
 
 
 def _reference(image: int, score: float) -> str:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from scipy import sparse, special
 
 from engine.blindspots.delta import ESTIMATORS, classify, delta_of_gap, estimate_delta, relative_gap
 from engine.blindspots.moments import Moments
@@ -57,6 +57,15 @@ def test_share_is_the_models_part_of_both_energies():
     found = estimate_delta(real, model, np.zeros(3), estimator="share")
     np.testing.assert_allclose(found.delta, [6 / 8, 1, 0])
     np.testing.assert_allclose(found.delta, (1 + relative_gap(real, model)) / 2)
+
+
+def test_the_interval_of_relative_is_that_of_share_on_its_own_scale():
+    real, model = source([[1, 4, 2, 0], [3, 2, 2, 1]]), source([[5, 1, 2, 0], [7, 0, 3, 0]])
+    se = np.array([1.2, 0.8, 0.4, 0.5])
+    shared = estimate_delta(real, model, se, estimator="share").interval
+    found = estimate_delta(real, model, se, estimator="relative", temperature=1.0).interval
+    for end, share in zip(found, shared, strict=True):
+        np.testing.assert_allclose(special.logit(end), 2 * share - 1, atol=1e-12)
 
 
 def test_relative_uses_the_frequency_plots_temperature():

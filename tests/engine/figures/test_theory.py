@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from engine.figures.theory import BIASES, bias_curves, planar_laws
+from engine.figures.theory import BIASES, bias_curves, planar_laws, tv_speeds
 
 
 def rows() -> pd.DataFrame:
@@ -22,6 +22,12 @@ def test_every_bias_has_both_laws_in_order_of_the_mean_score():
 def test_one_target_is_a_point():
     figure = bias_curves(rows().query("target == 6"))
     assert {trace.mode for trace in figure.data} == {"markers"}
+
+
+def test_speeds_have_both_laws_in_order_of_the_mean_score():
+    figure = tv_speeds(rows().assign(tv_speed=range(6)))
+    assert [list(trace.x) for trace in figure.data] == [[5, 6, 7]] * 2
+    assert list(figure.data[0].y) == [1, 2, 0] and "per unit of mean score" in figure.layout.title.subtitle.text
 
 
 def test_laws_share_a_scale_and_their_first_axis_lies_flat():

@@ -7,6 +7,7 @@ from engine.jobs import Cancelled
 from engine.priors.latent import LatentPrior
 from engine.priors.pixel import PixelPrior
 from engine.samplers.energy_dps import EnergyDPS
+from engine.samplers.robust import View
 from tests.engine.priors.tiny import GaussianPrior, tiny_pipeline, tiny_unet
 
 
@@ -106,6 +107,18 @@ def test_a_window_leaves_the_other_steps_unguided():
     free = EnergyDPS(prior, 20, strength=0).sample(redness, 2)
     assert torch.equal(late.trace[:10], free.trace[:10])
     assert not torch.equal(late.trace[12:], free.trace[12:])
+
+
+def test_views_guide_and_the_image_itself_is_scored_in_the_end():
+    prior = GaussianPrior(variance=0.1, size=8)
+
+    def left(images):
+        return images[:, 0, :, :4].mean(dim=(1, 2)) - images[:, 0, :, 4:].mean(dim=(1, 2))
+
+    plain = EnergyDPS(prior, 20, strength=1.0).sample(left, 4)
+    mirrored = EnergyDPS(prior, 20, strength=1.0, views=(View(mirrored=True),)).sample(left, 4)
+    assert (plain.scores > 0.2).all() and (mirrored.scores < -0.2).all() and (mirrored.trace[-1] > 0.2).all()
+    torch.testing.assert_close(mirrored.scores, left(mirrored.images))
 
 
 def test_every_step_is_reported_with_a_preview_and_scores():

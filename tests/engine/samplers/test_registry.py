@@ -1,19 +1,47 @@
+from dataclasses import replace
+
 import pytest
+import torch
 
 from engine.errors import BlindspotError
 from engine.samplers.energy_dps import EnergyDPS
 from engine.samplers.instruments import Instruments
+from engine.samplers.particle import EnergySMC
 from engine.samplers.registry import SAMPLERS, Settings, create
 from engine.samplers.retrieval import Retrieval
+from engine.samplers.robust import VIEWS
+from engine.samplers.score import ConceptScore
 
 
 def test_each_name_makes_its_sampler(atlas):
     models = Instruments(atlas, "cpu")
     made = {name: create(name, models, Settings(steps=7, strength=0.5, cap=2.0)) for name in SAMPLERS}
-    assert made["energydps"] == EnergyDPS(models.prior, 7, 0.5, cap=2.0)
+    assert made["energydps"] == EnergyDPS(models.prior, 7, 0.5, cap=2.0, views=VIEWS)
     assert made["energydps-light"].guidance == "light"
     assert made["prior"].strength == 0
+    assert made["energydps-smc"] == EnergySMC(models.prior, 7, 0.5 * 32 / 2.0, particles=4)
     assert isinstance(made["retrieval"], Retrieval)
+    assert made["retrieval-soft"].strength == 0.5 * 32 / 2.0
+    assert (made["maco"].steps, made["maco"].strength, made["maco"].spectrum.size) == (35, 0.05, 32)
+    assert (made["optimisation"].size, made["optimisation"].strength) == (32, 0.25)
+    assert (made["accentuation"].strength, made["accentuation"].cap) == (2.5, 2.0)
+    assert (made["soft-prompt"].steps, made["soft-prompt"].strength) == (7, 5.0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_each_method_draws_a_concept(atlas, name):
+    models = Instruments(atlas, "cpu")
+    score = ConceptScore(models.encoder, models.dictionary, [2])
+    sampler = create(name, models, Settings(steps=2, strength=0.3, cap=1.0, particles=2))
+    if name == "soft-prompt":
+        sampler = replace(sampler, iterations=2)
+    samples = sampler.sample(score, 2)
+    assert samples.images.shape == (2, 3, 32, 32) and samples.images.min() >= 0 and samples.images.max() <= 1
+    torch.testing.assert_close(score(samples.images).detach(), samples.scores, atol=1e-4, rtol=1e-3)
+
+
+def test_without_a_cap_the_filter_s_strength_is_the_tilt_s_own(atlas):
+    assert create("energydps-smc", Instruments(atlas, "cpu"), Settings(7, 0.5, particles=8)).strength == 0.5
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(atlas):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from engine.dictionary.topk import TopK
 from engine.errors import BlindspotError
-from engine.samplers.score import ConceptScore
+from engine.samplers.score import ConceptScore, NeuronScore
 from engine.vision.encoder import Tokens
 
 
@@ -73,3 +73,21 @@ def test_a_concept_outside_the_dictionary_is_refused(dictionary, concepts, messa
 def test_weights_must_match_concepts(dictionary):
     with pytest.raises(BlindspotError, match="2 concepts need as many weights, not 1"):
         ConceptScore(colours, dictionary, [0, 1], weights=[1.0])
+
+
+def test_a_neuron_s_score_is_that_of_its_channel(dictionary):
+    """The toy's channels are the colours, its concepts the same less a half."""
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) / 2 + 0.5
+    neuron, concept = NeuronScore(colours, 1)(images), ConceptScore(colours, dictionary, [1])(images)
+    torch.testing.assert_close(neuron, concept + 0.5)
+    assert NeuronScore(colours, 0)(corner()).item() == pytest.approx(0.3 + 0.7 / 16)
+
+
+def test_an_inhibited_neuron_is_scored_by_its_negative():
+    assert NeuronScore(lambda images: colours(-images), 0, sign=-1)(corner()).item() == pytest.approx(0.3 + 0.7 / 16)
+
+
+@pytest.mark.parametrize("neuron", [-1, 3])
+def test_a_neuron_outside_the_encoder_is_refused(neuron):
+    with pytest.raises(BlindspotError, match=f"no neuron {neuron}: choose from 0 to 2"):
+        NeuronScore(colours, neuron)(corner())
