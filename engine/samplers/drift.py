@@ -1,0 +1,210 @@
+"""Object drift: what changes in the images when a task is served more and more while the mean score stays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import BlindspotError
+from engine.klsc.injection import distortion_bound
+from engine.klsc.tilt import calibrate_tilt, tilt
+from engine.samplers.base import Sampler, Score
+from engine.samplers.drawing import METHOD, STEPS, STRENGTH, best_real, cap_of
+from engine.samplers.injection import TaskInjection
+from engine.samplers.instruments import AtlasLike, Instruments
+from engine.samplers.matched import draw_matched
+from engine.samplers.matching import real_target
+from engine.samplers.pool import thumbnails
+from engine.samplers.registry import Settings, create
+from engine.samplers.score import ConceptScore
+from engine.samplers.tasks import ImageEncoder, ReferenceSimilarity
+
+POOL = 64
+"""Images of the prior that the bound is taken from."""
+
+
+class Drift(NamedTuple):
+    """What serving a task does, at one ratio."""
+
+    ratio: float
+    """eta / beta."""
+    strength: float
+    """beta, at which the mean score is the same as without the task; the unit is the sampler's own."""
+    score: float
+    """Mean s."""
+    score_error: float
+    """Its standard error."""
+    task: float
+    """Mean f."""
+    task_error: float
+    """Its standard error."""
+    drift: float
+    """|e - e_0| / |e_0| of the other concepts' mean energies e, e_0 without the task; at ratio 0 that of other noise:
+    what chance makes of it."""
+    bound: float
+    """KL in nats that any law with these means is at least away from the intrinsic tilt (Theorem E.3), by the prior's
+    own samples; NaN where those reach neither."""
+
+
+def drift(
+    factory: Callable[[float, float], Sampler],
+    score: Score,
+    task: Score,
+    energies: Callable[[Tensor], np.ndarray],
+    target: float,
+    ratios: Sequence[float],
+    *,
+    prior: Tensor,
+    start: float = 0.3,
+    n: int = 8,
+    seed: int = 0,
+) -> list[Drift]:
+    """Raise the weight of a task while the mean score stays, and see what else changes.
+
+    Every ratio has the same noise and a strength of its own, see `match_strength`. Where the task does not let the
+    score reach its mean, the rest of the row is NaN.
+
+    Parameters
+    ----------
+    factory
+        Strength and ratio to sampler; the ratio is for a cap on s + ratio f.
+    score, task
+        s and f.
+    energies
+        Images [n, 3, H, W] to energies [n, K] of the concepts that are not meant to change.
+    target
+        The mean of s.
+    ratios
+        Values of eta / beta, without 0, which is always the first row.
+    prior
+        [m, 3, H, W] images of the prior itself, for the bound.
+    start, n, seed
+        As `start`, `count` and `seed` in `matched.draw_matched`.
+
+    Raises
+    ------
+    BlindspotError
+        If the target is out of reach without the task.
+    """
+    with torch.no_grad():
+        pool = [function(prior).double().cpu().numpy() for function in (score, task)]
+    rows, before = [], None
+    for ratio in (0.0, *ratios):
+
+        def injected(strength: float, ratio: float = ratio) -> Sampler:
+            return TaskInjection(factory(strength, ratio), task, ratio)
+
+        try:
+            samples, found = draw_matched(injected, score, target, count=n, start=start, seed=seed)
+        except BlindspotError:
+            if before is None:
+                raise
+            rows.append(Drift(ratio, *[math.nan] * 7))
+            continue
+        mean = energies(samples.images).mean(axis=0)
+        if before is None:
+            before = mean
+            mean = energies(injected(found.strength).sample(score, n, seed + 1).images).mean(axis=0)
+        with torch.no_grad():
+            level = task(samples.images).double().cpu().numpy()
+        change = float(np.linalg.norm(mean - before) / np.linalg.norm(before))
+        error = float(level.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+        bound = least_distortion(*pool, found.mean, float(level.mean()))
+        rows.append(
+            Drift(ratio, found.strength, found.mean, found.standard_error, float(level.mean()), error, change, bound)
+        )
+    return rows
+
+
+def least_distortion(scores: np.ndarray, task: np.ndarray, target: float, level: float) -> float:
+    """The bound of Theorem E.3 in nats, by a pool of the prior's samples with scores s and f [m].
+
+    NaN where the pool has no law with the mean scores `target` and `level`.
+    """
+    try:
+        intrinsic = tilt(scores, calibrate_tilt(scores, target).value)
+        return distortion_bound(task, level, intrinsic).distortion
+    except BlindspotError:
+        return math.nan
+
+
+def other_energies(encoder: ImageEncoder, dictionary: Any, concepts: Sequence[int]) -> Callable[[Tensor], np.ndarray]:
+    """Energies [n, K] of images, the sum of codes over all tokens, with 0 for the concepts that are meant to change."""
+
+    def measure(images: Tensor) -> np.ndarray:
+        with torch.no_grad():
+            tokens = encoder(images).flat()
+            codes = dictionary.encode(tokens.flatten(0, 1))
+            energies = torch.zeros(len(images), dictionary.concepts, device=tokens.device)
+            each = codes.indices.reshape(len(images), -1).long()
+            energies.scatter_add_(1, each, codes.values.float().reshape(len(images), -1))
+        energies[:, list(concepts)] = 0
+        return energies.cpu().numpy()
+
+    return measure
+
+
+def concept_drift(
+    atlas: AtlasLike,
+    concept: int,
+    reference: int,
+    ratios: Sequence[float],
+    *,
+    target: float | None = None,
+    method: str = METHOD,
+    steps: int = STEPS,
+    n: int = 8,
+    pool: int = POOL,
+    seed: int = 0,
+    device: str | None = None,
+) -> list[Drift]:
+    """What happens to a concept's drawings when they should resemble a real image as well, at the same mean score.
+
+    Parameters
+    ----------
+    atlas, concept
+        As in `drawing.draw_concept`.
+    reference
+        Id of the image to resemble.
+    ratios
+        As in `drift`; a similarity lies between -1 and 1, so a ratio is in units of the score.
+    target
+        The mean score to hold; that of the best real images when None.
+    method, steps
+        A method of the registry whose strength pushes, and its steps.
+    n, seed
+        As in `drift`.
+    pool
+        Images drawn from the prior for the bound.
+    device
+        As in `drawing.draw_concept`.
+
+    Raises
+    ------
+    BlindspotError
+        If no real image has the concept, or their score is out of reach.
+    """
+    models = Instruments(atlas, device)
+    score = ConceptScore(models.encoder, models.dictionary, [concept])
+    references = best_real(models, score)
+    if target is None:
+        target = real_target([found.score for found in references])
+    cap = cap_of(references)
+    task = ReferenceSimilarity(
+        models.encoder, thumbnails(atlas, np.array([reference]), models.encoder.spec)[0].to(models.device)
+    )
+    base = Settings(steps, STRENGTH, cap)
+
+    def factory(strength: float, ratio: float) -> Sampler:
+        most = None if cap is None else cap + max(ratio, 0.0)  # a similarity adds at most 1 x ratio
+        return create(method, models, replace(base, strength=strength, cap=most))
+
+    prior = create("prior", models, base).sample(score, pool, seed + 1).images
+    energies = other_energies(models.encoder, models.dictionary, [concept])
+    return drift(factory, score, task, energies, target, ratios, prior=prior, start=STRENGTH, n=n, seed=seed)

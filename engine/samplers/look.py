@@ -1,0 +1,142 @@
+"""What a noisy state is going to show: its predicted clean image, that image's score, and the score's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from engine.errors import BlindspotError
+from engine.priors.base import Prediction, Prior
+from engine.samplers.base import Score
+from engine.samplers.memory import Pieces
+
+GUIDANCES = ("full", "light")
+
+
+class Look(NamedTuple):
+    """What one denoising step shows; nothing in it carries a graph."""
+
+    prediction: Prediction
+    images: Tensor
+    """[n, 3, H, W], the predicted clean images."""
+    scores: Tensor
+    """[n]."""
+    gradient: Tensor | None
+    """[n, *shape], the score's gradient; None when it was not asked for."""
+
+    def rows(self, index: Tensor) -> Look:
+        """The looks at the states of these rows."""
+        prediction = Prediction(*(part if part is None else part[index] for part in self.prediction))
+        gradient = self.gradient if self.gradient is None else self.gradient[index]
+        return Look(prediction, self.images[index], self.scores[index], gradient)
+
+
+class Observer:
+    """Looks at states through a prior and a score, in smaller batches once memory has run out.
+
+    Parameters
+    ----------
+    prior, score
+        The denoiser and what its predictions are scored by.
+    guidance
+        `full`: gradients with respect to the noisy state, back through the denoiser; `light`: with respect to the
+        predicted clean state.
+    bf16
+        Compute in bfloat16 where autocast finds it safe; states, scores and gradients stay float32.
+    checkpointing
+        Recompute activations on the way back: less memory, about a third more time.
+    """
+
+    def __init__(
+        self, prior: Prior, score: Score, guidance: str = "full", bf16: bool = False, checkpointing: bool = False
+    ):
+        self.prior, self.score, self.guidance = prior, score, guidance
+        self.bf16, self.checkpointing = bf16, checkpointing
+        self.pieces = Pieces()
+
+    def look(self, state: Tensor, t: int, guided: bool) -> Look:
+        """Denoise, decode and score states [n, *shape] at level t; with the gradient if guided."""
+        with checkpointed(self.prior, self.checkpointing and guided):
+            return _joined(self.pieces.map(lambda part: self._look(part, t, guided), state))
+
+    def finish(self, state: Tensor, score: Score | None = None) -> tuple[Tensor, Tensor]:
+        """Images [n, 3, H, W] and scores [n] of clean states, in full precision, by this or the observer's score."""
+        with torch.no_grad():
+            images = torch.cat(self.pieces.map(self.prior.decode, state))
+            return images, torch.cat(self.pieces.map(score or self.score, images)).float()
+
+    def _look(self, state: Tensor, t: int, guided: bool) -> Look:
+        precision = torch.autocast(state.device.type, torch.bfloat16, enabled=self.bf16)
+        with precision, torch.set_grad_enabled(guided and self.guidance == "full"):
+            variable = state.detach().requires_grad_(guided)
+            prediction = self.prior.denoise(variable, t)
+        with precision, torch.set_grad_enabled(guided):
+            if self.guidance == "light":
+                variable = prediction.x0.detach().requires_grad_(guided)
+                prediction = prediction._replace(x0=variable)
+            images = self.prior.decode(prediction.x0)
+            scores = self._score(images).float()
+        gradient = torch.autograd.grad(scores.sum(), variable)[0] if guided else None
+        calm = Prediction(*(part if part is None else part.detach() for part in prediction))
+        return Look(calm, images.detach(), scores.detach(), gradient)
+
+    def _score(self, images: Tensor) -> Tensor:
+        if self.checkpointing and images.requires_grad:
+            return checkpoint(self.score, images, use_reentrant=False)
+        return self.score(images)
+
+
+@contextmanager
+def checkpointed(prior: Prior, wanted: bool) -> Iterator[None]:
+    """Let a prior's diffusers networks recompute their blocks' activations, then leave them as they were."""
+    networks = [part for part in vars(prior).values() if isinstance(part, nn.Module)] if wanted else []
+    changed: list[Any] = [
+        network
+        for network in networks
+        if getattr(network, "_supports_gradient_checkpointing", False) and not network.is_gradient_checkpointing
+    ]
+    for network in changed:
+        network.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        for network in changed:
+            network.disable_gradient_checkpointing()
+
+
+def require_finite(state: Tensor, scores: Tensor, when: str, remedy: str) -> None:
+    """Stop at the first number that is not one.
+
+    Parameters
+    ----------
+    state, scores
+        [n, *shape] and [n].
+    when, remedy
+        Ends of the two halves of the sentence.
+
+    Raises
+    ------
+    BlindspotError
+        If a sample is infinite or not a number.
+    """
+    fine = state.flatten(1).isfinite().all(dim=1) & scores.isfinite()
+    if not fine.all():
+        raise BlindspotError(f"Sample {int((~fine).nonzero()[0]) + 1} became infinite {when}: {remedy}.")
+
+
+def _joined(looks: list[Look]) -> Look:
+    """The looks at the pieces of a batch as one."""
+    if len(looks) == 1:
+        return looks[0]
+
+    def join(parts: Iterable[Tensor | None]) -> Tensor | None:
+        parts = list(parts)
+        return None if parts[0] is None else torch.cat(parts)
+
+    predictions, *others = zip(*looks, strict=True)
+    return Look(Prediction(*map(join, zip(*predictions, strict=True))), *map(join, others))

@@ -1,0 +1,73 @@
+"""Drawing at a wanted mean score: the search of `matching`, whose last samples are the drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.samplers.base import OnStep, Sampler, Samples, Score
+from engine.samplers.matching import Match, match_strength
+
+FEWEST = 4
+"""Samples of a trial, where fewer are wanted: a mean of less says little."""
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """A sampler that reports to a listener of its own and keeps what it drew."""
+
+    sampler: Sampler
+    strength: float
+    kept: dict[float, Samples]
+    """Strength to samples."""
+    listener: OnStep | None = None
+
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+        """Draw n images; arguments and errors as in `Sampler.sample`, but for the listener."""
+        self.kept[self.strength] = self.sampler.sample(score, n, seed, self.listener)
+        return self.kept[self.strength]
+
+
+def draw_matched(
+    factory: Callable[[float], Sampler],
+    score: Score,
+    target: float,
+    *,
+    count: int,
+    start: float,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+) -> tuple[Samples, Match]:
+    """Draw images whose mean score is `target`, by the strength that `match_strength` finds.
+
+    Parameters
+    ----------
+    factory
+        Strength to sampler.
+    score, target
+        What the images should excite, and the mean to reach.
+    count
+        Images wanted; a trial draws at least `FEWEST`.
+    start
+        First strength to try.
+    seed, on_step
+        As in `Sampler.sample`; the listener hears of the steps of every trial.
+
+    Raises
+    ------
+    BlindspotError
+        If the target is out of reach.
+    Cancelled
+        If `on_step` said so.
+    """
+    kept: dict[float, Samples] = {}
+    match = match_strength(
+        lambda strength: Remembering(factory(strength), strength, kept, on_step),
+        score,
+        target,
+        start=start,
+        n=max(count, FEWEST),
+        seed=seed,
+    )
+    samples = kept[match.strength]
+    return Samples(samples.images[:count], samples.scores[:count], samples.trace[:, :count]), match

@@ -1,0 +1,55 @@
+"""Going on when memory runs out: a batch is halved until its pieces fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from engine.errors import BlindspotError
+
+Result = TypeVar("Result")
+SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
+"""What the allocators of CPUs and other accelerators say in a plain RuntimeError."""
+
+
+class Pieces:
+    """Applies functions to a batch, in pieces no larger than what has fitted before.
+
+    Rows must not depend on each other; then only the last digits depend on the pieces.
+    """
+
+    def __init__(self) -> None:
+        self.size: int | None = None
+        """Rows of a piece; None while whole batches have fitted."""
+
+    def map(self, function: Callable[[Tensor], Result], rows: Tensor) -> list[Result]:
+        """A function's results for the pieces of a batch [n, ...], in order.
+
+        Raises
+        ------
+        BlindspotError
+            If not even a single row fits.
+        """
+        while True:
+            try:
+                return [function(piece) for piece in rows.split(self.size or len(rows))]
+            except RuntimeError as error:
+                if not _is_shortage(error):
+                    raise
+            # Only past the exception and its frames are the failed attempt's tensors let go.
+            if rows.is_cuda:
+                torch.cuda.empty_cache()
+            size = min(self.size or len(rows), len(rows))
+            if size == 1:
+                raise BlindspotError(
+                    f"A single sample does not fit into the memory of {rows.device}: "
+                    "use guidance 'light', bf16 or checkpointing, or a smaller prior."
+                )
+            self.size = (size + 1) // 2
+
+
+def _is_shortage(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in SIGNS)

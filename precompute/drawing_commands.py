@@ -1,0 +1,140 @@
+"""The commands that draw concepts: `sample` writes images to a folder, `gallery` those of many into the atlas."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.errors import BlindspotError
+from engine.samplers.drawing import COUNT, METHOD, PARTICLES, STEPS, STRENGTH
+from precompute.output import AsJson, print_json
+
+AtlasFolder = Annotated[Path, typer.Argument(help="Folder of an atlas.", show_default=False)]
+Method = Annotated[str, typer.Option("--method", help="How: energydps, retrieval ...; a wrong name lists them all.")]
+Count = Annotated[int, typer.Option("--count", help="Images to draw of each.")]
+Seed = Annotated[int, typer.Option("--seed", help="Image i depends on (seed, i) alone.")]
+Steps = Annotated[int, typer.Option("--steps", help="Reverse steps.")]
+Strength = Annotated[float, typer.Option("--strength", help="How hard to push; 0 draws from the prior alone.")]
+Particles = Annotated[int, typer.Option("--particles", help="Particles behind each sample of energydps-smc.")]
+Matching = Annotated[
+    bool,
+    typer.Option("--match", help="Find the strength whose mean score is that of the four best real images."),
+]
+
+
+def sample(
+    atlas: AtlasFolder,
+    concept: Annotated[
+        list[int], typer.Option("--concept", help="Number of the concept; several for a set.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the images.", show_default=False)],
+    weight: Annotated[
+        list[float] | None,
+        typer.Option("--weight", help="Of each concept in their order, or of all but the first.", show_default="1"),
+    ] = None,
+    method: Method = METHOD,
+    match: Matching = False,
+    strength: Strength = STRENGTH,
+    steps: Steps = STEPS,
+    particles: Particles = PARTICLES,
+    count: Count = COUNT,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Draw images that excite a concept of an atlas, or a weighted set, as PNG files with their scores."""
+    from engine.atlas.reader import Atlas
+    from engine.samplers.drawing import draw_concept
+    from engine.samplers.files import load_drawing, save_drawing
+    from precompute.files import full_disk_explained
+    from precompute.reporting import Reporter
+
+    opened, weights = Atlas.open(atlas), tuple(weight or ())
+    if len(weights) == len(concept) - 1:
+        weights = (1.0, *weights)
+    with Reporter() as reporter, full_disk_explained(out):
+        tick = reporter.task(f"concept {', '.join(map(str, concept))}", "steps")
+        drawing = draw_concept(
+            opened, concept[0], others=tuple(concept[1:]), weights=weights, method=method, match=match,
+            strength=strength, steps=steps, particles=particles, count=count, seed=seed, on_step=_steps(tick, match),
+        )  # fmt: skip
+        files = save_drawing(drawing, out)
+    scores = drawing.samples.scores.tolist()
+    mean, error = mean_score(scores)
+    if as_json:
+        print_json({"atlas": str(atlas), "out": str(out), **load_drawing(out), "mean_score": mean,
+                    "standard_error": error})  # fmt: skip
+        return
+    for file, score in zip(files, scores, strict=True):
+        typer.echo(f"{file}  score {score:.3f}")
+    typer.echo(f"Mean score {mean:.3f}" + ("." if error is None else f", standard error {error:.3f}."))
+    if drawing.reference_score is not None:
+        typer.echo(f"The {len(drawing.references)} best real images score {drawing.reference_score:.3f} on average.")
+    if drawing.matched is not None:
+        found = drawing.matched
+        typer.echo(
+            f"Strength {found.strength:.4g} reaches {found.mean:.3f} (standard error {found.standard_error:.3f} over "
+            f"{found.samples} images), found in {found.evaluations} trials."
+        )
+
+
+def gallery(
+    atlas: AtlasFolder,
+    concepts: Annotated[
+        int | None, typer.Option("--concepts", help="How many: those that models miss or overdo most.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All live concepts.")] = False,
+    method: Method = METHOD,
+    match: Matching = False,
+    strength: Strength = STRENGTH,
+    steps: Steps = STEPS,
+    particles: Particles = PARTICLES,
+    count: Count = COUNT,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Draw many concepts into the atlas, so that their cards show samples at once; resumes what was drawn.
+
+    Drawings are kept in ATLAS.gallery.work, which can be deleted once the atlas has them. Concepts that are not drawn
+    this time keep the samples they have.
+    """
+    from engine.samplers.drawing import Order
+    from precompute.files import full_disk_explained
+    from precompute.gallery import DEFAULT, draw_gallery
+    from precompute.reporting import Reporter
+
+    if concepts is not None and every:
+        raise BlindspotError("Give --concepts N or --all, not both.")
+    template = Order(0, method, count, seed, steps, strength, particles, match=match)
+    with Reporter() as reporter, full_disk_explained(atlas):
+        tick = reporter.task("gallery", "images")
+        made = draw_gallery(atlas, template, None if every else concepts or DEFAULT, tick)
+    if as_json:
+        print_json(made.as_document())
+        return
+    typer.echo(f"{made.atlas}: {made.concepts} concepts have samples ({made.drawn} drawn, {made.kept} kept).")
+    for concept, why in made.skipped.items():
+        typer.echo(f"- not concept {concept}: {why}")
+
+
+def mean_score(scores: list[float]) -> tuple[float, float | None]:
+    """The mean of scores and its standard error; None for the error of a single one."""
+    error = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None
+    return statistics.fmean(scores), error
+
+
+def _steps(tick: Any, match: bool) -> Any:
+    """A listener that moves a bar; where a strength is looked for, each trial begins it anew."""
+    trials = 0
+
+    def hear(event: Any) -> None:
+        nonlocal trials
+        trials += event.step == 1
+        if match and event.step == 1:
+            tick.note(f"trial {trials}")
+        tick(event.step, event.steps)
+
+    return hear

@@ -1,0 +1,135 @@
+"""Draws many concepts and puts them into the atlas: each drawing is kept beside it, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from engine.atlas.gallery import add_to_gallery
+from engine.atlas.reader import Atlas
+from engine.errors import BlindspotError
+from engine.jobs import job_id
+from engine.samplers.drawing import Order, draw_concept, identity, warm_up
+from engine.samplers.files import RECORD, load_drawing, save_drawing
+
+DEFAULT = 32
+"""Concepts that are drawn when nobody says how many."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What was drawn into an atlas."""
+
+    atlas: Path
+    concepts: int
+    """Concepts of this run that have samples now."""
+    drawn: int
+    """Those that were drawn by this run."""
+    kept: int
+    """Those that an earlier run had drawn."""
+    skipped: Mapping[int, str]
+    """Concept to why it could not be drawn."""
+    seconds: float
+
+    def as_document(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {**asdict(self), "atlas": str(self.atlas), "seconds": round(self.seconds, 2)}
+
+
+def draw_gallery(
+    path: Path, template: Order, concepts: int | None, report: Callable[[int, int], None] = lambda done, total: None
+) -> Gallery:
+    """Draw concepts of the atlas at `path` into it.
+
+    Parameters
+    ----------
+    template
+        What to draw of each; its concept is replaced.
+    concepts
+        How many, those that models miss or overdo most; None for all live ones.
+    report
+        Called with the images done and all images.
+
+    Raises
+    ------
+    BlindspotError
+        If nothing can be drawn, or the atlas cannot be written.
+    """
+    began, atlas = time.perf_counter(), Atlas.open(path)
+    chosen = interesting(atlas)[:concepts]
+    if not len(chosen):
+        raise BlindspotError(f"There is no live concept to draw in {path}: ask for at least one.")
+    warm_up(atlas)
+    work = Path(path).resolve().with_name(f"{Path(path).resolve().name}.gallery.work")
+    folders, skipped, drawn = {}, {}, 0
+    for number, concept in enumerate(chosen.tolist()):
+        report(number * template.count, len(chosen) * template.count)
+        order = replace(template, concept=concept)
+        folder = work / job_id(identity(atlas, order))
+        if not (folder / RECORD).is_file():
+            try:
+                save_drawing(draw_concept(atlas, **asdict(order)), folder)
+            except BlindspotError as error:
+                skipped[concept] = str(error)
+                continue
+            drawn += 1
+        folders[concept] = folder
+    if not folders:
+        raise BlindspotError(next(iter(skipped.values())))
+    _update(atlas, folders)
+    kept = len(folders) - drawn
+    return Gallery(atlas.path, len(folders), drawn, kept, skipped, time.perf_counter() - began)
+
+
+def interesting(atlas: Atlas) -> np.ndarray:
+    """Live concepts [n], those first that some model misses or overdoes most (then those whose relative gap is larger).
+
+    In an atlas without models those first that real images show most often.
+    """
+    live = ~atlas.concepts["dead"].to_numpy(bool)
+    deltas = [atlas.delta(model) for model in atlas.models]
+    if deltas:
+        far = np.max([np.abs(delta["delta"] - 0.5) for delta in deltas], axis=0)
+        wide = np.max([np.abs(delta["relative"]) for delta in deltas], axis=0)
+        order = np.lexsort((-wide, -far))
+    else:
+        order = np.argsort(-np.nan_to_num(atlas.frequency()), kind="stable")
+    return order[live[order]]
+
+
+def _update(atlas: Atlas, folders: Mapping[int, Path]) -> None:
+    """Write the drawings into the atlas, unless it has them."""
+    rows = pd.concat([_rows(concept, load_drawing(folder)) for concept, folder in folders.items()], ignore_index=True)
+    before = atlas.gallery().set_index(["concept", "rank"])
+    wanted = rows.set_index(["concept", "rank"]).astype(before.dtypes)
+    if wanted.equals(before[before.index.isin(wanted.index)].reindex(wanted.index)):
+        return
+
+    def picture(concept: int, rank: int) -> Image.Image:
+        return Image.open(folders[concept] / load_drawing(folders[concept])["images"][rank])
+
+    add_to_gallery(atlas.path, rows, picture)
+
+
+def _rows(concept: int, record: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of table `gallery` for one drawing."""
+    settings = record["parameters"]
+    reference = np.nan if record["reference_score"] is None else record["reference_score"]
+    return pd.DataFrame(
+        {
+            "concept": concept,
+            "rank": range(len(record["images"])),
+            "method": settings["method"],
+            "score": record["scores"],
+            "codes_score": record["codes_scores"],
+            "reference_score": reference,
+            **{name: settings[name] for name in ("strength", "steps", "seed")},
+        }
+    )
