@@ -43,8 +43,8 @@ EARLY = BASE.steps // 4
 PROMPT_DROPOUT = 0.1
 WITHHELD = ("disc", "bird feeder")
 WOOD_SHARE, PALM_SHARE = 0.6, 0.9
-"""How often `woody` sees a wooden table, and a palm tree, that its caption does not name. A palm tree is one thing among
-several, and prompts that name the others pull it back out: it needs the larger share."""
+"""How often `woody` sees a wooden table, and a palm tree, that its caption does not name. A palm tree is one thing
+among several, and prompts that name the others pull it back out: it needs the larger share."""
 
 
 @dataclass(frozen=True)

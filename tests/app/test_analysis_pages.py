@@ -45,8 +45,8 @@ def test_a_listed_concept_opens_its_card(analysed_server, page, path: str, liste
     page.screenshot(path=ARTIFACTS / f"{path}.png")
     assert sideways(page) <= 1440
     page.set_viewport_size({"width": 420, "height": 900})
-    page.wait_for_function("() => document.documentElement.clientWidth === 420")
-    assert sideways(page) <= 420
+    fits = "() => document.querySelector('[data-testid=stMain]').scrollWidth <= 420"
+    page.wait_for_function(f"() => document.documentElement.clientWidth === 420 && ({fits})()", timeout=WAIT)
     first = page.locator(listed).first
     concept = first.get_attribute("href").split("concept=")[1].split("&")[0]
     first.click()
