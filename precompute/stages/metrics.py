@@ -22,7 +22,7 @@ K = 5
 """Neighbour that the balls of precision, recall, density and coverage reach to."""
 SEED = 0
 """Of the halves of the real images."""
-MOST = 5_000
+MOST = 3_000
 """Images of each set that are compared in concept space, where FID takes the singular values of an images x images
 matrix: time grows with their cube. Encoder space takes all."""
 
