@@ -138,5 +138,5 @@ def test_the_demo_draws_four_images_of_a_clicked_concept(page, tmp_path):
         click_concept(page, topmost(page))
         page.wait_for_selector(".st-key-card", timeout=WAIT)
         page.screenshot(path=ARTIFACTS / "demo_card.png")
-        draw_four(page, 180 * SECONDS)
+        draw_four(page, 400 * SECONDS)
         page.screenshot(path=ARTIFACTS / "demo_generated.png", full_page=True)
