@@ -13,7 +13,8 @@ concepts. The **energy** of concept *k* in image *x* is the sum of its codes ove
 is the mean over its images:
 """
 TEXT_STATUS = """
-**δ** runs from 0 (the model never draws it) over 0.5 (as often as reality) to 1 (reality hardly has it). Below the
+**δ** runs from 0 (far less than reality) over 0.5 (as much as reality) to 1 (far more). By the gap estimator a frequent
+concept reaches 0 long before the model stops drawing it; `share` says which part of its energy is left. Below the
 lower threshold a concept is **suppressed**, above the upper one **exaggerated**. The paper's values are 0.1 and
 0.9; both are sliders here, because a threshold is a choice. Changing estimator, temperature or thresholds
 recomputes from stored sums, so nothing is approximated.

@@ -21,7 +21,7 @@ def post_training() -> None:
     interval = f"95 % interval {found.low:+.2f} to {found.high:+.2f}"
     numbers = (
         ("Medians", f"{found.medians[0]:.2f} → {found.medians[1]:.2f}", f"over {len(rows):,} captions"),
-        ("Change", f"{found.change:+.2f}", f"{interval}; below 0: closer to reality"),
+        ("Mean change", f"{found.change:+.2f}", f"{interval}; below 0: closer to reality"),
         ("Effect", f"{found.effect:+.2f}", "Cohen's d of the paired differences"),
         ("Closer", markup.percent(found.closer), f"of captions after; {tiles.probability(found.p)} (paired t), "
          f"{tiles.probability(found.p_wilcoxon)} (Wilcoxon)"),

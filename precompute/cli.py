@@ -251,7 +251,10 @@ def synthesize(
     concepts: Annotated[int, typer.Option("--concepts", help="Size of the dictionary.")] = 32_000,
     images: Annotated[int, typer.Option("--images", help="Images per source, in pairs.")] = 10_000,
     models: Annotated[int, typer.Option("--models", help="Generated sources.")] = 4,
-    planted: Annotated[int, typer.Option("--planted", help="Blindspots planted in each model.")] = 100,
+    planted: Annotated[
+        int | None,
+        typer.Option("--planted", help="Blindspots planted in each model.", show_default="100, or what fits"),
+    ] = None,
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens an image: 5 and a square number.")] = 261,
     sparsity: Annotated[int, typer.Option("--sparsity", help="Codes a token, at most.")] = 5,
     dim: Annotated[int, typer.Option("--dim", help="Width of atoms and image embeddings.")] = 768,
@@ -267,6 +270,8 @@ def synthesize(
     from precompute.synthetic.invention import Invention
     from precompute.synthetic.world import Size
 
+    if planted is None:
+        planted = min(100, concepts // (4 * (models + 1)))
     invented = Invention(Size(concepts, images, models, tokens, sparsity, dim), planted, seed)
     with Reporter() as reporter:
         made = synthesize(invented, out, lambda stage: reporter.task(stage.name, stage.unit))

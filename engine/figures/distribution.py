@@ -16,7 +16,8 @@ from engine.figures.palette import CLUSTERS, DELTA_SCALE, NIGHT, delta_colour
 
 GREY = "#8d8590"
 DENSITY_HOW = (
-    "Height is the density of concepts on a log axis, so that the tails show. Left of the first dotted line: "
+    "Height is the density of concepts on a log axis, so that the tails show; at the bottom, none. Left of the first "
+    "dotted line: "
     "suppressed, right of the second: exaggerated. A longer left tail: the model leaves out more than it adds."
 )
 RANKING_HOW = (
@@ -42,6 +43,8 @@ def delta_densities(densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Ba
     basis
         Estimator, temperature, thresholds and n.
     """
+    seen = densities.to_numpy()[densities.to_numpy() > 0]
+    floor, ceiling = (seen.min() / 2, seen.max()) if seen.size else (0.1, 1.0)
     figure = go.Figure()
     for number, model in enumerate(densities):
         row = summary.loc[model]
@@ -51,9 +54,9 @@ def delta_densities(densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Ba
         )
         figure.add_trace(
             go.Scatter(
-                x=densities.index, y=densities[model].where(densities[model] > 0), mode="lines", name=name,
+                x=densities.index, y=densities[model].clip(lower=floor), mode="lines", name=name,
                 line={"shape": "hvh", "width": 1.6, "color": CLUSTERS[number % len(CLUSTERS)]},
-                hovertemplate="density %{y:.3g} at delta %{x:.3f}<extra></extra>",
+                customdata=densities[model], hovertemplate="density %{customdata:.3g} at delta %{x:.3f}<extra></extra>",
             )
         )  # fmt: skip
     for mark in (basis.low, basis.high):
@@ -64,8 +67,16 @@ def delta_densities(densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Ba
         how=DENSITY_HOW, height=380, legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
         xaxis={"title": {"text": "delta (no unit)"}, "range": [-0.01, 1.01], "showgrid": False, "automargin": True},
         yaxis={"title": {"text": "concepts per unit of delta (share)"}, "type": "log", "automargin": True,
-               "exponentformat": "power"},
+               "range": np.log10([floor, 1.3 * ceiling]).tolist(), **_round_ticks(floor, ceiling)},
     )  # fmt: skip
+
+
+def _round_ticks(low: float, high: float) -> dict[str, list]:
+    """Ticks at 1, 2 and 5 times the powers of ten between two numbers."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    shown = [tick for tick in ticks if low <= tick <= 1.3 * high]
+    return {"tickvals": shown, "ticktext": [f"{tick:g}" for tick in shown]}
 
 
 def delta_ranking(rows: pd.DataFrame, *, model: str, basis: Basis) -> go.Figure:

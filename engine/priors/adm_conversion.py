@@ -23,6 +23,8 @@ from engine.priors.adm_blocks import QkvOrder
 from engine.priors.adm_files import NOISES, empty_adm, fill, save_adm
 from engine.priors.adm_unet import ADMConfig
 
+PICKLE = b"\x80"
+"""How a pickle begins."""
 REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 """How the weights-only reader names what it refused to build."""
 
@@ -95,6 +97,8 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if not zipfile.is_zipfile(path) and path.open("rb").read(1) != PICKLE:
+            raise ValueError("neither of torch's formats")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except UnpicklingError as error:
         refused = REFUSED.search(str(error))

@@ -159,13 +159,14 @@ def draw_concept(
     from engine.samplers.instruments import Instruments
     from engine.samplers.matched import draw_matched
     from engine.samplers.matching import real_target
-    from engine.samplers.registry import Settings, create
+    from engine.samplers.registry import Settings, create, require_method
     from engine.samplers.score import ConceptScore
 
     order = Order(int(concept), **settings)
+    require_method(order.method)
+    _require_alive(atlas, order.concepts)
     instruments, match = Instruments(atlas, device), None
     score = ConceptScore(instruments.encoder, instruments.dictionary, order.concepts, order.weights or None)
-    _require_alive(atlas, order.concepts)
     references = best_real(instruments, score)
     base = Settings(order.steps, order.strength, cap_of(references), order.particles)
     began = time.perf_counter()
@@ -209,8 +210,11 @@ def best_real(instruments: Instruments, score: ConceptScore, count: int = REFERE
 
 
 def _require_alive(atlas: AtlasLike, concepts: tuple[int, ...]) -> None:
-    """Raise `BlindspotError` for a concept that never fires."""
+    """Raise `BlindspotError` for a concept that the atlas does not have, or that never fires."""
     dead = atlas.concepts["dead"]
+    wrong = [concept for concept in concepts if not 0 <= concept < len(dead)]
+    if wrong:
+        raise BlindspotError(f"There is no concept {wrong[0]}: choose from 0 to {len(dead) - 1}.")
     gone = [concept for concept in concepts if dead.iat[concept]]
     if gone:
         raise BlindspotError(

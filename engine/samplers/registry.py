@@ -117,6 +117,11 @@ def create(name: str, instruments: Instruments, settings: Settings) -> Sampler:
     BlindspotError
         If there is none.
     """
+    require_method(name)
+    return SAMPLERS[name](instruments, settings)
+
+
+def require_method(name: str) -> None:
+    """Raise `BlindspotError` for a sampler that does not exist."""
     if name not in SAMPLERS:
         raise BlindspotError(f"There is no sampling method {name!r}: choose one of {', '.join(SAMPLERS)}.")
-    return SAMPLERS[name](instruments, settings)

@@ -57,7 +57,6 @@ def spread(view: View) -> Exhibit:
     ]  # fmt: skip
     figure = delta_densities(densities, pd.DataFrame(numbers).T, basis=data.basis(view))
     figure.for_each_trace(lambda trace: trace.update(name=trace.name.partition(":")[0]))
-    figure.update_yaxes(dtick="D2")
     return drawn(figure, pd.concat(rows, ignore_index=True))
 
 

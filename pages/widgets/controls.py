@@ -134,7 +134,7 @@ def honest_delta(view: View) -> None:
         high.slider("Exaggerated above", 0.5, 0.99, step=0.01, **_bind("high", min(0.99, view.high)))
         st.caption(
             "E is a concept's mean energy per image: the sum of its codes over all tokens. δ = 0.5: as often as in "
-            "reality. Defaults are the paper's: T = 0.8, thresholds 0.1 and 0.9."
+            "reality. The paper has T = 0.8 and thresholds 0.1 and 0.9; an atlas may come with others."
         )
 
 

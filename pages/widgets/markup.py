@@ -9,7 +9,7 @@ from html import escape
 
 from engine.figures.palette import delta_colour
 
-SUPPRESSED, EXAGGERATED = "suppressed", "exaggerated"
+SUPPRESSED, EXAGGERATED, BETWEEN = "suppressed", "exaggerated", "between the thresholds"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def tags(words: Iterable[str]) -> str:
 
 def badge(delta: float, low: float, high: float) -> str:
     """Return a delta as a coloured badge that also says its status in a word."""
-    word = SUPPRESSED if delta < low else EXAGGERATED if delta > high else "as real"
-    ink = "#fff" if word == "as real" and 0.2 < delta < 0.8 else "#17111c"
+    word = SUPPRESSED if delta < low else EXAGGERATED if delta > high else BETWEEN
+    ink = "#fff" if word == BETWEEN and 0.2 < delta < 0.8 else "#17111c"
     return (
         f'<span class="ba-badge" style="background:{delta_colour(delta)};color:{ink}">δ {delta:.2f}</span>'
         f'<span class="ba-status">{word}</span>'

@@ -51,7 +51,7 @@ def test_numbers_are_short_and_honest():
 
 
 def test_a_badge_says_the_status_in_a_word_not_only_in_colour():
-    assert [word in markup.badge(delta, 0.1, 0.9) for delta, word in ((0.05, "suppressed"), (0.5, "as real"))] == [
+    assert [word in markup.badge(delta, 0.1, 0.9) for delta, word in ((0.05, "suppressed"), (0.5, "between"))] == [
         True
     ] * 2
     assert "exaggerated" in markup.badge(0.95, 0.1, 0.9)
