@@ -9,7 +9,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const arrived = root.querySelector("[data-arrive]")?.dataset.arrive;
   if (root.arrived && arrived && arrived !== root.arrived && window.innerWidth < 720) root.scrollIntoView({ behavior: "smooth" });
   root.arrived = arrived;
-  const heat = Number(sessionStorage.getItem("ba-heat") ?? 0.6);
+  const heat = Number(sessionStorage.getItem("ba-heat") ?? 0.4);
   const fade = (value) => {
     document.documentElement.style.setProperty("--ba-heat", value);
     root.querySelectorAll("[data-heat]").forEach((slider) => { slider.value = value; });
