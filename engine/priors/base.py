@@ -115,16 +115,18 @@ class DiffusionPrior(ABC):
         -------
         [B, *shape]: a draw from q(x_prev | x_t, x0) for eta = 1, its deterministic limit for eta = 0.
         """
+        mean, sigma = self.transition(prediction, t, t_prev)
+        return mean if self.eta == 0 or t_prev < 0 else mean + sigma * self.noise(generators)
+
+    def transition(self, prediction: Prediction, t: int, t_prev: int) -> tuple[Tensor, Tensor | float]:
+        """Mean [B, *shape] and standard deviation of the normal law that `step` draws from."""
         t, t_prev = int(t), int(t_prev)
         mean = self.schedule.mean(prediction.x0, prediction.eps, t, t_prev, self.eta)
         if self.eta == 0 or t_prev < 0:
-            return mean
-        sigma = (
-            self.schedule.sigma(t, t_prev)
-            if prediction.spread is None
-            else self.schedule.learned_sigma(prediction.spread, t, t_prev)
-        )
-        return mean + self.eta * sigma * self.noise(generators)
+            return mean, 0.0
+        if prediction.spread is None:
+            return mean, self.eta * self.schedule.sigma(t, t_prev)
+        return mean, self.eta * self.schedule.learned_sigma(prediction.spread, t, t_prev)
 
     def sigma(self, t: int, t_prev: int) -> float:
         """Standard deviation of the reverse posterior q(x_prev | x_t, x0); 0 at the last step."""

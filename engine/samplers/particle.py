@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.priors.base import DiffusionPrior, Prediction
+from engine.priors.base import DiffusionPrior
 from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, sample_generators
 from engine.samplers.look import GUIDANCES, Look, Observer, require_finite
 from engine.samplers.resampling import choose, effective_size, systematic
@@ -156,7 +156,7 @@ class EnergySMC:
         self, look: Look, t: int, t_prev: int, twist: float, generators: list[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
         """The next state [n * particles, *shape] and log p / proposal [n * particles] of having gone there."""
-        mean, sigma = transition(self.prior, look.prediction, t, t_prev)
+        mean, sigma = self.prior.transition(look.prediction, t, t_prev)
         if t_prev < 0:
             return mean, torch.zeros_like(look.scores)
         noise = self.prior.noise(generators)
@@ -237,16 +237,6 @@ class Population:
         """Places within each filter [n, k] as numbers of particles."""
         n, particles = self.log_weights.shape
         return places + particles * torch.arange(n, device=places.device)[:, None]
-
-
-def transition(prior: DiffusionPrior, prediction: Prediction, t: int, t_prev: int) -> tuple[Tensor, Tensor | float]:
-    """Mean [B, *shape] and standard deviation of the reverse step that `prior.step` draws from."""
-    mean = prior.schedule.mean(prediction.x0, prediction.eps, t, t_prev, prior.eta)
-    if t_prev < 0:
-        return mean, 0.0
-    if prediction.spread is None:
-        return mean, prior.eta * prior.schedule.sigma(t, t_prev)
-    return mean, prior.eta * prior.schedule.learned_sigma(prediction.spread, t, t_prev)
 
 
 def _uniforms(generators: list[torch.Generator]) -> Tensor:

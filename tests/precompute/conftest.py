@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from precompute import cli
 from tests.precompute.materials import save_encoder, save_pipeline
 
 
@@ -22,3 +25,17 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random StableDiffusionPipeline on disk."""
     return save_pipeline(tmp_path_factory.mktemp("models") / "pipeline")
+
+
+@pytest.fixture
+def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+    """Runs `python -m precompute WORDS` in this process; gives exit code, stdout and stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["precompute", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        said = capsys.readouterr()
+        return caught.value.code, said.out, said.err
+
+    return call

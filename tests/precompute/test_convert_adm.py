@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 
 import pytest
 import torch
 
 from engine.priors.adm_unet import ADMConfig, ADMUNet
 from engine.priors.loading import load_prior
-from precompute import cli
 from precompute.recipe import PriorPart
 
 CONFIG = ADMConfig(image_size=16, channels=32, multipliers=(1, 2), blocks=1, attention=(1,), heads=2)
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(run_command):
     """Runs the command in this process; gives exit code, stdout and stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["precompute", "convert-adm", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        said = capsys.readouterr()
-        return caught.value.code, said.out, said.err
-
-    return call
+    return partial(run_command, "convert-adm")
 
 
 @pytest.fixture

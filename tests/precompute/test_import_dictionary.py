@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,23 +11,14 @@ import torch
 from safetensors.torch import save_file
 
 from engine.dictionary import load_dictionary
-from precompute import cli
 
 DIM, CONCEPTS, K = 4, 9, 2
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(run_command):
     """Runs the command in this process; gives exit code, stdout and stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["precompute", "import-dictionary", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        said = capsys.readouterr()
-        return caught.value.code, said.out, said.err
-
-    return call
+    return partial(run_command, "import-dictionary")
 
 
 @pytest.fixture

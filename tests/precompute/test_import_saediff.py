@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from engine.atlas import Atlas
 from engine.atlas.verify import verify
 from engine.blindspots.delta import delta_of_gap
 from engine.errors import BlindspotError
-from precompute import cli
 from precompute.saediff.sides import implied_real, rounding
 from tests.engine.atlas.test_verify import alter
 from tests.precompute.enriched import CONCEPTS, Truth, document, make_truth, write_all, write_enriched
@@ -27,17 +26,9 @@ CONTRADICTED = "change its sign and that of relative_energy_diff first."
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(run_command):
     """Runs the command in this process; gives exit code, stdout and stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["precompute", "import-saediff", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        said = capsys.readouterr()
-        return caught.value.code, said.out, said.err
-
-    return call
+    return partial(run_command, "import-saediff")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from engine.priors.latent import LatentPrior
 from engine.priors.pixel import PixelPrior
 from engine.samplers.base import sample_generators
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.particle import EnergySMC, transition
+from engine.samplers.particle import EnergySMC
 from tests.engine.priors.tiny import GaussianPrior, tiny_pipeline, tiny_unet
 
 
@@ -36,7 +36,7 @@ def chain(prior, steps):
     levels, mean, variance = [*prior.timesteps(steps).tolist(), -1], 0.0, 1.0
     for t, t_prev in itertools.pairwise(levels):
         ends = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, *prior.shape)
-        moved, sigma = transition(prior, prior.denoise(ends, t), t, t_prev)
+        moved, sigma = prior.transition(prior.denoise(ends, t), t, t_prev)
         offset, gain = moved[0, 0, 0, 0].item(), (moved[1] - moved[0])[0, 0, 0].item()
         mean, variance = offset + gain * mean, gain**2 * variance + sigma**2
     return mean, variance
@@ -110,7 +110,7 @@ def test_the_transition_is_the_law_of_the_prior_s_step(kind):
     with torch.no_grad():
         prediction = prior.denoise(state, 500)
     for t_prev in (480, -1):
-        mean, sigma = transition(prior, prediction, 500, t_prev)
+        mean, sigma = prior.transition(prediction, 500, t_prev)
         drawn = prior.step(prediction, 500, t_prev, state, sample_generators(2, 3))
         torch.testing.assert_close(mean + sigma * prior.noise(sample_generators(2, 3)), drawn)
 
