@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.dictionary.archetypal import RelaxedArchetypal
@@ -20,6 +20,7 @@ def disturbed(seed: int, size: float, delta: float = 0.3) -> RelaxedArchetypal:
 
 
 @settings(max_examples=25, deadline=None)
+@example(seed=153, size=100.0, delta=0.3)
 @given(seed=st.integers(0, 1000), size=st.sampled_from([0.01, 1.0, 100.0]), delta=st.sampled_from([0.0, 0.3]))
 def test_constraints_hold_after_any_step(seed: int, size: float, delta: float) -> None:
     dictionary = disturbed(seed, size, delta)
@@ -27,8 +28,11 @@ def test_constraints_hold_after_any_step(seed: int, size: float, delta: float) -
     assert (dictionary.weights >= 0).all()
     torch.testing.assert_close(dictionary.weights.sum(dim=-1), torch.ones(12))
     assert dictionary.slack.norm(dim=-1).max() <= delta + 1e-6
-    expected = dictionary.log_multiplier.exp() * (dictionary.weights @ dictionary.points + dictionary.slack)
-    torch.testing.assert_close(dictionary.atoms(), expected)
+    atoms, multiplier = dictionary.atoms().detach(), dictionary.log_multiplier.detach().exp()
+    torch.nn.init.zeros_(dictionary.log_multiplier)
+    torch.testing.assert_close(atoms, multiplier * dictionary.atoms())
+    # Entries of about 1: multiplied by e^100, what rounding leaves of a sum that cancels would count as a difference.
+    torch.testing.assert_close(dictionary.atoms(), dictionary.weights @ dictionary.points + dictionary.slack)
 
 
 def test_a_row_without_positive_weights_keeps_its_largest() -> None:
