@@ -25,7 +25,9 @@ come from the mean and variance of the per-pair difference, which removes what c
 sources' variances add (Welch). Intervals are Student's, 95 %, mapped through the same monotone sigmoid as δ; a concept
 that few images show gets few degrees of freedom, because its variance is known no better. **q** is Benjamini-Hochberg
 over live concepts. A concept can differ significantly (small q) and still be nowhere near a
-threshold (small effect).
+threshold (small effect). Rankings list concepts with q < 0.05 first: among thousands, the most extreme δ are those of
+rare concepts, by chance. A blindspot is **specific** to one model if every other model is at least a margin inside the
+threshold (0.15; a slider on *Blindspots*).
 """
 TEXT_CARD = """
 * **Frequency**: share of real images in which the concept fires at least once.

@@ -5,13 +5,15 @@ from html import escape
 import pandas as pd
 import streamlit as st
 
+from engine.figures.tables import LEVEL
 from pages.exhibits import named
-from pages.exhibits.blindspots import ranked
-from pages.widgets import controls, data, markup, state, tiles, url
+from pages.exhibits.blindspots import ends, ranked
+from pages.exhibits.shared import members
+from pages.widgets import controls, data, lists, markup, state, tiles, url
 from pages.widgets.exhibit import show, takeaway
 from pages.widgets.live import link, live
 
-KEYS = ("model", "concept", "estimator", "temperature", "low", "high", "top", "quantity")
+KEYS = ("model", "estimator", "temperature", "low", "high", "top", "quantity", "margin")
 SHARED = 8
 
 
@@ -44,15 +46,14 @@ def one_model() -> None:
     view = url.current("blindspots", KEYS)
     st.header("What one model misses and overdoes", anchor="ranking", divider="gray")
     controls.model_choice(view)
-    rows = ranked(view)
-    count = min(view.top, len(rows) // 2)
     pictures, intervals = st.columns([11, 9], gap="large")
     with pictures:
         halves = "".join(
-            f'<div><h3>Most {name}</h3><div class="ba-list">{tiles.ranked_tiles(some, view.model, name)}</div></div>'
-            for name, some in (("suppressed", rows.head(count)), ("exaggerated", rows.iloc[: -count - 1 : -1]))
+            f"<div><h3>Most {side} {lists.origin(side, view.model)}</h3>"
+            f'<div class="ba-list">{tiles.ranked_tiles(rows, view.model, side)}</div></div>'
+            for side, rows in ends(view, view.top).items()
         )
-        live(f'<div class="ba-split">{halves}</div>{more(view, len(rows))}', key="ranking")
+        live(f'<div class="ba-split">{halves}</div>{more(view, len(ranked(view)))}', key="ranking")
     with intervals:
         show("delta-ranking", view)
     show("frequency", view)
@@ -62,7 +63,7 @@ def more(view: state.View, concepts: int) -> str:
     """Return how to read the pictures, and the link that shows more of them."""
     what = (
         f"δ with its 95 % interval, Benjamini-Hochberg q over {concepts:,} live concepts, share of real images. "
-        "Suppressed concepts show their best real image, exaggerated ones the model's."
+        f"{lists.CERTAIN_FIRST}"
     )
     if data.current().info.published:
         what = f"{concepts:,} live concepts. Intervals, q and images were not published."
@@ -72,15 +73,22 @@ def more(view: state.View, concepts: int) -> str:
     return f'<p class="ba-note">{what}</p><p>{grow}</p>'
 
 
-def together(view: state.View) -> None:
+@st.fragment
+def together() -> None:
     """Blindspots of all models at once, and those of one model alone."""
+    view = url.current("blindspots", KEYS)
     st.header("Shared by all, or one model's own", anchor="shared", divider="gray")
+    with st.columns([9, 11])[0]:
+        controls.margin_choice(view)
     found = named("shared-blindspots", view)
     models, rows = data.current().models, found.exhibit.table
     how = (
         f"Universal: δ below {view.low:g} (above {view.high:g}) in every model. Specific: in one model, while every "
-        f"other is at least 0.15 inside the threshold. Dots: δ of {', '.join(models)}."
+        f"other is at least {view.margin:g} inside the threshold: δ of {view.low + view.margin:g} or more (of "
+        f"{view.high - view.margin:g} or less). Dots: δ of {', '.join(models)}."
     )
+    if data.current().has_images:
+        how += f" Suppressed: real images. Exaggerated: drawn by the model, under “Every model” by {models[0]}."
     groups = group("Every model", rows, "universal", models) + "".join(
         group(f"Only {model}", rows, f"specific to {model}", models, model) for model in models
     )
@@ -91,11 +99,20 @@ def group(title: str, rows: pd.DataFrame, column: str, models: list[str], model:
     """Return the suppressed and the exaggerated blindspots of one group side by side."""
     halves = ""
     for name, sign in (("suppressed", -1), ("exaggerated", 1)):
-        some = rows[rows[column] == sign]
+        some = members(rows, column, sign, [model] if model else models)
         source = (model or models[0]) if name == "exaggerated" else "real"
         shown = tiles.shared_tiles(some, models, model=model or models[0], source=source, count=SHARED)
-        halves += f'<div><p class="ba-note">{len(some):,} {name}</p>{shown}</div>'
+        nearly = int((rows[f"nearly {column}"] == sign).sum()) if model else 0
+        halves += f'<div><p class="ba-note">{counted(some, name, nearly)}</p>{shown}</div>'
     return f'<section class="ba-group"><h3>{escape(title)}</h3><div class="ba-split">{halves}</div></section>'
+
+
+def counted(some: pd.DataFrame, name: str, nearly: int) -> str:
+    """Return how many concepts a group has, how many of them are certain, and how many the margin keeps out."""
+    count = f"{len(some):,} {name}"
+    if len(some) and not data.current().info.published:
+        count += f", {some['sure'].sum():,} with q < {LEVEL:g}"
+    return count + (f" · {nearly:,} more with a margin of 0" if nearly else "")
 
 
 @st.fragment
@@ -124,5 +141,5 @@ with numbers:
     summary(view)
 one_model()
 if len(data.current().models) > 1:
-    together(view)
+    together()
     agreement()

@@ -8,14 +8,15 @@ import streamlit as st
 
 from engine.figures import compare
 from engine.figures.intervals import delta_intervals
-from engine.figures.tables import disagreement, pearson
+from engine.figures.tables import LEVEL, disagreement, pearson
 from pages.widgets import card, controls, data, markup, state, url
 from pages.widgets.live import asset, link, live
 from pages.widgets.plot import caption, plot
 
-KEYS = ("models", "concept", "estimator", "temperature", "low", "high", "model")
+KEYS = ("models", "concept", "estimator", "temperature", "low", "high")
 FIGURE = ("models", "estimator", "temperature", "low", "high")
 ROWS = 24
+SURE = f"δ of every model; concepts that differ from reality with q < {LEVEL:g} in at least one of them come first."
 
 
 @st.fragment
@@ -29,8 +30,11 @@ def explore() -> None:
         controls.honest_delta(view)
     query = urlencode(state.write(view, data.known(data.atlas_path()), FIGURE))
     tables = {model: data.table(view, model) for model in view.models}
-    height = compare.maps_height(len(view.models))
-    plot(source=asset(f"maps.json?{query}"), height=height, key="maps", concept=view.concept, zoom=True, keep=True)
+    plot(
+        source=asset(f"maps.json?{query}"), height=compare.maps_height(len(view.models)),
+        narrow_source=asset(f"maps.json?{query}&columns=1"), narrow_height=compare.maps_height(len(view.models), 1),
+        key="maps", concept=view.concept, zoom=True, keep=True,
+    )  # fmt: skip
     basis = data.basis(view, view.models[0]).sentence()
     live(f'<p class="ba-note">{compare.MAPS_HOW} δ by {basis}.</p>', key="maps_how")
     left, right = st.columns(2, gap="large")
@@ -67,13 +71,12 @@ def chosen(view: state.View, tables: dict[str, pd.DataFrame]) -> None:
     rows = pd.DataFrame({model: table.loc[view.concept] for model, table in tables.items()}).T
     figure = delta_intervals(rows, concept=view.concept, basis=data.basis(view, view.models[0]))
     first = tables[view.models[0]]
-    name = markup.title_of(view.concept, first["label"].at[view.concept])
+    name = markup.name_of(view.concept, first["label"].at[view.concept])
     images = [int(image) for image in data.current().exemplars("real", view.concept, 6)["image"]]
     tiles = "".join(markup.picture(asset(f"thumb/{image}.webp"), card.fit_of(image)) for image in images)
     go = {"model": view.models[0], "concept": view.concept}
     live(
-        f"<h2>{link(go, escape(name), page='concept_map', title='Open its card')}</h2>"
-        f'<div class="ba-cards">{tiles}</div>',
+        f'<h2>{link(go, name, page="concept_map", title="Open its card")}</h2><div class="ba-cards">{tiles}</div>',
         key="chosen",
     )
     live(caption(figure), key="forest_how")
@@ -83,6 +86,7 @@ def chosen(view: state.View, tables: dict[str, pd.DataFrame]) -> None:
 def table_of_differences(view: state.View, tables: dict[str, pd.DataFrame]) -> None:
     """The concepts on which the models differ most."""
     st.subheader("Where the models differ most", anchor=False)
+    how = "" if data.current().info.published else f'<p class="ba-note">{SURE}</p>'
     ranked = disagreement(tables, ROWS)
     first = tables[view.models[0]]
     head = "".join(f"<th>{escape(model)}</th>" for model in view.models)
@@ -92,7 +96,8 @@ def table_of_differences(view: state.View, tables: dict[str, pd.DataFrame]) -> N
         + f"<td>{row['spread']:.2f}</td></tr>"
         for concept, row in ranked.iterrows()
     )
-    live(f'<table class="ba-table"><tr><th>Concept</th>{head}<th>range</th></tr>{body}</table>', key="differences")
+    table = f'<table class="ba-table"><tr><th>Concept</th>{head}<th>range</th></tr>{body}</table>'
+    live(f'{how}<div class="ba-scroll">{table}</div>', key="differences")
 
 
 st.title("Compare", anchor=False)

@@ -7,12 +7,12 @@ import streamlit as st
 
 from engine.atlas.columns import HALVES
 from pages.exhibits import named
-from pages.exhibits.composition import changed_pairs
+from pages.exhibits.composition import changed_pairs, verdict
 from pages.widgets import changed, controls, url
 from pages.widgets.exhibit import missing, show, takeaway
 from pages.widgets.live import link, live
 
-KEYS = ("model", "concept", "estimator", "temperature", "low", "high", "top")
+KEYS = ("model", "estimator", "temperature", "low", "high", "top")
 SPACES = {"encoder": "In the encoder's space", "concepts": "In concept space"}
 MEASURES = ("precision", "recall", "density", "coverage")
 
@@ -29,17 +29,23 @@ def one_model() -> None:
             rows = changed_pairs(view.model)
             how = (
                 f"{min(view.top, len(rows))} of the {len(rows):,} pairs of concepts whose cosine of token codes changed"
-                " most, largest change first. ×: tokens per image on which both fire, model over real. p is judged on "
-                "images and multiplied by the number of pairs that were frequent enough to be ranked."
+                " most: significant ones first, then by the size of the change. ×: tokens per image on which both "
+                "fire, model over real. p is judged on images and multiplied by the number of pairs that were "
+                "frequent enough to be ranked."
             )
             more = ""
             if view.top < min(96, len(rows)):
                 more = f"<p>{link({'top': min(96, view.top + 24)}, 'Show more', css='ba-chip ba-more')}</p>"
             shown = changed.changed_list(rows.head(view.top), view.model)
-            live(f'<p class="ba-note">{escape(how)}</p>{shown}{more}', key="changed")
+            live(f'<p>{verdict(rows)}</p><p class="ba-note">{escape(how)}</p>{shown}{more}', key="changed")
     with figures:
         show("changed-pairs", view)
         show("directions", view)
+
+
+def brief(value: float) -> str:
+    """Write a distance in three digits, or whole where it is large."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def metrics_table(title: str, rows: pd.DataFrame) -> str:
@@ -47,7 +53,7 @@ def metrics_table(title: str, rows: pd.DataFrame) -> str:
     heads = ("", "FID", "at half size", *MEASURES, "images")
     body = ""
     for row in [*rows[rows["model"] != HALVES].to_dict("records"), *rows[rows["model"] == HALVES].to_dict("records")]:
-        numbers = [f"{row['fid']:.3g}", f"{row['fid_half']:.3g}", *(f"{row[name]:.3f}" for name in MEASURES)]
+        numbers = [*(brief(row[name]) for name in ("fid", "fid_half")), *(f"{row[name]:.3f}" for name in MEASURES)]
         cells = "".join(f"<td>{'–' if number == 'nan' else number}</td>" for number in numbers)
         body += f"<tr><td><b>{escape(row['model'])}</b></td>{cells}<td>{row['images']:,}</td></tr>"
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)

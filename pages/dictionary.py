@@ -38,7 +38,7 @@ def introduction(summary: dict[str, Any]) -> str:
     sizes = f"{info.concepts:,} concepts in {info.dictionary.get('dim', '?')} dimensions"
     kind = KINDS.get(str(info.dictionary.get("kind")), "A sparse dictionary")
     return (
-        f'<p class="ba-note">{escape(kind)} of {escape(sizes)} for tokens of {escape(str(info.encoder["id"]))}, '
+        f'<p class="ba-note">{escape(kind)} of {escape(sizes)} for tokens of {escape(data.encoder_name())}, '
         f"measured on {summary['tokens']:,} tokens of the real images.</p>"
     )
 
@@ -71,7 +71,7 @@ def chip(concept: int) -> str:
     label = data.current().concepts["label"].at[concept]
     image = lists.best_image(concept, "real")
     picture = "" if image is None else f'<img src="{asset(f"thumb/{image}.webp")}" alt="" loading="lazy">'
-    inner = f"{picture}<span>{escape(markup.title_of(concept, label))}</span>"
+    inner = f"{picture}{markup.name_of(concept, label)}"
     return link({"concept": concept}, inner, css="ba-chip", page="concept_map", title=f"Concept {concept}")
 
 

@@ -11,7 +11,7 @@ from pages.widgets import controls, data, lists, state, url
 from pages.widgets.live import live
 from pages.widgets.plot import plot
 
-KEYS = ("model", "estimator", "temperature", "low", "high", "concept")
+KEYS = ("model", "estimator", "temperature", "low", "high")
 CARDS = 6
 PAIRINGS = {
     "generated": "drawn from the real captions",
@@ -43,7 +43,7 @@ def introduction() -> str:
     depth = "last layer" if encoder.get("layer") is None else f"layer {encoder['layer']}"
     kind = DICTIONARIES.get(dictionary.get("kind", ""), "a sparse")
     facts = (
-        f"Seen through {encoder['id']} ({depth}, {grid} patches) and {kind} "
+        f"Seen through {data.encoder_name()} ({depth}, {grid} patches) and {kind} "
         f"dictionary of {info.concepts:,} concepts, {dictionary.get('sparsity', '?')} active per token."
     )
     described = f"<p>{escape(info.description)}</p>" if info.description else ""
@@ -75,11 +75,12 @@ def model_section(model: str, view: state.View) -> None:
     with spread:
         plot(figure, key=f"histogram_{model}")
     halves = "".join(
-        f'<div><h3>{name}</h3><div class="ba-cards">'
+        f'<div><h3>{name} {lists.origin(side, model)}</h3><div class="ba-cards">'
         f"{lists.cards(most_different(table, side, CARDS), model, side=side, page='concept_map')}</div></div>"
         for side, name in (("suppressed", "Most suppressed"), ("exaggerated", "Most exaggerated"))
     )
-    live(f'<div class="ba-split">{halves}</div>', key=f"cards_{model}")
+    first = "" if data.current().info.published else f'<p class="ba-note">{lists.CERTAIN_FIRST}</p>'
+    live(f'<div class="ba-split">{halves}</div>{first}', key=f"cards_{model}")
 
 
 view = url.current("overview", KEYS)

@@ -9,7 +9,7 @@ from pages.widgets import controls, couples, data, markup, state, tiles, url
 from pages.widgets.exhibit import missing, show, takeaway
 from pages.widgets.live import link, live
 
-KEYS = ("model", "concept", "estimator", "temperature", "low", "high", "models", "image", "top")
+KEYS = ("model", "estimator", "temperature", "low", "high", "models", "image", "top")
 
 
 @st.fragment

@@ -128,10 +128,11 @@ def _map(path: Path, model: str, estimator: str, temperature: float, low: float,
 
 
 def maps_json(params: Mapping[str, str]) -> bytes:
-    """Return the maps of the view's models in one figure as gzipped JSON."""
+    """Return the maps of the view's models in one figure as gzipped JSON; ``columns=1`` stacks them."""
     view = _view(params)
     tables = {name: data.table(view, name) for name in view.models}
-    return _pack(model_maps(tables, basis=data.basis(view, view.models[0])))
+    columns = 1 if params.get("columns") == "1" else None
+    return _pack(model_maps(tables, basis=data.basis(view, view.models[0]), columns=columns))
 
 
 def scatter_json(params: Mapping[str, str]) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from engine.errors import BlindspotError
-from pages.widgets import data, url
+from pages.widgets import data, notice
 from pages.widgets.live import styles
 
 # A file of our own: the browser would fetch a named symbol from elsewhere. (A docstring here would show on the page.)
@@ -13,24 +13,22 @@ ICON = Path(__file__).parent / "widgets" / "icon.png"
 
 st.set_page_config(page_title="Blindspot Atlas", page_icon=ICON, layout="wide")
 
-PAGES = {
-    "overview": st.Page("overview.py", title="Overview", icon=":material/home:", default=True),
-    "concept_map": st.Page("concept_map.py", title="Concept map", icon=":material/scatter_plot:"),
-    "blindspots": st.Page("blindspots.py", title="Blindspots", icon=":material/visibility_off:"),
-    "pairs": st.Page("pairs.py", title="Images", icon=":material/image:"),
-    "composition": st.Page("composition.py", title="Composition", icon=":material/hub:"),
-    "compare": st.Page("compare.py", title="Compare", icon=":material/compare:"),
-    "dictionary": st.Page("dictionary.py", title="Dictionary", icon=":material/bar_chart:"),
-    "theory": st.Page("theory.py", title="Theory", icon=":material/functions:"),
-    "about": st.Page("about.py", title="Method", icon=":material/menu_book:"),
-}
-page = st.navigation(list(PAGES.values()), position="top")
+PAGES = [
+    st.Page("overview.py", title="Overview", icon=":material/home:", default=True),
+    st.Page("concept_map.py", title="Concept map", icon=":material/scatter_plot:"),
+    st.Page("blindspots.py", title="Blindspots", icon=":material/visibility_off:"),
+    st.Page("pairs.py", title="Images", icon=":material/image:"),
+    st.Page("composition.py", title="Composition", icon=":material/hub:"),
+    st.Page("compare.py", title="Compare", icon=":material/compare:"),
+    st.Page("dictionary.py", title="Dictionary", icon=":material/bar_chart:"),
+    st.Page("theory.py", title="Theory", icon=":material/functions:"),
+    st.Page("about.py", title="Method", icon=":material/menu_book:"),
+]
+page = st.navigation(PAGES, position="top")
 styles()
 try:
     data.current()
-    wanted = url.leave()
-    if wanted and wanted[0] in PAGES:
-        st.switch_page(PAGES[wanted[0]], query_params=wanted[1])
+    notice.show()
     page.run()
 except BlindspotError as error:
     st.title("This atlas cannot be shown")

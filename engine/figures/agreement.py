@@ -18,7 +18,8 @@ CORRELATION_HOW = (
     "concepts for independent and is therefore too narrow."
 )
 PAIRS_HOW = (
-    "Each panel holds all concepts, one model's delta against another's, brighter where more concepts lie. Mass on the "
+    "Each panel holds all concepts, one model's delta against another's: the column's model to the right, the row's "
+    "upwards, brighter where more concepts lie. Mass on the "
     "diagonal: the two models are blind to the same things."
 )
 _CELLS = 40
@@ -111,14 +112,15 @@ def scatter_matrix(values: pd.DataFrame, *, quantity: str, basis: Basis) -> go.F
             showscale=number == 0, colorbar=bar, hovertemplate="%{customdata} concepts<extra></extra>",
         )  # fmt: skip
         figure.add_trace(heat, row + 1, column + 1)
+    marks = [span[0] + share * (span[1] - span[0]) for share in (0.25, 0.75)]
     framed(
         figure, title=f"{quantity} of every two models", subtitle=f"{basis.sentence()}; {len(values):,} concepts",
         how=PAIRS_HOW, height=160 + 220 * size,
     )  # fmt: skip
     figure.update_layout(plot_bgcolor=NIGHT)
-    figure.update_xaxes(range=span, showgrid=False, zeroline=False)
-    figure.update_yaxes(range=span, showgrid=False, zeroline=False)
+    figure.update_xaxes(range=span, tickvals=marks, tickangle=0, showgrid=False, zeroline=False)
+    figure.update_yaxes(range=span, tickvals=marks, showgrid=False, zeroline=False)
     for number in range(size):
-        figure.update_xaxes(title_text=f"{quantity}, {models[number]}", row=size, col=number + 1)
-        figure.update_yaxes(title_text=f"{quantity}, {models[number + 1]}", row=number + 1, col=1)
+        figure.update_xaxes(title_text=models[number], row=size, col=number + 1)
+        figure.update_yaxes(title_text=models[number + 1], row=number + 1, col=1)
     return figure

@@ -13,8 +13,8 @@ from engine.figures.palette import AMOUNT_SCALE, GUIDE, NIGHT
 from engine.figures.tables import pearson
 
 MAPS_HOW = (
-    "The same concepts at the same places, coloured by what each model does with them. Zoom, pan or click in one map: "
-    "all follow."
+    "The same concepts at the same places, coloured by what each model does with them: blue too little, yellow too "
+    "much, plum about as often as reality. Zoom, pan or click in one map: all follow."
 )
 SCATTER_HOW = (
     "One dot per concept. On the diagonal both models treat it alike; bottom left is missing from both, top right "
@@ -22,6 +22,8 @@ SCATTER_HOW = (
 )
 ROW = 480
 """Pixels of one row of maps."""
+NARROW_ROW = 350
+"""Pixels of one map on a phone, where they stand below each other."""
 SCATTER_HEIGHT = 460
 
 
@@ -30,9 +32,9 @@ def default_columns(models: int) -> int:
     return 2 if models == 4 else models
 
 
-def maps_height(models: int) -> int:
-    """Return the height of `model_maps` in pixels."""
-    return ROW * -(-models // default_columns(models))
+def maps_height(models: int, columns: int | None = None) -> int:
+    """Return the height of `model_maps` in pixels; one column is for narrow screens."""
+    return (NARROW_ROW if columns == 1 else ROW) * -(-models // (columns or default_columns(models)))
 
 
 def model_maps(tables: dict[str, pd.DataFrame], *, basis: Basis, columns: int | None = None) -> go.Figure:
@@ -57,7 +59,8 @@ def model_maps(tables: dict[str, pd.DataFrame], *, basis: Basis, columns: int | 
     columns = columns or default_columns(len(tables))
     rows = -(-len(tables) // columns)
     figure = make_subplots(
-        rows, columns, subplot_titles=list(tables), horizontal_spacing=0.015, vertical_spacing=0.07,
+        rows, columns, subplot_titles=list(tables), horizontal_spacing=0.015,
+        vertical_spacing=0.07 if rows < 3 else 0.03,
     )  # fmt: skip
     live = ~next(iter(tables.values()))["dead"].to_numpy(bool)
     for i, table in enumerate(tables.values()):
@@ -66,7 +69,8 @@ def model_maps(tables: dict[str, pd.DataFrame], *, basis: Basis, columns: int | 
         figure.add_trace(points(table[live], marker), row, column)
     framed(
         figure, title=" · ".join(tables), subtitle=f"delta by {basis.sentence()}; {int(live.sum()):,} concepts",
-        how=MAPS_HOW, height=ROW * rows, dragmode="pan", clickmode="event", hovermode="closest", hoverdistance=12,
+        how=MAPS_HOW, height=maps_height(len(tables), columns), dragmode="pan", clickmode="event", hovermode="closest",
+        hoverdistance=12,
     )  # fmt: skip
     for n in ("", *range(2, len(tables) + 1)):
         linked = {"matches": "x"} if n else {}

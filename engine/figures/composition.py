@@ -14,6 +14,8 @@ from engine.figures.labels import concept_names
 from engine.figures.palette import AMOUNT_SCALE, CLUSTERS, EXAGGERATED, GUIDE, NIGHT, SUPPRESSED
 
 GREY = "#8d8590"
+_SHORT = 9
+"""Characters of a label on a narrow screen."""
 ESTIMATOR = "token-level Z^T Z per image"
 L0_HOW = (
     "How many pairs of concepts share tokens more strongly than a threshold. Curves on top of each other: as many "
@@ -51,7 +53,7 @@ def l0_curves(curves: pd.DataFrame, *, images: dict[str, int]) -> go.Figure:
     return framed(
         figure, title="How many pairs of concepts are connected", subtitle=_subtitle(images), how=L0_HOW, height=380,
         legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
-        xaxis={"title": {"text": "threshold (code squared, summed over tokens, per image)"}, "type": "log",
+        xaxis={"title": {"text": "threshold (code squared per image)"}, "type": "log",
                "automargin": True, "exponentformat": "power"},
         yaxis={"title": {"text": "entries of Z^T Z above it"}, "type": "log", "automargin": True},
     )  # fmt: skip
@@ -71,7 +73,7 @@ def unique_shares(shares: pd.DataFrame, *, images: dict[str, int]) -> go.Figure:
     return framed(
         figure, title="Connected pairs that real images do not have", subtitle=_subtitle(images), how=UNIQUE_HOW,
         height=360, legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
-        xaxis={"title": {"text": "threshold (code squared, summed over tokens, per image)"}, "type": "log",
+        xaxis={"title": {"text": "threshold (code squared per image)"}, "type": "log",
                "automargin": True, "exponentformat": "power"},
         yaxis={"title": {"text": "share of the model's entries"}, "tickformat": ".0%", "range": [0, 1],
                "automargin": True},
@@ -144,6 +146,9 @@ def changed_cooccurrence(rows: pd.DataFrame, *, model: str, images: dict[str, in
     sides = (concept_names(rows[f"{side}_label"], rows[side]) for side in ("first", "second"))
     counts = zip(rows["real_tokens"], rows["model_tokens"], strict=True)
     names = [f"{a} + {b} (n = {n:,}, {m:,})" for a, b, (n, m) in zip(*sides, counts, strict=True)]
+    short = [
+        f"{_cut(row.first_label)} {row.first} + {_cut(row.second_label)} {row.second}" for row in rows.itertuples()
+    ]
     both = rows[["first", "second"]].to_numpy()
     colours = np.where(rows["model"] < rows["real"], SUPPRESSED, EXAGGERATED)
     figure = go.Figure()
@@ -158,11 +163,17 @@ def changed_cooccurrence(rows: pd.DataFrame, *, model: str, images: dict[str, in
         )  # fmt: skip
     return framed(
         figure, title=f"{model}: pairs of concepts that changed most", subtitle=_subtitle(images), how=CHANGES_HOW,
-        height=140 + 24 * len(rows),
+        height=140 + 24 * len(rows), meta={"narrow": {"yaxis": {"tickvals": names, "ticktext": short}}},
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
         xaxis={"title": {"text": "co-occurrence (cosine of token codes)"}, "range": [-0.02, 1.02], "automargin": True},
         yaxis={"autorange": "reversed", "automargin": True},
     )  # fmt: skip
+
+
+def _cut(label: str | None) -> str:
+    """Return the beginning of a label for a narrow screen, where the number beside it tells concepts apart."""
+    text = label if isinstance(label, str) else ""
+    return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
 
 
 def _lines(table: pd.DataFrame, values, hover: str) -> go.Figure:

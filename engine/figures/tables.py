@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+LEVEL = 0.05
+"""Concepts with a Benjamini-Hochberg q below it are certain to differ, and come first in rankings."""
 STATUSES = ("suppressed", "neutral", "exaggerated")
 
 
@@ -55,18 +57,26 @@ def keep(table: pd.DataFrame, filters: Filters, low: float, high: float) -> np.n
     return mask
 
 
+def certain(table: pd.DataFrame) -> np.ndarray:
+    """Return a bool mask [rows] of the concepts with q < `LEVEL`; where no q was published, of all."""
+    q = table["q"].to_numpy(np.float64)
+    return np.full(len(q), True) if np.isnan(q).all() else q < LEVEL
+
+
 def most_different(table: pd.DataFrame, side: str, count: int) -> pd.DataFrame:
     """Return the `count` live concepts of lowest (``suppressed``), highest (``exaggerated``) or most extreme delta.
 
-    Ties, which saturated deltas have, are broken by the gap itself.
+    Certain ones come first: among many concepts the most extreme deltas are those of rare ones, by chance. One that is
+    certain to differ the other way is in neither the suppressed nor the exaggerated list. Ties, which saturated deltas
+    have, are broken by the gap itself.
     """
     live = table[~table["dead"].to_numpy(bool)]
-    if side == "suppressed":
-        return live.sort_values(["delta", "gap"]).head(count)
-    if side == "exaggerated":
-        return live.sort_values(["delta", "gap"], ascending=False).head(count)
-    extremity = live.assign(distance=(live["delta"] - 0.5).abs(), size=live["gap"].abs())
-    return live.loc[extremity.sort_values(["distance", "size"], ascending=False).index[:count]]
+    away = live["delta"] - 0.5
+    ranks = pd.DataFrame({"sure": certain(live), "away": away.abs(), "size": live["gap"].abs()})
+    if side != "both":
+        sign = -1 if side == "suppressed" else 1
+        ranks = ranks.assign(away=sign * away, size=sign * live["gap"])[~(ranks["sure"] & (sign * away < 0))]
+    return live.loc[ranks.sort_values(["sure", "away", "size"], ascending=False, kind="stable").index[:count]]
 
 
 def summarise(table: pd.DataFrame, low: float, high: float) -> Summary:
@@ -79,7 +89,7 @@ def summarise(table: pd.DataFrame, low: float, high: float) -> Summary:
         concepts=len(live),
         suppressed=int((delta < low).sum()),
         exaggerated=int((delta > high).sum()),
-        significant=None if live["q"].isna().all() else int((live["q"] < 0.05).sum()),
+        significant=None if live["q"].isna().all() else int((live["q"] < LEVEL).sum()),
         median=float(np.median(delta)) if len(delta) else float("nan"),
         skewness=float(np.mean(centred**3) / spread**3) if spread > 0 else 0.0,
     )
@@ -94,21 +104,24 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def disagreement(deltas: dict[str, pd.DataFrame], count: int) -> pd.DataFrame:
-    """Rank live concepts by the range of delta over models.
+    """Rank live concepts by the range of delta over models, those that differ from reality in any model first.
 
     Parameters
     ----------
     deltas
-        Concept table per model, over the same concepts.
+        Concept table per model, over the same concepts: ``delta, q, dead``.
     count
         Rows to return.
 
     Returns
     -------
-    Data frame indexed by concept: one delta column per model, ``spread`` = max - min, largest first.
+    Data frame indexed by concept: one delta column per model, ``spread`` = max - min, ``sure`` = `certain` in a model;
+    these first, and of them the largest spread.
     """
     first = next(iter(deltas.values()))
     live = ~first["dead"].to_numpy(bool)
     table = pd.DataFrame({model: frame["delta"] for model, frame in deltas.items()})[live]
     spread = table.max(axis=1) - table.min(axis=1)
-    return table.assign(spread=spread).sort_values("spread", ascending=False, kind="stable").head(count)
+    sure = np.logical_or.reduce([certain(frame)[live] for frame in deltas.values()])
+    ranked = table.assign(spread=spread, sure=sure).sort_values(["sure", "spread"], ascending=False, kind="stable")
+    return ranked.head(count)

@@ -2,7 +2,7 @@
 
 So pages show it, the browser fetches it once by its URL, and a person takes it along as CSV or HTML.
 
-`named` is the way in; `blindspots`, `images`, `composition` and `theory` make them, `files` writes them.
+`named` is the way in; `blindspots`, `shared`, `images`, `composition` and `theory` make them, `files` writes them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlencode
 
-from pages.exhibits import blindspots, composition, images, theory
+from pages.exhibits import blindspots, composition, images, shared, theory
 from pages.exhibits.base import Exhibit, Maker
 from pages.widgets import data, state
 
-MAKERS: dict[str, Maker] = {**blindspots.MAKERS, **images.MAKERS, **composition.MAKERS, **theory.MAKERS}
+MAKERS: dict[str, Maker] = {
+    name: maker for part in (blindspots, shared, images, composition, theory) for name, maker in part.MAKERS.items()
+}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Blindspots over all concepts: how delta is spread, its ranking, what models share, and misalignment by frequency."""
+"""Blindspots over all concepts: how delta is spread, its ranking, and misalignment by frequency."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import numpy as np
 import pandas as pd
 
 from engine.atlas.storage import read_table
-from engine.blindspots.correlation import correlate_models
 from engine.blindspots.distribution import DeltaDistribution, delta_distribution, rank_concepts
 from engine.blindspots.frequency import frequency_bands
-from engine.blindspots.universal import shared_blindspots
 from engine.errors import BlindspotError
-from engine.figures import agreement
 from engine.figures.distribution import delta_densities, delta_ranking, frequency_scatter
 from engine.figures.frame import Basis
+from engine.figures.tables import LEVEL, certain, most_different
 from pages.exhibits.base import DELTA_KEYS, Exhibit, Maker, clickable, drawn
 from pages.widgets import data
 from pages.widgets.state import View
 
 RANKED = 12
 """Concepts at either end of the ranking's figure."""
-QUANTITIES = {"relative": "relative gap", "delta": "delta"}
 FEW = 2_000
 """Fewer concepts than this are drawn as larger dots."""
 PAPER = ("relative", 0.4)
 """Estimator and temperature that the paper reads misalignment against frequency at."""
+CERTAIN_FIRST = f"Concepts with q < {LEVEL:g} were taken before any others."
 MOMENTS = ("concepts", "median", "skewness", "suppressed", "exaggerated")
 """Numbers of one model's spread."""
 RANKING_COLUMNS = [
@@ -65,7 +63,7 @@ def summary(view: View) -> Exhibit:
     tables, rows = live_tables(view), []
     for model, found in _spreads(view).items():
         q = tables[model]["q"]
-        significant = int((q < 0.05).sum()) if q.notna().any() else None
+        significant = int((q < LEVEL).sum()) if q.notna().any() else None
         images = data.current().info.source(model).images
         rows.append((model, *(getattr(found, name) for name in MOMENTS), significant, images))
     columns = ["model", *MOMENTS, "significant", "images"]
@@ -85,11 +83,20 @@ def ranked(view: View) -> pd.DataFrame:
     return table.loc[rank_concepts(table["delta"].to_numpy(), table["gap"].to_numpy(), _alive(table))]
 
 
+def ends(view: View, count: int) -> dict[str, pd.DataFrame]:
+    """Return up to `count` concepts of both ends of the view's ranking, most extreme first but certain ones before."""
+    rows = ranked(view)
+    return {side: most_different(rows, side, min(count, len(rows) // 2)) for side in ("suppressed", "exaggerated")}
+
+
 def ranking(view: View) -> Exhibit:
     """Both ends of the view's ranking with intervals; the table has all live concepts."""
     rows = ranked(view)
-    ends = pd.concat([rows.head(RANKED), rows.tail(RANKED)]) if len(rows) > 2 * RANKED else rows
-    figure = delta_ranking(ends, model=view.model, basis=data.basis(view))
+    shown = rows[rows.index.isin(pd.concat(ends(view, RANKED).values()).index)]
+    figure = delta_ranking(shown, model=view.model, basis=data.basis(view))
+    if shown["q"].notna().any():
+        figure.layout.title.subtitle.text += f"; {certain(shown).sum()} of these {len(shown)} have q < {LEVEL:g}"
+        figure.layout.meta = {"how": f"{figure.layout.meta['how']} {CERTAIN_FIRST}"}
     return drawn(clickable(figure), rows.reset_index()[RANKING_COLUMNS])
 
 
@@ -129,65 +136,9 @@ def fires() -> np.ndarray:
     return found.fillna(0).to_numpy(np.float64)
 
 
-def shared(view: View) -> Exhibit:
-    """Universal and specific blindspots: -1 suppressed, 1 exaggerated, 0 neither."""
-    tables = live_tables(view)
-    first = next(iter(tables.values()))
-    deltas = np.stack([table["delta"].to_numpy() for table in tables.values()])
-    found = shared_blindspots(deltas, suppressed=view.low, exaggerated=view.high)
-    columns = {"concept": first.index, "label": first["label"], "universal": found.universal}
-    columns |= {f"specific to {model}": row for model, row in zip(tables, found.specific, strict=True)}
-    columns |= {f"delta of {model}": row for model, row in zip(tables, deltas, strict=True)}
-    return Exhibit("Universal and specific blindspots", pd.DataFrame(columns))
-
-
-def _compared(view: View) -> tuple[pd.DataFrame, str]:
-    """Return the view's quantity, live concepts x models, and what it is, its estimator and n."""
-    tables = live_tables(view)
-    values = pd.DataFrame({model: table[view.quantity] for model, table in tables.items()})
-    images = data.basis(view, next(iter(tables))).sentence().split(" · ")[-1]
-    sentence = data.basis(view).sentence() if view.quantity == "delta" else f"relative gap, from -1 to 1 · {images}"
-    return values, f"{sentence}; {len(values):,} concepts"
-
-
-def correlation(view: View, method: str) -> Exhibit:
-    """Correlation of every two models, with its interval."""
-    values, sentence = _compared(view)
-    found = correlate_models(values.to_numpy().T, method=method)
-    square = [pd.DataFrame(matrix, index=list(values), columns=list(values)) for matrix in found[1:]]
-    figure = agreement.correlation_heat(
-        *square, quantity=view.quantity, method=method.capitalize(), concepts=found.concepts, basis=data.basis(view)
-    )
-    figure.layout.title.subtitle.text = sentence
-    figure.update_traces(textfont={"color": None})
-    names = list(values)
-    rows = [
-        (names[i], names[j], view.quantity, method, *(matrix.iat[i, j] for matrix in square), found.concepts)
-        for i in range(len(names)) for j in range(i + 1, len(names))
-    ]  # fmt: skip
-    columns = ["first", "second", "quantity", "method", "r", "low", "high", "concepts"]
-    return drawn(figure, pd.DataFrame(rows, columns=columns))
-
-
-def pairs(view: View) -> Exhibit:
-    """Every two models against each other."""
-    values, sentence = _compared(view)
-    figure = agreement.scatter_matrix(values, quantity=view.quantity, basis=data.basis(view))
-    figure.layout.meta = {"how": agreement.PAIRS_HOW.replace("delta", QUANTITIES[view.quantity])}
-    figure.layout.title.text = f"{QUANTITIES[view.quantity].capitalize()} of every two models"
-    figure.layout.title.subtitle.text = sentence
-    figure.update_xaxes(automargin=True).update_yaxes(automargin=True)
-    return drawn(figure, values.reset_index())
-
-
-AGREEMENT_KEYS = (*DELTA_KEYS, "quantity")
 MAKERS = {
     "delta-densities": Maker(spread, DELTA_KEYS),
     "delta-summary": Maker(summary, DELTA_KEYS),
     "delta-ranking": Maker(ranking, ("model", *DELTA_KEYS)),
     "frequency": Maker(frequency, ("model", "low", "high")),
-    "shared-blindspots": Maker(shared, DELTA_KEYS),
-    "correlation-pearson": Maker(lambda view: correlation(view, "pearson"), AGREEMENT_KEYS),
-    "correlation-spearman": Maker(lambda view: correlation(view, "spearman"), AGREEMENT_KEYS),
-    "scatter-matrix": Maker(pairs, AGREEMENT_KEYS),
 }

@@ -15,6 +15,8 @@ from pages.exhibits.base import Exhibit, Maker, drawn
 from pages.widgets import data
 from pages.widgets.state import View
 
+LEVEL = 0.05
+"""Adjusted p below which a changed pair is significant."""
 CHANGED = 16
 """Changed pairs of concepts in their figure."""
 
@@ -92,13 +94,25 @@ def similarity(view: View) -> Exhibit:
 
 
 def changed_pairs(model: str) -> pd.DataFrame:
-    """Return the pairs of concepts that changed most, with how many times as many tokens per image share them."""
+    """Return the pairs of concepts that changed most, with how many times as many tokens per image share them.
+
+    Pairs that are significant at `LEVEL` come first (column ``significant``), and of them the largest change.
+    """
     atlas = data.current()
     rows = atlas.changes(model)
     real, drawn_by = (max(atlas.info.source(name).images, 1) for name in ("real", model))
     with np.errstate(divide="ignore"):
         ratio = (rows["model_tokens"] / drawn_by).to_numpy() / (rows["real_tokens"] / real).to_numpy()
-    return rows.assign(ratio=ratio)
+    rows = rows.assign(ratio=ratio, significant=rows["p_adjusted"] < LEVEL)
+    return rows.sort_values("significant", ascending=False, kind="stable")
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    """Say how many of a model's `changed_pairs` are more than chance."""
+    significant = int(rows["significant"].sum())
+    if significant:
+        return f"{significant:,} of these {len(rows):,} pairs are significant (adjusted p < {LEVEL:g})."
+    return f"None of these {len(rows):,} pairs is significant (adjusted p < {LEVEL:g}): chance alone does as much."
 
 
 def changes(view: View) -> Exhibit:
@@ -106,6 +120,8 @@ def changes(view: View) -> Exhibit:
     rows = changed_pairs(view.model)
     images = {name: data.current().info.source(name).images for name in ("real", view.model)}
     figure = figures.changed_cooccurrence(rows.head(CHANGED), model=view.model, images=images)
+    shown = int(rows.head(CHANGED)["significant"].sum())
+    figure.layout.title.subtitle.text += f"; {shown} of these {min(CHANGED, len(rows))} pairs are significant"
     return drawn(figure.update_xaxes(title_text="cosine of token codes"), rows)
 
 

@@ -189,9 +189,9 @@ def neighbours_html(view: View, table: pd.DataFrame) -> str:
 
 def chip(concept: int, table: pd.DataFrame, page: str | None = None, **go: str) -> str:
     """Return a concept as a chip: best real image, name, dot in the colour of its delta."""
-    name = markup.title_of(concept, table["label"].at[concept])
+    name = markup.name_of(concept, table["label"].at[concept])
     best = data.current().exemplars("real", concept, 1)["image"]
     image = f'<img src="{inlined(int(best.iloc[0]))}" alt="">' if len(best) else ""
-    inner = f"{image}{markup.dot(table['delta'].at[concept])}<span>{escape(name)}</span>"
+    inner = f"{image}{markup.dot(table['delta'].at[concept])}{name}"
     go = {"concept": concept, "image": None, "job": None, **go}
     return link(go, inner, css="ba-chip", page=page, title=f"Concept {concept}")

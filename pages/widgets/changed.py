@@ -40,7 +40,7 @@ def changed_pair(row: pd.Series, model: str) -> str:
 
 def _concept(concept: int, label: str, model: str, source: str) -> str:
     name = markup.title_of(concept, label)
-    inner = f"{tiles.picture_of(lists.best_image(concept, source), name)}<b>{escape(name)}</b>"
+    inner = f"{tiles.picture_of(lists.best_image(concept, source), name)}<b>{markup.name_of(concept, label)}</b>"
     return link(
         {"model": model, "concept": concept}, inner, css="ba-tile", page="concept_map", title=f"Concept {concept}"
     )

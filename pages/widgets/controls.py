@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.widgets import data, url
-from pages.widgets.state import LONGEST_TEXT, MOST_MODELS, QUANTITIES, SIDES, TARGETS, View
+from pages.widgets.state import LONGEST_TEXT, MARGINS, MOST_MODELS, QUANTITIES, SIDES, TARGETS, View
 
 NAMES = {
     "gap": "Gap",
@@ -87,6 +87,14 @@ def quantity_choice(view: View) -> None:
     st.segmented_control(
         "Quantity", QUANTITIES, format_func=names.get, required=True, **_bind("quantity", view.quantity)
     )
+
+
+def margin_choice(view: View) -> None:
+    """Choose how clearly other models must lack a blindspot of one model alone."""
+    st.slider(
+        "Margin: how far inside the threshold every other model must be", *MARGINS, step=0.05,
+        **_bind("margin", view.margin),
+    )  # fmt: skip
 
 
 def target_choice(view: View) -> None:

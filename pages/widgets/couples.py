@@ -107,7 +107,7 @@ def parts_html(view: View, pair: Pair, table: pd.DataFrame) -> str:
             markup.picture(asset(f"thumb/{image}.webp"), card.fit_of(image), (2 * place + side, len(heats)), name)
             for side, (image, name) in enumerate(zip(sides, ("real", "drawn"), strict=True))
         )
-        name = escape(markup.title_of(concept, table["label"].at[concept]))
+        name = markup.name_of(concept, table["label"].at[concept])
         energies = f"{changed.real[place]:.2f} → {changed.model[place]:.2f}"
         tile = (
             f'<span class="ba-trio">{pictures}</span><b>{name}</b>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from functools import lru_cache
@@ -82,6 +83,19 @@ def concept_table(path: Path, model: str, estimator: str, temperature: float) ->
 def table(view: View, model: str | None = None) -> pd.DataFrame:
     """Return the concept table for a view's estimator and temperature; for its model unless another is named."""
     return concept_table(atlas_path(), model or view.model, view.estimator, view.temperature)
+
+
+def encoder_name() -> str:
+    """Return what a person calls the atlas's encoder: its hub id, or its architecture and where its folder lies."""
+    name = str(current().info.encoder["id"])
+    folder = Path(os.path.abspath(atlas_path() / name))
+    if not folder.is_dir() and not name.startswith((".", "/")):
+        return name
+    try:
+        architecture = json.loads((folder / "config.json").read_text())["architectures"][0].removesuffix("Model")
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        architecture = "encoder"
+    return f"the {architecture} in {'/'.join(folder.parts[-2:])}"
 
 
 @lru_cache(maxsize=8)

@@ -8,8 +8,7 @@ import streamlit as st
 
 from engine.errors import BlindspotError
 from pages.exhibits import Named, named
-from pages.widgets import url
-from pages.widgets.live import asset, live
+from pages.widgets.live import address, asset, live
 from pages.widgets.plot import caption, plot
 from pages.widgets.state import View
 
@@ -22,7 +21,7 @@ def show(name: str, view: View) -> None:
     live(takeaway(found) + caption(found.exhibit.figure), key=f"how_{name}")
     plot(
         source=asset(found.path("json")), height=found.exhibit.figure.layout.height, key=name,
-        on_pick=lambda concept: url.follow({"page": "concept_map", "model": view.model, "concept": concept}),
+        opens=address({"model": view.model, "concept": "CONCEPT"}, "concept_map"),
     )  # fmt: skip
 
 

@@ -8,21 +8,31 @@ from html import escape
 import pandas as pd
 
 from engine.figures.palette import EXAGGERATED, NEUTRAL, SUPPRESSED
-from engine.figures.tables import Summary
+from engine.figures.tables import LEVEL, Summary
 from pages.widgets import card, data, markup
 from pages.widgets.live import asset, link
 from pages.widgets.state import View
 
+CERTAIN_FIRST = f"Concepts with q < {LEVEL:g} come first; the δ of the others may be chance."
+
+
+def origin(side: str, model: str) -> str:
+    """Return, for a heading, whose images stand for the concepts of one side."""
+    whose = f"drawn by {model}" if side == "exaggerated" else "real images"
+    return f"<small>{escape(whose)}</small>" if data.current().has_images else ""
+
 
 def concept_card(concept: int, row: pd.Series, model: str, image: int | None, page: str | None = None) -> str:
     """Return one concept as a picture with its name and delta, linked to its card."""
-    name = markup.title_of(concept, row["label"])
+    name, title = markup.name_of(concept, row["label"]), markup.title_of(concept, row["label"])
     inside = f'<div style="background:{NEUTRAL}"></div>' if data.current().has_images else ""
     if image is not None:
-        inside = markup.picture(asset(f"thumb/{image}.webp"), card.fit_of(image), alt=name)
+        inside = markup.picture(asset(f"thumb/{image}.webp"), card.fit_of(image), alt=title)
     words = ", ".join(list(row["words"])[:3]) if row["words"] is not None else ""
     frequency = f" · {markup.percent(row['frequency'])}" if math.isfinite(row["frequency"]) else ""
-    inner = f"{inside}<b>{escape(name)}</b><small>{markup.dot(row['delta'])} δ {row['delta']:.2f}{frequency}</small>"
+    doubt = f"<small>q = {row['q']:.2g}</small>" if row["q"] >= LEVEL else ""
+    delta = f"<small>{markup.dot(row['delta'])} δ {row['delta']:.2f}{frequency}</small>"
+    inner = f"{inside}<b>{name}</b>{delta}{doubt}"
     go = {"model": model, "concept": concept, "image": None, "job": None}
     return link(go, inner, css="ba-card ba-tile", page=page, title=f"Concept {concept}: {words}")
 
@@ -58,11 +68,12 @@ def grid(rows: pd.DataFrame, view: View) -> str:
         return '<p class="ba-note">No concept passes these filters: loosen them.</p>'
     shown = "the model's own images" if view.side == "exaggerated" else "real images"
     what = f"pictures are {shown}" if data.current().has_images else "pictures were not published with them"
+    first = "" if data.current().info.published else f" {CERTAIN_FIRST}"
     more = ""
     if len(rows) == view.top and view.top < 96:
         more = f"<p>{link({'top': min(96, view.top + 24)}, 'Show more', css='ba-chip ba-more')}</p>"
     return (
-        f'<p class="ba-note">The {len(rows)} live concepts with the most extreme δ; {what}. '
+        f'<p class="ba-note">{len(rows)} live concepts with the most extreme δ; {what}.{first} '
         f'Click one, or a dot on the map.</p><div class="ba-list">{cards(rows, view.model, side=view.side)}</div>{more}'
     )
 

@@ -1,4 +1,4 @@
-// Shows HTML and reports clicks on [data-go]; keeps the heat-map opacity in the browser. On a narrow screen, where what
+// Shows HTML and follows clicks on [data-go], to another page in the browser (`steps.js`); keeps the heat-map opacity in the browser. On a narrow screen, where what
 // was clicked may stand far above, a changed [data-arrive] scrolls into view.
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".ba-live");
@@ -24,6 +24,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const marked = event.target.closest("[data-go]");
     if (!marked || event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
     event.preventDefault();
-    setTriggerValue("go", JSON.parse(marked.dataset.go));
+    const go = JSON.parse(marked.dataset.go);
+    if (go.page) window.blindspotVisit(marked.href);
+    else setTriggerValue("go", go);
   };
 }

@@ -1,7 +1,7 @@
 """One small component for everything that is only HTML: it shows a string and reports clicks on marked elements.
 
-An element with ``data-go='{"concept": 5}'`` reports that change of the view; the page merges it into the URL. Sliders
-marked ``data-heat`` fade the heat maps in the browser, without the server.
+An element with ``data-go='{"concept": 5}'`` reports that change of the view; the page merges it into the URL. A link to
+another page is followed in the browser (``steps.js``). Sliders marked ``data-heat`` fade the heat maps there too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 _component = st.components.v2.component(
     "blindspot_live",
     html='<div class="ba-live"></div>',
-    js=(HERE / "live.js").read_text(encoding="utf-8"),
+    js="\n".join((HERE / name).read_text(encoding="utf-8") for name in ("steps.js", "live.js")),
     isolate_styles=False,
 )
 
@@ -62,15 +62,20 @@ def link(go: Mapping[str, Any], inner: str, *, css: str = "", page: str | None =
     Parameters
     ----------
     go
-        Parameters to change (None removes one).
+        Parameters to change (None removes one). A link to another page takes model, estimator and thresholds along.
     inner
         Markup inside the anchor, already escaped.
     page
         URL path of another page, if the link leaves this one.
     """
     payload = {**go, **({"page": page} if page else {})}
-    query = urlencode({name: value for name, value in go.items() if value is not None})
     return (
-        f'<a class="{css}" href="{page or ""}?{query}" title="{escape(title)}" '
+        f'<a class="{css}" href="{address(go, page)}" title="{escape(title)}" '
         f"data-go='{escape(json.dumps(payload))}'>{inner}</a>"
     )
+
+
+def address(go: Mapping[str, Any], page: str | None = None) -> str:
+    """Return the address of a changed view of this page, or of another page that keeps this one's settings."""
+    params = {**url.settings(), **go} if page else go
+    return f"{page or ''}?{urlencode({name: value for name, value in params.items() if value is not None})}"

@@ -61,6 +61,12 @@ def title_of(concept: int, label: str | None) -> str:
     return str(label) if label else f"Concept {concept}"
 
 
+def name_of(concept: int, label: str | None) -> str:
+    """Return a concept's name among others: labels repeat, so its id stands behind its label and is never cut off."""
+    number = f"<i>{concept}</i>" if label else ""
+    return f'<span class="ba-name"><span>{escape(title_of(concept, label))}</span>{number}</span>'
+
+
 def picture(src: str, fit: Fit, heat: tuple[int, int] | None = None, alt: str = "") -> str:
     """Return a square crop of an image with an optional heat map on top.
 

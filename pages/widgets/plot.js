@@ -110,16 +110,18 @@ function hover(gd, tip, data) {
 }
 
 const NARROW = 560;
-const height = (root, wanted) => (root.clientWidth < NARROW ? Math.min(wanted, 430) : wanted);
+const isNarrow = (root) => root.clientWidth < NARROW;
+const height = (root, data, wanted) => (isNarrow(root) ? data.narrow?.height ?? Math.min(wanted, 430) : wanted);
 
 async function build(root, data) {
+  const narrow = isNarrow(root);
+  const url = (narrow && data.narrow?.url) || data.url;
   const [Plotly, figure] = await Promise.all([
-    loadPlotly(data.plotly), data.url ? fetchJson(data.url) : JSON.parse(data.figure)]);
+    loadPlotly(data.plotly), url ? fetchJson(url) : JSON.parse(data.figure)]);
   const gd = root.querySelector(".ba-gd");
-  const identity = data.url ?? data.figure;
+  const identity = url ?? data.figure;
   if (root.drawn === identity && root.theme === data.theme) return [Plotly, gd];
   const fresh = structuredClone(figure);
-  const narrow = root.clientWidth < NARROW;
   if (narrow) {
     fresh.data.forEach((t) => { if (t.marker?.colorbar) t.marker.showscale = false; });
   }
@@ -127,8 +129,11 @@ async function build(root, data) {
   root.drawn = identity;
   root.theme = data.theme;
   const layout = themed(fresh.layout, root);
-  if (narrow) layout.margin.r = 8;
-  layout.height = height(root, fresh.layout.height);
+  if (narrow) {
+    layout.margin.r = 8;
+    for (const [axis, other] of Object.entries(fresh.layout.meta?.narrow ?? {})) Object.assign(layout[axis], other);
+  }
+  layout.height = height(root, data, fresh.layout.height);
   if (range) [layout.xaxis.range, layout.yaxis.range] = range;
   await Plotly.react(gd, fresh.data, layout, {
     displaylogo: false, responsive: true, scrollZoom: Boolean(data.zoom), doubleClick: "reset",
@@ -148,7 +153,7 @@ async function build(root, data) {
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".ba-plot");
-  if (data.height) root.style.minHeight = `${height(root, data.height)}px`;
+  if (data.height) root.style.minHeight = `${height(root, data, data.height)}px`;
   const rings = root.querySelector(".ba-rings");
   const previous = root.turn ?? Promise.resolve();
   root.turn = previous.catch(() => {}).then(async () => {
@@ -168,7 +173,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
         choose(gd, rings, concept);
       });
     }
-    root.pick = (concept) => setTriggerValue("pick", { concept });
+    root.pick = (concept) => {
+      if (data.opens) window.blindspotVisit(data.opens.replace("CONCEPT", concept));
+      else setTriggerValue("pick", { concept });
+    };
     await colour(Plotly, gd, data.colour);
     await sift(Plotly, gd, data.mask ?? null);
     choose(gd, rings, data.concept ?? null);

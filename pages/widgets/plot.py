@@ -7,7 +7,6 @@ concept changes. This component fetches a figure once by its URL and then only r
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,9 @@ def plot(
     zoom: bool = False,
     keep: bool = False,
     height: int | None = None,
-    on_pick: Callable[[int], None] | None = None,
+    narrow_source: str | None = None,
+    narrow_height: int | None = None,
+    opens: str | None = None,
 ) -> None:
     """Show a figure and follow clicks on its concepts.
 
@@ -65,19 +66,23 @@ def plot(
         Scroll to zoom; keep the zoom when the figure changes.
     height
         Pixels kept free while a `source` loads, so that nothing jumps: the figure's own height.
-    on_pick
-        Called with the clicked concept; by default it becomes the view's concept.
+    narrow_source, narrow_height
+        The figure and its height on a phone, if it is another one there.
+    opens
+        Address that a click on a concept leads to, CONCEPT in the place of its id; by default the concept becomes the
+        view's.
     """
 
     def follow() -> None:
         concept = picked(st.session_state[key].get("pick"))
         if concept is not None:
-            (on_pick or _choose)(concept)
+            url.change(concept=concept, image=None, job=None)
 
     payload: dict[str, Any] = {
         "plotly": f"/atlas/v{plotly.__version__}/plotly.js",
         "facts": asset("facts.json"),
         "best": asset("best/CONCEPT.webp") if data.current().has_images else None,
+        "opens": opens,
         "theme": st.context.theme.type,
         "concept": concept,
         "mask": None if mask is None else base64.b64encode(np.packbits(mask)).decode("ascii"),
@@ -85,6 +90,7 @@ def plot(
         "zoom": zoom,
         "keep": keep,
         "height": height if figure is None else figure.layout.height,
+        "narrow": {"url": narrow_source, "height": narrow_height} if narrow_source else None,
     }
     payload |= {"url": source} if source else {"figure": plotly.io.to_json(figure, validate=False)}
     _component(key=key, data=payload, on_pick_change=follow)
@@ -97,7 +103,3 @@ def caption(figure: go.Figure) -> str:
         f'<div class="ba-caption"><b>{escape(title.text or "")}</b> <span>{escape(title.subtitle.text or "")}</span>'
         f'<div class="ba-note">{escape(figure.layout.meta["how"])}</div></div>'
     )
-
-
-def _choose(concept: int) -> None:
-    url.change(concept=concept, image=None, job=None)

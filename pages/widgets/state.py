@@ -11,16 +11,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from engine.blindspots.universal import MARGIN
 from engine.figures.tables import STATUSES
 
 COLOURS = ("delta", "relative", "frequency", "cluster")
 SIDES = ("suppressed", "exaggerated", "both")
 QUANTITIES = ("relative", "delta")
+MARGINS = (0.0, 0.4)
+"""Margins on offer: from any to the neutral delta at the usual thresholds."""
 TARGETS = (4.1, 7.7)
 """Mean scores on offer on the theory page: from just above the prior's to just below the highest."""
 MOST_MODELS = 4
 LONGEST_TEXT = 80
-SHARED = ("model", "estimator", "temperature", "low", "high", "concept")
+SETTINGS = ("model", "estimator", "temperature", "low", "high")
+"""What every link to another page takes along."""
+SHARED = (*SETTINGS, "concept")
 """What follows a person from page to page."""
 
 
@@ -61,6 +66,8 @@ class View:
     models: tuple[str, ...] = ()
     quantity: str = "relative"
     """What models are correlated on: the authors' relative gap, or delta."""
+    margin: float = MARGIN
+    """How far inside the threshold every other model is for a blindspot of one model alone."""
     target: float = 6.0
     """Mean score that threshold and tilt have on the theory page."""
     job: str | None = None
@@ -98,6 +105,19 @@ def read(params: Mapping[str, str], known: Known) -> View:
     found.setdefault("temperature", known.temperatures[found.get("estimator", base.estimator)])
     view = replace(base, **found)
     return view if view.low < view.high else replace(view, low=base.low, high=base.high)
+
+
+def misfits(params: Mapping[str, str], known: Known) -> dict[str, str]:
+    """Return the parameters whose values do not fit, and what they say; of a list, its unknown parts."""
+    wrong = {}
+    for name, parse in _parsers(known).items():
+        text = str(params.get(name, ""))
+        found = parse(text)
+        if isinstance(found, tuple):
+            text = ",".join(part for part in text.split(",") if part not in found)
+        if text and (found is None or isinstance(found, tuple)):
+            wrong[name] = text
+    return wrong
 
 
 def write(view: View, known: Known, keys: tuple[str, ...] | None = None) -> dict[str, str]:
@@ -143,6 +163,7 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
         "top": _whole(6, 96),
         "models": _several(known.models, 1, MOST_MODELS),
         "quantity": _one_of(QUANTITIES),
+        "margin": _number(*MARGINS),
         "target": _number(*TARGETS),
         "job": lambda text: text if len(text) <= 64 and text.isalnum() else None,
     }

@@ -42,7 +42,7 @@ def concept_tile(concept: int, name: str, lines: Iterable[str], *, model: str, s
     """
     title = markup.title_of(concept, name)
     small = "".join(f"<small>{line}</small>" for line in lines)
-    inner = f"{picture_of(lists.best_image(concept, source), title)}<b>{escape(title)}</b>{small}"
+    inner = f"{picture_of(lists.best_image(concept, source), title)}<b>{markup.name_of(concept, name)}</b>{small}"
     go = {"model": model, "concept": concept}
     return link(go, inner, css="ba-card ba-tile", page="concept_map", title=f"Concept {concept}")
 

@@ -1,4 +1,4 @@
-"""Between the browser's address bar and a `View`: reading, merging changes, following links to other pages."""
+"""Between the browser's address bar and a `View`: reading, merging changes, what an entered page remembers."""
 
 from __future__ import annotations
 
@@ -6,54 +6,53 @@ from dataclasses import replace
 from typing import Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.widgets import data, state
 from pages.widgets.state import View
 
 CACHE = "view_cache"
 PAGE = "view_page"
-LEAVE = "view_leave"
 
 
 def current(page: str, keys: tuple[str, ...]) -> View:
     """Return this run's view and clean the URL.
 
-    A page that was just entered without parameters of its own starts from what the last page showed. Where a link was
-    followed to another page from inside a fragment, the whole app runs instead: only the shell changes pages.
+    A page that was just entered by the navigation bar, without parameters, starts from what the last page showed. One
+    that was entered by a link or by Back shows what the URL says.
 
     Parameters
     ----------
     page
         Name of the page that asks.
     keys
-        The parameters this page understands; others leave the URL.
+        The parameters this page understands; others leave the URL, but what follows a person is remembered.
     """
-    if LEAVE in st.session_state:
-        st.rerun()
     known = data.known(data.atlas_path())
     params = dict(st.query_params)
-    entered = st.session_state.get(PAGE) != page
-    if entered and not any(name in params for name in keys):
-        cached = st.session_state.get(CACHE, {})
-        params = {name: cached[name] for name in state.SHARED if name in cached and name in keys}
+    cached = st.session_state.get(CACHE, {})
+    if st.session_state.get(PAGE) != page and not _by_link() and not any(name in params for name in keys):
+        params = {name: value for name, value in cached.items() if name in keys}
     st.session_state[PAGE] = page
     view = state.read({name: value for name, value in params.items() if name in keys}, known)
-    put(view, keys)
+    shown = put(view, keys)
+    kept = {name: value for name, value in cached.items() if name not in keys}
+    st.session_state[CACHE] = {name: value for name, value in {**kept, **shown}.items() if name in state.SHARED}
     return view
 
 
-def put(view: View, keys: tuple[str, ...] | None = None) -> None:
-    """Write a view into the URL (and the session's memory of it) if it is not there already."""
+def put(view: View, keys: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Write a view into the URL if it is not there already, and return its parameters."""
     params = state.write(view, data.known(data.atlas_path()), keys)
     if params != dict(st.query_params):
         st.query_params.from_dict(params)
-    shared = {name: params[name] for name in state.SHARED if name in params}
-    st.session_state[CACHE] = {**shared, **({} if keys is None else _kept(keys))}
+    return params
 
 
-def _kept(keys: tuple[str, ...]) -> dict[str, str]:
-    """Return the remembered parameters that this page does not know and so must not forget."""
-    return {name: value for name, value in st.session_state.get(CACHE, {}).items() if name not in keys}
+def settings() -> dict[str, str]:
+    """Return the settings that a link to another page takes along."""
+    cached = st.session_state.get(CACHE, {})
+    return {name: cached[name] for name in state.SETTINGS if name in cached}
 
 
 def change(**values: Any) -> None:
@@ -63,20 +62,10 @@ def change(**values: Any) -> None:
 
 
 def follow(go: dict[str, Any]) -> None:
-    """Do what a clicked link says: change this page's view, or leave for another page."""
-    page = go.pop("page", None)
-    known = data.known(data.atlas_path())
-    if page is not None:
-        st.session_state[LEAVE] = (str(page), {name: str(value) for name, value in go.items() if value is not None})
-        return
+    """Change this page's view as a clicked link says."""
     params = {name: value for name, value in dict(st.query_params).items() if name not in go}
     params |= {name: str(value) for name, value in go.items() if value is not None}
-    put(state.read(params, known))
-
-
-def leave() -> tuple[str, dict[str, str]] | None:
-    """Return the page that a link asked for since the last run, once."""
-    return st.session_state.pop(LEAVE, None)
+    put(state.read(params, data.known(data.atlas_path())))
 
 
 def bound(name: str, value: Any) -> str:
@@ -84,3 +73,9 @@ def bound(name: str, value: Any) -> str:
     key = f"w_{name}"
     st.session_state[key] = value
     return key
+
+
+def _by_link() -> bool:
+    """Return whether this run was started by Back, Forward or a link of ours (``steps.js``), not by the bar."""
+    context = get_script_run_ctx()
+    return context is not None and context.is_history_navigation

@@ -1,11 +1,20 @@
 """The page of the distribution level: its numbers are the engine's, its concepts lead to their cards."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from engine.atlas import Atlas
-from engine.blindspots.distribution import delta_distribution, rank_concepts
+from engine.blindspots.distribution import delta_distribution
 from engine.blindspots.universal import shared_blindspots
+from engine.figures.tables import most_different
+from pages.exhibits import named
+from pages.exhibits.blindspots import ends
+from pages.exhibits.shared import members
+from pages.widgets import data, state
+from tests.app.conftest import DEMO
 from tests.app.test_pages import html, opened, url
 from tests.synthetic import build_synthetic_atlas
 
@@ -36,15 +45,30 @@ def test_the_numbers_of_every_model_are_the_engine_s(plain_atlas):
     assert f"of {live.sum()}</td>" in shown and "n = 12 paired images" in shown
 
 
-def test_the_ranking_runs_from_both_ends_and_every_concept_leads_to_its_card(plain_atlas):
-    atlas, shown = Atlas.open(plain_atlas), html(opened(PAGE, model="beta"))
-    table = atlas.delta("beta")
-    order = rank_concepts(table["delta"].to_numpy(), table["gap"].to_numpy(), ~atlas.concepts["dead"].to_numpy())
-    places = [
-        shown.index(f'href="concept_map?model=beta&concept={concept}"') for concept in (*order[:2], *order[::-1][:2])
-    ]
-    assert places == sorted(places)
-    assert f"δ {table['delta'].at[order[0]]:.2f} [{table['ci_low'].at[order[0]]:.2f}" in shown
+def test_the_ranking_runs_from_both_ends_certain_ones_first_and_every_concept_leads_to_its_card(use_atlas):
+    use_atlas(DEMO)
+    atlas, shown = Atlas.open(DEMO), html(opened(PAGE, model="woody"))
+    table = atlas.delta("woody").join(atlas.concepts["dead"])
+    low, high = (most_different(table, side, 2) for side in ("suppressed", "exaggerated"))
+    order = [*low.index, *high.index]
+    places = [shown.index(f'href="concept_map?model=woody&concept={concept}"') for concept in order]
+    assert places == sorted(places) and "Concepts with q < 0.05 come first" in shown
+    assert f"δ {low['delta'].iloc[0]:.2f} [{low['ci_low'].iloc[0]:.2f}" in shown
+    assert "Most suppressed <small>real images" in shown and "Most exaggerated <small>drawn by woody" in shown
+
+
+@pytest.mark.parametrize("model", ["base", "woody"])
+def test_the_figure_of_the_ranking_holds_both_lists_and_says_how_many_are_certain(use_atlas, model):
+    use_atlas(DEMO)
+    table, view = Atlas.open(DEMO).delta(model), replace(state.default_view(data.known(DEMO)), model=model)
+    sides, figure = ends(view, 12), named("delta-ranking", view).exhibit.figure
+    shown, certain = list(figure.data[0].customdata), set(table.index[table["q"] < 0.05])
+    assert set(shown) == set(sides["suppressed"].index) | set(sides["exaggerated"].index)
+    assert table["delta"].loc[shown].is_monotonic_increasing
+    assert f"{len(certain & set(shown))} of these {len(shown)} have q < 0.05" in figure.layout.title.subtitle.text
+    for side in sides.values():
+        firm = [concept in certain for concept in side.index]
+        assert firm == sorted(firm, reverse=True)
 
 
 def test_every_figure_is_fetched_by_its_url_with_the_view_in_it():
@@ -65,10 +89,34 @@ def test_universal_and_specific_blindspots_are_counted(plain_atlas):
 
 
 def test_changing_the_model_and_the_quantity_goes_into_the_url():
-    app = opened(PAGE, concept="5")
+    app = opened(PAGE)
     app.segmented_control(key="w_model").set_value("beta").run()
     app.segmented_control(key="w_quantity").set_value("delta").run()
-    assert url(app) == {"concept": "5", "model": "beta", "quantity": "delta"}
+    assert url(app) == {"model": "beta", "quantity": "delta"}
+
+
+def test_the_margin_is_a_slider_and_those_that_miss_it_are_counted(plain_atlas):
+    atlas, app = Atlas.open(plain_atlas), opened(PAGE, margin="0.4")
+    live = ~atlas.concepts["dead"].to_numpy()
+    deltas = np.stack([atlas.delta(model)["delta"].to_numpy() for model in atlas.models])
+    strict, loose = (shared_blindspots(deltas, live, margin=margin).specific for margin in (0.4, 0.0))
+    groups = html(app).split('<section class="ba-group">')[2:]
+    assert (strict != loose).any()
+    for group, kept, all_of_them in zip(groups, strict, loose, strict=True):
+        for sign in (-1, 1):
+            missed = int((all_of_them == sign).sum() - (kept == sign).sum())
+            assert (f" · {missed:,} more with a margin of 0" in group) or not missed
+    assert app.slider(key="w_margin").value == 0.4 and "at least 0.4 inside the threshold" in html(app)
+    app.slider(key="w_margin").set_value(0.0).run()
+    assert url(app) == {"margin": "0"} and "more with a margin" not in html(app)
+
+
+def test_a_group_lists_its_certain_concepts_first():
+    rows = pd.DataFrame({"specific to a": [-1, -1, -1, 1], "delta of a": [0.01, 0.09, 0.05, 0.99],
+                         "q of a": [0.7, 0.01, 0.02, 0.001]})  # fmt: skip
+    found = members(rows, "specific to a", -1, ["a"])
+    assert found.index.tolist() == [2, 1, 0] and found["sure"].tolist() == [True, True, False]
+    assert members(rows.assign(universal=0), "universal", -1, ["a"]).empty
 
 
 def test_bad_values_leave_the_url():

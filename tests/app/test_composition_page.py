@@ -3,13 +3,14 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from engine.atlas import Atlas
 from engine.atlas.columns import HALVES
 from engine.blindspots.spectrum import Spectrum, eigenvector_similarity
 from pages import exhibits
-from pages.exhibits.composition import changed_pairs
+from pages.exhibits.composition import changed_pairs, verdict
 from pages.widgets.state import View
 from tests.app.test_pages import html, opened, url
 
@@ -24,7 +25,7 @@ def atlas(use_atlas, analysed_atlas) -> Atlas:
 
 def test_changed_pairs_are_listed_with_counts_and_both_concepts_lead_to_their_cards(atlas):
     rows, shown = atlas.changes("beta"), html(opened(PAGE, model="beta"))
-    row = rows.iloc[0]
+    row = rows.iloc[rows["p_adjusted"].to_numpy().argmin()]
     first, second = (f'href="concept_map?model=beta&concept={row[side]}"' for side in ("first", "second"))
     assert first in shown and second in shown and shown.count(" adjusted</small>") == min(12, len(rows))
     assert f"{row['real_tokens']:,} → {row['model_tokens']:,} tokens" in shown
@@ -39,6 +40,17 @@ def test_the_ratio_counts_tokens_per_image(atlas):
     seen = rows["real_tokens"] > 0
     np.testing.assert_allclose(rows["ratio"][seen], (sides[1] / sides[0])[seen])
     assert np.isinf(rows["ratio"][~seen]).all()
+
+
+def test_significant_pairs_come_first_and_the_page_says_how_many_there_are(atlas):
+    rows, shown = changed_pairs("beta"), html(opened(PAGE, model="beta"))
+    assert rows["significant"].is_monotonic_decreasing and verdict(rows) in shown
+    assert (rows["significant"] == (rows["p_adjusted"] < 0.05)).all()
+    none, some = (verdict(pd.DataFrame({"significant": [flag, False]})) for flag in (False, True))
+    assert none == "None of these 2 pairs is significant (adjusted p < 0.05): chance alone does as much."
+    assert some.startswith("1 of these 2 pairs are significant")
+    subtitle = exhibits.named("changed-pairs", View("beta")).exhibit.figure.layout.title.subtitle.text
+    assert f"{rows.head(16)['significant'].sum()} of these {min(16, len(rows))} pairs are significant" in subtitle
 
 
 def test_directions_are_the_engine_s(atlas):
@@ -60,7 +72,8 @@ def test_metrics_of_both_spaces_stand_beside_those_of_the_real_halves(atlas):
     shown, metrics = html(opened(PAGE)), atlas.metrics().set_index(["space", "model"])
     assert shown.count(f"<b>{HALVES}</b>") == 2
     for space in ("encoder", "concepts"):
-        assert f"<td>{metrics.loc[(space, 'beta'), 'fid']:.3g}</td>" in shown
+        fid = metrics.loc[(space, "beta"), "fid"]
+        assert (f"<td>{fid:,.0f}</td>" if fid >= 1000 else f"<td>{fid:.3g}</td>") in shown
     assert 'href="blindspots?"' in shown
 
 

@@ -1,12 +1,14 @@
 """Every page through streamlit's own test harness, driven by the URL alone."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from engine.atlas import Atlas
 from tests.app.serving import ROOT
 
 SHELL = str(ROOT / "pages" / "shell.py")
@@ -66,6 +68,73 @@ def test_bad_values_fall_back_and_leave_the_url():
     app = opened("concept_map", model="nobody", concept="99999", temperature="warm", job="../../etc", colour="red")
     assert url(app) == {}
     assert app.segmented_control(key="w_model").value == "alpha"
+
+
+def test_a_link_to_what_is_not_there_is_answered_in_one_sentence():
+    shown = html(opened("concept_map", model="<b>nope", concept="999"))
+    assert (
+        "This link asks for model <b>&lt;b&gt;nope</b> and concept <b>999</b>, which this atlas cannot show: "
+        "you see model <b>alpha</b> and no chosen concept instead."
+    ) in shown
+    assert "ba-notice" in html(opened("compare", models="alpha,nobody"))
+    assert "ba-notice" not in html(opened("concept_map", model="beta", concept="5"))
+
+
+def test_the_sentence_leaves_with_the_next_change():
+    app = opened("concept_map", model="nope")
+    app.segmented_control(key="w_colour").set_value("relative").run()
+    assert "ba-notice" not in html(app) and url(app) == {"colour": "relative"}
+
+
+def test_a_concept_follows_to_pages_that_show_it_and_to_no_other():
+    app = opened("concept_map", model="beta", concept="5")
+    for page, expected in (
+        ("blindspots", {"model": "beta"}), ("overview", {"model": "beta"}), ("compare", {"concept": "5"}),
+        ("about", {"model": "beta"}), ("concept_map", {"model": "beta", "concept": "5"}),
+    ):  # fmt: skip
+        app.query_params.clear()
+        app.switch_page(f"{page}.py").run()
+        assert url(app) == expected, page
+
+
+def test_a_closed_concept_is_forgotten():
+    app = opened("concept_map", concept="5")
+    app.text_input(key="w_text").set_value("7").run()
+    app.query_params.clear()
+    app.switch_page("compare.py").run()
+    assert url(app) == {}
+
+
+def test_a_link_to_another_page_keeps_estimator_and_thresholds():
+    shown = html(opened("blindspots", model="beta", estimator="share", low="0.2"))
+    assert 'href="concept_map?model=beta&estimator=share&low=0.2&concept=' in shown
+
+
+def test_every_listed_concept_shows_its_number_beside_its_label(plain_atlas):
+    labels = Atlas.open(plain_atlas).concepts["label"]
+    for page in ("overview", "concept_map", "blindspots", "compare", "dictionary"):
+        shown = html(opened(page))
+        tiles = re.findall(r'class="ba-(?:card|chip)[^>]*concept=(\d+)[^>]*>(.*?)</a>', shown)
+        assert len(tiles) > 5, page
+        for concept, inner in tiles:
+            label = labels.at[int(concept)]
+            name = f"<span>{label}</span><i>{concept}</i>" if label else f"<span>Concept {concept}</span>"
+            assert name in inner, page
+
+
+def test_overview_says_which_pictures_are_real_and_which_drawn():
+    shown = html(opened())
+    for model in ("alpha", "beta"):
+        assert f"Most exaggerated <small>drawn by {model}</small>" in shown
+    assert shown.count("Most suppressed <small>real images</small>") == 2
+    assert shown.count("Concepts with q < 0.05 come first") == 2
+
+
+def test_an_encoder_in_a_folder_has_a_name_a_person_can_use(use_atlas, drawable_atlas):
+    assert "blindspot-atlas/synthetic" in html(opened())
+    use_atlas(drawable_atlas)
+    shown = html(opened())
+    assert f"the Dinov2WithRegisters in {drawable_atlas.parent.name}/encoder" in shown and ".." not in shown
 
 
 def test_changing_the_estimator_takes_its_own_temperature_and_goes_into_the_url():

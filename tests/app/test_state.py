@@ -33,6 +33,19 @@ def test_a_view_survives_its_url():
     assert state.read(state.write(view, KNOWN), KNOWN) == view
 
 
+def test_what_does_not_fit_is_named_and_what_fits_is_not():
+    params = {
+        "model": "nope",
+        "concept": "999",
+        "models": "beta,nobody",
+        "estimator": "share",
+        "other": "1",
+        "text": "",
+    }
+    assert state.misfits(params, KNOWN) == {"model": "nope", "concept": "999", "models": "nobody"}
+    assert state.misfits({"models": "gamma,alpha", "status": "neutral", "concept": "49"}, KNOWN) == {}
+
+
 def test_each_estimator_has_its_own_default_temperature():
     view = state.read({"estimator": "relative"}, KNOWN)
     assert view.temperature == 0.4

@@ -50,3 +50,11 @@ def test_changed_pairs_are_named_counted_and_clickable():
 
 def test_the_shared_space_is_said_in_the_subtitle():
     assert "90% of its leading space is shared" in FIGURES["similarity"]().layout.title.subtitle.text
+
+
+def test_on_a_phone_changed_pairs_have_short_names_that_still_differ():
+    axis = FIGURES["changes"]().layout.meta["narrow"]["yaxis"]
+    assert axis["ticktext"] == ["wheel 3 + car 4", " 5 + car 9"]
+    long = changed_cooccurrence(CHANGES.assign(first_label="wooden table, paper"), model="sd15", images=IMAGES)
+    assert long.layout.meta["narrow"]["yaxis"]["ticktext"][0] == "wooden t… 3 + car 4"
+    assert list(long.data[0].y) == long.layout.meta["narrow"]["yaxis"]["tickvals"]

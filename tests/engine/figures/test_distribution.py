@@ -82,7 +82,8 @@ def test_the_matrix_holds_every_pair_once_and_counts_every_concept():
     assert len(figure.data) == 3
     assert all(np.sum(trace.customdata) == 500 for trace in figure.data)
     last_row = [figure.layout[f"xaxis{number}"].title.text for number in (3, 4)]
-    assert last_row == ["delta, sd15", "delta, sd21"]
+    assert last_row == ["sd15", "sd21"]
+    assert {tuple(axis.tickvals) for axis in figure.select_xaxes()} == {(0.25, 0.75)}
     with pytest.raises(ValueError, match="two or more"):
         scatter_matrix(DELTAS[["sd15"]], quantity="delta", basis=BASIS)
 

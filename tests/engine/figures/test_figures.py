@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.io
 import pytest
 
-from engine.figures.compare import delta_scatter, model_maps
+from engine.figures.compare import delta_scatter, maps_height, model_maps
 from engine.figures.frame import Basis
 from engine.figures.histogram import delta_histogram
 from engine.figures.intervals import delta_intervals
@@ -86,6 +86,9 @@ def test_compared_maps_share_their_axes():
     figure = model_maps({name: concepts(9) for name in "abcd"}, basis=BASIS)
     assert all(figure.layout[f"xaxis{i}"].matches == "x" for i in (2, 3, 4))
     assert figure.layout.xaxis.matches is None
+    stacked = model_maps({name: concepts(9) for name in "abcd"}, basis=BASIS, columns=1)
+    assert stacked.layout.height == maps_height(4, 1) > maps_height(4)
+    assert len({stacked.layout[f"xaxis{i}"].domain for i in (2, 3, 4)} | {stacked.layout.xaxis.domain}) == 1
     with pytest.raises(ValueError, match="one to four"):
         model_maps({name: concepts(9) for name in "abcde"}, basis=BASIS)
 

@@ -44,7 +44,20 @@ def test_filters_combine(table):
 def test_top_differences_are_the_extreme_ones_in_order(table):
     assert most_different(table, "suppressed", 2).index.tolist() == [0, 1]
     assert most_different(table, "exaggerated", 2).index.tolist() == [4, 3]
-    assert most_different(table, "both", 3).index.tolist() == [0, 4, 1]
+    assert most_different(table, "both", 3).index.tolist() == [0, 4, 3]
+
+
+def test_certain_differences_come_before_more_extreme_uncertain_ones(table):
+    noisy = table.assign(q=[0.6, 0.01, 1, 0.03, 0.5, 0])
+    assert most_different(noisy, "suppressed", 4).index.tolist() == [1, 0, 2, 4]
+    assert most_different(noisy, "exaggerated", 4).index.tolist() == [3, 4, 2, 0]
+    assert most_different(noisy, "both", 4).index.tolist() == [1, 3, 0, 4]
+
+
+def test_without_published_q_only_delta_counts(table):
+    bare = table.assign(q=np.nan)
+    assert most_different(bare, "suppressed", 3).index.tolist() == [0, 1, 2]
+    assert most_different(bare, "both", 3).index.tolist() == [0, 4, 1]
 
 
 def test_summary_counts_live_concepts(table):
@@ -64,5 +77,7 @@ def test_pearson_knows_a_line_and_a_constant():
 
 def test_disagreement_ranks_by_range_and_leaves_out_the_dead(table):
     other = table.assign(delta=[0.0, 0.9, 0.5, 0.9, 0.7, 1.0])
-    ranked = disagreement({"a": table, "b": other}, 2)
-    assert ranked.index.tolist() == [1, 4] and ranked["spread"].iloc[0] == pytest.approx(0.85)
+    sure = disagreement({"a": table.assign(q=0.01), "b": other}, 2)
+    assert sure.index.tolist() == [1, 4] and sure["spread"].iloc[0] == pytest.approx(0.85)
+    ranked = disagreement({"a": table, "b": other}, 5)
+    assert ranked.index.tolist() == [4, 3, 0, 1, 2] and ranked["sure"].tolist() == [True] * 3 + [False] * 2
