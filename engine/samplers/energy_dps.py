@@ -19,6 +19,7 @@ from engine.priors.base import Prior
 from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, sample_generators
 from engine.samplers.look import GUIDANCES, Look, Observer, require_finite
 from engine.samplers.robust import RobustScore, View
+from engine.samplers.thinning import Crowd, Thinning
 
 GRADIENTS = ("eps", "unit", "raw")
 TINY = 1e-20
@@ -50,13 +51,17 @@ class EnergyDPS:
     deviation."""
     guidance: Literal["full", "light"] = "full"
     """`full` goes back through the denoiser, as Algorithm 1 does; `light` stops at the predicted clean state, which is
-    faster and less exact."""
+    faster, needs less memory and is less exact."""
+    every: int = 1
+    """Only every so manieth step is guided, so many times as strongly; the others cost a denoising and no more."""
     cap: float | None = None
     """A sample whose score exceeds this is not guided at that step (paper 000, J.2)."""
     window: tuple[float, float] = (0.0, 1.0)
     """The part of the way, from noise (0) to image (1), that is guided."""
     views: tuple[View, ...] = ()
     """Views of the predicted image that share the score on the way, see `RobustScore`; none: the image as it is."""
+    thinning: Thinning | None = None
+    """How a sample begins as many states; None: as one, guided from the start, as Algorithm 1 has it."""
     bf16: bool = False
     """Compute in bfloat16; the final images and their scores are in full precision all the same."""
     checkpointing: bool = False
@@ -70,6 +75,8 @@ class EnergyDPS:
             )
         if not math.isfinite(self.strength):
             raise BlindspotError(f"The strength must be a finite number, not {self.strength}.")
+        if self.every < 1:
+            raise BlindspotError(f"Every step or every n-th is guided, not every {self.every}.")
         if not 0 <= self.window[0] < self.window[1] <= 1:
             raise BlindspotError(f"The guidance window {self.window} must be two growing numbers between 0 and 1.")
 
@@ -100,9 +107,13 @@ class EnergyDPS:
         guide = RobustScore(score, self.views) if self.views else score
         observer = Observer(self.prior, guide, self.guidance, self.bf16, self.checkpointing)
         generators = sample_generators(seed, n)
-        state, trace = self.prior.noise(generators), []
-        for index, (t, t_prev) in enumerate(itertools.pairwise(levels)):
-            look = observer.look(state, t, self._guided(index, t_prev))
+        state, trace = self._begin(score, generators, levels, on_step)
+        begun, look = len(trace), None
+        for index, (t, t_prev) in list(enumerate(itertools.pairwise(levels)))[begun:]:
+            if look is None or (index - begun) % self.every == 0:
+                look = observer.look(state, t, self._guided(index, t_prev))
+            else:
+                look = look._replace(prediction=observer.denoise(state, t), gradient=None)
             with torch.no_grad():
                 state = self.prior.step(look.prediction, t, t_prev, state, generators)
                 if look.gradient is not None:
@@ -113,6 +124,24 @@ class EnergyDPS:
             announce(on_step, StepEvent(index + 1, self.steps, look.scores, lambda images=images: images))
         images, scores = observer.finish(state, score)
         return Samples(images, scores, torch.stack(trace))
+
+    def _begin(
+        self, score: Score, generators: list[torch.Generator], levels: list[int], on_step: OnStep | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """States [n, *shape] to guide, and the scores [n] of each step that led to them."""
+        trace: list[Tensor] = []
+        if self.thinning is None:
+            return self.prior.noise(generators), trace
+        crowd = Crowd(self.prior, score, self.thinning, generators)
+
+        def seen(step: int, x0: Tensor) -> None:
+            images = self.prior.decode(x0)
+            scores = score(images).float()
+            trace.append(scores)
+            announce(on_step, StepEvent(step, self.steps, scores, lambda: images))
+
+        crowd.walk(levels, seen)
+        return crowd.state, trace
 
     def _guided(self, index: int, t_prev: int) -> bool:
         """Whether this step follows the score; the last never does, as no later step could clean up after it."""
@@ -133,7 +162,7 @@ class EnergyDPS:
                 push = push * _norm(look.prediction.eps).clamp_max(math.sqrt(gradient[0].numel()))
         if self.cap is not None:
             push = push * _per_sample(look.scores <= self.cap, push)
-        return self.strength * push
+        return self.strength * self.every * push
 
 
 def _per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -64,6 +64,12 @@ class Observer:
         with checkpointed(self.prior, self.checkpointing and guided):
             return _joined(self.pieces.map(lambda part: self._look(part, t, guided), state))
 
+    @torch.no_grad()
+    def denoise(self, state: Tensor, t: int) -> Prediction:
+        """Predictions for states [n, *shape] at level t, not looked at."""
+        with self._precision(state):
+            return joined(self.pieces.map(lambda part: self.prior.denoise(part, t), state))
+
     def finish(self, state: Tensor, score: Score | None = None) -> tuple[Tensor, Tensor]:
         """Images [n, 3, H, W] and scores [n] of clean states, in full precision, by this or the observer's score."""
         with torch.no_grad():
@@ -71,19 +77,27 @@ class Observer:
             return images, torch.cat(self.pieces.map(score or self.score, images)).float()
 
     def _look(self, state: Tensor, t: int, guided: bool) -> Look:
-        precision = torch.autocast(state.device.type, torch.bfloat16, enabled=self.bf16)
-        with precision, torch.set_grad_enabled(guided and self.guidance == "full"):
+        light = guided and self.guidance == "light"
+        with self._precision(state), torch.set_grad_enabled(guided and not light):
             variable = state.detach().requires_grad_(guided)
             prediction = self.prior.denoise(variable, t)
-        with precision, torch.set_grad_enabled(guided):
-            if self.guidance == "light":
-                variable = prediction.x0.detach().requires_grad_(guided)
-                prediction = prediction._replace(x0=variable)
             images = self.prior.decode(prediction.x0)
-            scores = self._score(images).float()
-        gradient = torch.autograd.grad(scores.sum(), variable)[0] if guided else None
+            scores, gradient = self._lightly(prediction.x0, images) if light else (self._score(images).float(), None)
+        if guided and not light:
+            gradient = torch.autograd.grad(scores.sum(), variable)[0]
         calm = Prediction(*(part if part is None else part.detach() for part in prediction))
         return Look(calm, images.detach(), scores.detach(), gradient)
+
+    def _lightly(self, x0: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores [n] of images decoded from x0, and their gradient there; one network's activations at a time."""
+        with torch.enable_grad():
+            scores = self._score(images.requires_grad_()).float()
+            (slope,) = torch.autograd.grad(scores.sum(), images)
+            scores, variable = scores.detach(), x0.detach().requires_grad_()
+            return scores, torch.autograd.grad(self.prior.decode(variable), variable, slope)[0]
+
+    def _precision(self, state: Tensor) -> torch.autocast:
+        return torch.autocast(state.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _score(self, images: Tensor) -> Tensor:
         if self.checkpointing and images.requires_grad:
@@ -133,10 +147,14 @@ def _joined(looks: list[Look]) -> Look:
     """The looks at the pieces of a batch as one."""
     if len(looks) == 1:
         return looks[0]
-
-    def join(parts: Iterable[Tensor | None]) -> Tensor | None:
-        parts = list(parts)
-        return None if parts[0] is None else torch.cat(parts)
-
     predictions, *others = zip(*looks, strict=True)
-    return Look(Prediction(*map(join, zip(*predictions, strict=True))), *map(join, others))
+    return Look(joined(predictions), *map(_join, others))
+
+
+def joined(predictions: Sequence[Prediction]) -> Prediction:
+    """The predictions for the pieces of a batch as one."""
+    return predictions[0] if len(predictions) == 1 else Prediction(*map(_join, zip(*predictions, strict=True)))
+
+
+def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
+    return None if parts[0] is None else torch.cat(parts)

@@ -19,11 +19,15 @@ class Pieces:
     """Applies functions to a batch, in pieces no larger than what has fitted before.
 
     Rows must not depend on each other; then only the last digits depend on the pieces.
+
+    Parameters
+    ----------
+    size
+        Rows of a piece at first; None for whole batches.
     """
 
-    def __init__(self) -> None:
-        self.size: int | None = None
-        """Rows of a piece; None while whole batches have fitted."""
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size
 
     def map(self, function: Callable[[Tensor], Result], rows: Tensor) -> list[Result]:
         """A function's results for the pieces of a batch [n, ...], in order.

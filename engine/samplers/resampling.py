@@ -11,8 +11,8 @@ def effective_size(log_weights: Tensor) -> Tensor:
     return torch.exp(2 * log_weights.logsumexp(dim=1) - (2 * log_weights).logsumexp(dim=1))
 
 
-def systematic(log_weights: Tensor, offsets: Tensor) -> Tensor:
-    """Systematic resampling (Kitagawa 1996): weight w of 1 gets floor or ceil of w * particles copies.
+def systematic(log_weights: Tensor, offsets: Tensor, count: int | None = None) -> Tensor:
+    """Systematic resampling (Kitagawa 1996): weight w of 1 gets floor or ceil of w * count copies.
 
     Parameters
     ----------
@@ -20,14 +20,17 @@ def systematic(log_weights: Tensor, offsets: Tensor) -> Tensor:
         [n, particles], not necessarily normalised.
     offsets
         [n], uniform in [0, 1): the one random number of each population.
+    count
+        New particles of a population; as many as before when None.
 
     Returns
     -------
-    [n, particles] int64, ascending: the ancestor of each new particle, all of equal weight.
+    [n, count] int64, ascending: the ancestor of each new particle, all of equal weight.
     """
     particles = log_weights.shape[1]
+    count = count or particles
     ends = log_weights.double().softmax(dim=1).cumsum(dim=1)
-    ticks = (torch.arange(particles, device=ends.device) + offsets.double()[:, None]) / particles
+    ticks = (torch.arange(count, device=ends.device) + offsets.double()[:, None]) / count
     return torch.searchsorted(ends, ticks, right=True).clamp_max(particles - 1)
 
 
