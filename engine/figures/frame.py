@@ -37,7 +37,10 @@ class Basis:
 
 
 def framed(figure: go.Figure, *, title: str, subtitle: str, how: str, height: int, **layout) -> go.Figure:
-    """Give a figure its title, subtitle, reading line and the shared layout."""
+    """Give a figure its title, subtitle, reading line and the shared layout.
+
+    ``meta["narrow"]`` may hold, per axis, what is different on a phone.
+    """
     meta = {"how": how, **layout.pop("meta", {})}
     figure.update_layout(
         title={"text": title, "subtitle": {"text": subtitle}, "x": 0, "xref": "container", "xanchor": "left"},
