@@ -1,5 +1,5 @@
-"""The command line: `python -m precompute run | demo | verify | export | sample | gallery | theory |
-import-dictionary | import-saediff | synthesize | convert-adm`.
+"""The command line: `python -m precompute run | demo | verify | export | sample | gallery | study |
+theory | import-dictionary | import-saediff | synthesize | convert-adm`.
 
 Bad input ends with one sentence on stderr and exit code 1; with --json, stdout holds one JSON document and no more.
 """
@@ -15,6 +15,7 @@ import typer
 from engine.errors import BlindspotError
 from precompute.drawing_commands import gallery, sample
 from precompute.output import AsJson, print_json
+from precompute.study_commands import study
 from precompute.variadic import VariadicCommand
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -141,6 +142,7 @@ def export(
 
 app.command()(sample)
 app.command()(gallery)
+app.add_typer(study, name="study")
 
 
 @app.command(cls=VariadicCommand)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import BlindspotError
-from engine.samplers.drawing import COUNT, METHOD, PARTICLES, STEPS, STRENGTH
+from engine.samplers.drawing import COUNT, METHOD, PARTICLES, STATES, STEPS, STRENGTH
 from precompute.output import AsJson, print_json
 
 AtlasFolder = Annotated[Path, typer.Argument(help="Folder of an atlas.", show_default=False)]
@@ -20,6 +20,9 @@ Seed = Annotated[int, typer.Option("--seed", help="Image i depends on (seed, i) 
 Steps = Annotated[int, typer.Option("--steps", help="Reverse steps.")]
 Strength = Annotated[float, typer.Option("--strength", help="How hard to push; 0 draws from the prior alone.")]
 Particles = Annotated[int, typer.Option("--particles", help="Particles behind each sample of energydps-smc.")]
+States = Annotated[
+    int, typer.Option("--states", help="States that each sample of energydps begins as; 1 is the paper's Algorithm 1.")
+]
 Matching = Annotated[
     bool,
     typer.Option("--match", help="Find the strength whose mean score is that of the four best real images."),
@@ -41,6 +44,7 @@ def sample(
     strength: Strength = STRENGTH,
     steps: Steps = STEPS,
     particles: Particles = PARTICLES,
+    states: States = STATES,
     count: Count = COUNT,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -59,7 +63,8 @@ def sample(
         tick = reporter.task(f"concept {', '.join(map(str, concept))}", "steps")
         drawing = draw_concept(
             opened, concept[0], others=tuple(concept[1:]), weights=weights, method=method, match=match,
-            strength=strength, steps=steps, particles=particles, count=count, seed=seed, on_step=_steps(tick, match),
+            strength=strength, steps=steps, particles=particles, states=states, count=count, seed=seed,
+            on_step=_steps(tick, match),
         )  # fmt: skip
         files = save_drawing(drawing, out)
     scores = drawing.samples.scores.tolist()
@@ -92,6 +97,7 @@ def gallery(
     strength: Strength = STRENGTH,
     steps: Steps = STEPS,
     particles: Particles = PARTICLES,
+    states: States = STATES,
     count: Count = COUNT,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -108,7 +114,7 @@ def gallery(
 
     if concepts is not None and every:
         raise BlindspotError("Give --concepts N or --all, not both.")
-    template = Order(0, method, count, seed, steps, strength, particles, match=match)
+    template = Order(0, method, count, seed, steps, strength, particles, states, match=match)
     with Reporter() as reporter, full_disk_explained(atlas):
         tick = reporter.task("gallery", "images")
         made = draw_gallery(atlas, template, None if every else concepts or DEFAULT, tick)

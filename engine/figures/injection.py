@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from engine.figures.frame import framed
 from engine.figures.palette import CLUSTERS, EXAGGERATED, SUPPRESSED
+from engine.figures.panels import Panel, headed, panel_curves
 
 PANELS = (
-    ("score", "score_error", "score s", SUPPRESSED),
-    ("task", "task_error", "task f", EXAGGERATED),
-    ("drift", None, "drift of other concepts", CLUSTERS[2]),
-    ("bound", None, "least KL to the tilt (nats)", CLUSTERS[3]),
+    Panel("score", "score s", SUPPRESSED, "score_error"),
+    Panel("task", "task f", EXAGGERATED, "task_error"),
+    Panel("drift", "drift of other concepts", CLUSTERS[2]),
+    Panel("bound", "least KL to the tilt (nats)", CLUSTERS[3]),
 )
-"""Column, its standard error, title and colour."""
 HOW = (
     "To the right the task counts for more while the mean score is held. Drift: by how much the mean energies of all "
     "other concepts change, as a share of what they were; its first point is what other noise alone does. The last "
@@ -25,7 +23,7 @@ HEIGHT = 480
 
 
 def drift_table(rows: list) -> pd.DataFrame:
-    """Return the rows of `engine.samplers.injection.drift` as a table, with eta = ratio x strength."""
+    """Return the rows of `engine.samplers.drift.drift` as a table, with eta = ratio x strength."""
     table = pd.DataFrame(rows)
     table.insert(2, "eta", table["ratio"] * table["strength"])
     return table
@@ -43,20 +41,8 @@ def object_drift(table: pd.DataFrame, *, task: str, images: int) -> go.Figure:
     images
         Images per row.
     """
-    figure = make_subplots(2, 2, subplot_titles=[panel[2] for panel in PANELS], vertical_spacing=0.2)
-    for i, (column, error, title, colour) in enumerate(PANELS):
-        line = go.Scatter(
-            x=table["ratio"], y=table[column], mode="lines+markers", name=title, showlegend=False,
-            line={"color": colour, "width": 2},
-            error_y=None if error is None else {"array": table[error], "thickness": 1, "width": 0},
-            hovertemplate="η/β = %{x:.3g}: %{y:.4f}<extra></extra>",
-        )  # fmt: skip
-        figure.add_trace(line, i // 2 + 1, i % 2 + 1)
-    figure.update_xaxes(automargin=True, showgrid=False)
-    figure.update_xaxes(title_text="weight of the task η/β", row=2)
-    figure.update_yaxes(automargin=True, nticks=5)
-    framed(
+    figure = panel_curves(table, "ratio", PANELS, columns=2, axis="weight of the task η/β", hover="η/β")
+    return headed(
         figure, title=f"What serving a task costs: {task}", how=HOW, height=HEIGHT,
         subtitle=f"matched mean score, bars are standard errors, n = {images} images a point",
     )  # fmt: skip
-    return figure.update_layout(margin_t=92)

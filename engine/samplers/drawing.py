@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 METHOD = "energydps"
 COUNT = 4
 STEPS = 40
-STRENGTH = 0.3
+STRENGTH = 0.2
 PARTICLES = 4
+STATES = 16
 MAX_COUNT = 64
+MOST_STATES = 256
 REFERENCES = 4
 CANDIDATES = 16
 """Best real images of each concept among which those of a set of concepts are looked for."""
@@ -95,6 +97,8 @@ class Order:
     than the best real image does."""
     particles: int = PARTICLES
     """Particles behind each sample of a particle filter."""
+    states: int = STATES
+    """States that each sample of EnergyDPS begins as (`EnergyDPS.thinning`); 1 for Algorithm 1 alone."""
     others: tuple[int, ...] = ()
     """Further concepts of a weighted set."""
     weights: tuple[float, ...] = ()
@@ -105,6 +109,8 @@ class Order:
     def __post_init__(self) -> None:
         if not 1 <= self.count <= MAX_COUNT:
             raise BlindspotError(f"{self.count} images were asked for: ask for 1 to {MAX_COUNT}.")
+        if not 1 <= self.states <= MOST_STATES:
+            raise BlindspotError(f"A sample cannot begin as {self.states} states: choose 1 to {MOST_STATES}.")
         if self.seed < 0:
             raise BlindspotError(f"The seed {self.seed} is negative: choose 0 or more.")
         if self.weights and (len(self.weights) != len(self.concepts) or not all(map(math.isfinite, self.weights))):
@@ -168,7 +174,7 @@ def draw_concept(
     instruments, match = Instruments(atlas, device), None
     score = ConceptScore(instruments.encoder, instruments.dictionary, order.concepts, order.weights or None)
     references = best_real(instruments, score)
-    base = Settings(order.steps, order.strength, cap_of(references), order.particles)
+    base = Settings(order.steps, order.strength, cap_of(references), order.particles, order.states)
     began = time.perf_counter()
     if order.match:
         samples, match = draw_matched(

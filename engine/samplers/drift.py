@@ -15,18 +15,21 @@ from engine.errors import BlindspotError
 from engine.klsc.injection import distortion_bound
 from engine.klsc.tilt import calibrate_tilt, tilt
 from engine.samplers.base import Sampler, Score
-from engine.samplers.drawing import METHOD, STEPS, STRENGTH, best_real, cap_of
+from engine.samplers.drawing import METHOD, STATES, STEPS, STRENGTH, Order, cap_of
 from engine.samplers.injection import TaskInjection
 from engine.samplers.instruments import AtlasLike, Instruments
 from engine.samplers.matched import draw_matched
-from engine.samplers.matching import real_target
 from engine.samplers.pool import thumbnails
 from engine.samplers.registry import Settings, create
-from engine.samplers.score import ConceptScore
-from engine.samplers.tasks import ImageEncoder, ReferenceSimilarity
+from engine.samplers.subject import Listener, concept_subject, silence
+from engine.samplers.tasks import ImageEncoder, ReferenceSimilarity, text_alignment
+from engine.samplers.yardstick import prior_images
 
 POOL = 64
 """Images of the prior that the bound is taken from."""
+SHARES = (0.25, 0.5, 1.0, 2.0)
+"""Ratios when none are named, in units of the target: what a task is worth must be seen beside the score."""
+OnImages = Callable[[float, Tensor], None]
 
 
 class Drift(NamedTuple):
@@ -64,6 +67,8 @@ def drift(
     start: float = 0.3,
     n: int = 8,
     seed: int = 0,
+    listener: Listener = silence,
+    on_images: OnImages = lambda ratio, images: None,
 ) -> list[Drift]:
     """Raise the weight of a task while the mean score stays, and see what else changes.
 
@@ -86,11 +91,17 @@ def drift(
         [m, 3, H, W] images of the prior itself, for the bound.
     start, n, seed
         As `start`, `count` and `seed` in `matched.draw_matched`.
+    listener
+        Given the name of a ratio, gives what hears of its steps.
+    on_images
+        Given the ratio and the images [n, 3, H, W] of each row that could be drawn.
 
     Raises
     ------
     BlindspotError
         If the target is out of reach without the task.
+    Cancelled
+        If the listener said so.
     """
     with torch.no_grad():
         pool = [function(prior).double().cpu().numpy() for function in (score, task)]
@@ -101,12 +112,15 @@ def drift(
             return TaskInjection(factory(strength, ratio), task, ratio)
 
         try:
-            samples, found = draw_matched(injected, score, target, count=n, start=start, seed=seed)
+            samples, found = draw_matched(
+                injected, score, target, count=n, start=start, seed=seed, on_step=listener(f"ratio {ratio:.3g}")
+            )
         except BlindspotError:
             if before is None:
                 raise
             rows.append(Drift(ratio, *[math.nan] * 7))
             continue
+        on_images(ratio, samples.images)
         mean = energies(samples.images).mean(axis=0)
         if before is None:
             before = mean
@@ -153,58 +167,78 @@ def other_energies(encoder: ImageEncoder, dictionary: Any, concepts: Sequence[in
 def concept_drift(
     atlas: AtlasLike,
     concept: int,
-    reference: int,
-    ratios: Sequence[float],
+    reference: int | str,
+    ratios: Sequence[float] | None = None,
     *,
     target: float | None = None,
     method: str = METHOD,
     steps: int = STEPS,
+    states: int = STATES,
     n: int = 8,
     pool: int = POOL,
     seed: int = 0,
     device: str | None = None,
+    listener: Listener = silence,
+    on_images: OnImages = lambda ratio, images: None,
 ) -> list[Drift]:
-    """What happens to a concept's drawings when they should resemble a real image as well, at the same mean score.
+    """What happens to a concept's drawings when they should resemble a real image, or fit a text, as well.
 
     Parameters
     ----------
     atlas, concept
         As in `drawing.draw_concept`.
     reference
-        Id of the image to resemble.
+        Id of the image to resemble, or the text to fit.
     ratios
-        As in `drift`; a similarity lies between -1 and 1, so a ratio is in units of the score.
+        As in `drift`; a similarity lies between -1 and 1, so a ratio is in units of the score. None: `SHARES` of the
+        target.
     target
         The mean score to hold; that of the best real images when None.
-    method, steps
-        A method of the registry whose strength pushes, and its steps.
+    method, steps, states
+        A method of the registry whose strength pushes, its steps, and the states that its samples begin as.
     n, seed
         As in `drift`.
     pool
         Images drawn from the prior for the bound.
     device
         As in `drawing.draw_concept`.
+    listener, on_images
+        As in `drift`.
 
     Raises
     ------
     BlindspotError
-        If no real image has the concept, or their score is out of reach.
+        As `subject.concept_subject`; if the score is out of reach, a ratio is not a number other than 0, there is no
+        such image, or the prior has no encoder that could compare images with a text.
+    Cancelled
+        If the listener said so.
     """
-    models = Instruments(atlas, device)
-    score = ConceptScore(models.encoder, models.dictionary, [concept])
-    references = best_real(models, score)
+    subject = concept_subject(atlas, Order(concept, method, n, seed, steps, states=states), device)
+    models, score, cap = subject.models, subject.score, cap_of(subject.references)
     if target is None:
-        target = real_target([found.score for found in references])
-    cap = cap_of(references)
-    task = ReferenceSimilarity(
-        models.encoder, thumbnails(atlas, np.array([reference]), models.encoder.spec)[0].to(models.device)
-    )
-    base = Settings(steps, STRENGTH, cap)
+        target = subject.best
+    if ratios is None:
+        ratios = [share * target for share in SHARES]
+    if not all(math.isfinite(ratio) and ratio for ratio in ratios):
+        raise BlindspotError(f"Ratios are finite numbers other than 0, not {list(ratios)}.")
+    task = _task(models, reference)
+    base = Settings(steps, STRENGTH, cap, states=states)
 
     def factory(strength: float, ratio: float) -> Sampler:
         most = None if cap is None else cap + max(ratio, 0.0)  # a similarity adds at most 1 x ratio
         return create(method, models, replace(base, strength=strength, cap=most))
 
-    prior = create("prior", models, base).sample(score, pool, seed + 1).images
+    prior = prior_images(models, steps, pool, seed + 1, listener("prior"))
     energies = other_energies(models.encoder, models.dictionary, [concept])
-    return drift(factory, score, task, energies, target, ratios, prior=prior, start=STRENGTH, n=n, seed=seed)
+    return drift(
+        factory, score, task, energies, target, ratios, prior=prior, start=STRENGTH, n=n, seed=seed, listener=listener,
+        on_images=on_images,
+    )  # fmt: skip
+
+
+def _task(models: Instruments, reference: int | str) -> Score:
+    """Alignment with a text, or similarity to an image of the atlas."""
+    if isinstance(reference, str):
+        return text_alignment(models.pipeline, reference)
+    image = thumbnails(models.atlas, np.array([reference]), models.encoder.spec)[0]
+    return ReferenceSimilarity(models.encoder, image.to(models.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,12 +17,17 @@ from engine.samplers.optimisation import RegularisedOptimisation
 from engine.samplers.particle import EnergySMC
 from engine.samplers.pool import PoolRetrieval
 from engine.samplers.retrieval import Retrieval
-from engine.samplers.robust import VIEWS
 from engine.samplers.soft_prompt import SoftPrompt
+from engine.samplers.thinning import Thinning
 
 TILT = 32.0
 """Times the strength, over the cap: the inverse temperature of `energydps-smc` and `retrieval-soft`. A sample at the
 cap gains exp(32 strength) in likelihood over one that scores 0."""
+CHOICE = 400.0
+"""The same for the choice among the states that a sample of `energydps` begins as: at usual strengths nearly always the
+best, evenly as the strength goes to 0."""
+EVERY = 3
+"""`energydps-light` guides every third step, and begins as half as many states."""
 LOOKS = 5
 """Steps of an optimisation for each reverse step of a diffusion prior, which costs about as much."""
 TURN, WORTH, ACCENT, GUIDANCE = 0.1, 1.0, 10.0, 10.0
@@ -41,17 +47,22 @@ class Settings:
     """Score beyond which a sample is not pushed any more."""
     particles: int = 4
     """Particles behind each sample of a particle filter."""
+    states: int = 16
+    """States that a sample of EnergyDPS begins as; 1: guided from the start, as paper 000's Algorithm 1."""
 
 
 Factory = Callable[[Instruments, Settings], Sampler]
 
 
 def _energydps(models: Instruments, settings: Settings) -> EnergyDPS:
-    return EnergyDPS(models.prior, settings.steps, settings.strength, cap=settings.cap, views=VIEWS)
+    return EnergyDPS(
+        models.prior, settings.steps, settings.strength, cap=settings.cap, thinning=_thinning(settings, settings.states)
+    )
 
 
 def _energydps_light(models: Instruments, settings: Settings) -> Sampler:
-    return replace(_energydps(models, settings), guidance="light")
+    half = _thinning(settings, math.ceil(settings.states / 2))
+    return replace(_energydps(models, settings), guidance="light", every=EVERY, thinning=half)
 
 
 def _energydps_smc(models: Instruments, settings: Settings) -> Sampler:
@@ -88,6 +99,10 @@ def _accentuation(models: Instruments, settings: Settings) -> Sampler:
     seeds = corpus_seeds(models.atlas, models.encoder.spec).to(models.device)
     worth = _per_score(settings, ACCENT)
     return Accentuation(models.encoder, seeds, LOOKS * settings.steps, worth, cap=settings.cap)
+
+
+def _thinning(settings: Settings, states: int) -> Thinning | None:
+    return None if states == 1 or settings.strength == 0 else Thinning(_per_score(settings, CHOICE), states)
 
 
 def _per_score(settings: Settings, unit: float) -> float:

@@ -17,13 +17,17 @@ import streamlit as st
 
 from engine.errors import BlindspotError
 from engine.jobs import Job, JobQueue
-from engine.samplers.drawing import COUNT, STEPS, STRENGTH, submit_drawing, warm_up
+from engine.samplers.drawing import COUNT, STATES, STEPS, STRENGTH, submit_drawing, warm_up
 from engine.samplers.files import load_drawing
 from pages.widgets import card, data, markup, url
 from pages.widgets.live import asset, live
 from pages.widgets.state import View
 
 RESULTS = "BLINDSPOT_RESULTS"
+BEGINNINGS = (
+    "Each image begins as so many; those that promise the concept go on, and the last is guided. "
+    "1: guided from the start, as in the paper."
+)
 
 
 @st.cache_resource(show_spinner=False)
@@ -76,12 +80,13 @@ def generate(view: View) -> None:
 
 def _form(view: View) -> None:
     with st.form("generate", border=False):
-        count, seed, steps, strength = st.columns(4)
+        count, seed, steps, strength, states = st.columns(5)
         settings = {
             "count": count.number_input("Images", 1, 16, COUNT),
             "seed": seed.number_input("Seed", 0, 2**31 - 1, 0),
             "steps": steps.number_input("Steps", 5, 250, STEPS),
             "strength": strength.number_input("Strength", 0.0, 20.0, STRENGTH, 0.1, help="0: the prior alone."),
+            "states": states.number_input("Beginnings", 1, 128, STATES, help=BEGINNINGS),
         }
         if st.form_submit_button("Generate", type="primary", icon=":material/auto_awesome:"):
             _submit(view, settings)

@@ -44,7 +44,7 @@ def test_images_and_scores_with_their_mean_and_its_standard_error(sample, tmp_pa
     assert code == 0 and [Image.open(tmp_path / "out" / name).size for name in found["images"]] == [(32, 32)] * 3
     assert found["mean_score"] == pytest.approx(np.mean(found["scores"]))
     assert found["standard_error"] == pytest.approx(np.std(found["scores"], ddof=1) / 3**0.5)
-    assert found["matched"] is None and found["parameters"]["strength"] == 0.3
+    assert found["matched"] is None and found["parameters"]["strength"] == 0.2
 
 
 def test_a_weighted_set_is_scored_by_its_weights(sample):

@@ -33,9 +33,9 @@ def test_guidance_beats_the_unguided_prior(atlas):
 
 
 def test_pushing_ends_where_the_best_real_image_is_passed(atlas, monkeypatch):
-    strong = draw_concept(atlas, CONCEPT, count=1, steps=6, strength=3.0, device="cpu")
+    strong = draw_concept(atlas, CONCEPT, count=1, steps=6, strength=3.0, states=1, device="cpu")
     monkeypatch.setattr("engine.samplers.drawing.OVERSHOOT", 1e9)
-    stronger = draw_concept(atlas, CONCEPT, count=1, steps=6, strength=3.0, device="cpu")
+    stronger = draw_concept(atlas, CONCEPT, count=1, steps=6, strength=3.0, states=1, device="cpu")
     best = strong.references[0].score
     assert best > 0 and stronger.samples.trace.max() > 1.1 * best
     assert strong.samples.trace.max() < stronger.samples.trace.max()

@@ -13,6 +13,7 @@ from engine.samplers.energy_dps import EnergyDPS
 from engine.samplers.injection import Injected, TaskInjection
 from engine.samplers.instruments import Instruments
 from engine.samplers.particle import EnergySMC
+from engine.samplers.score import ConceptScore
 from tests.benchmarks.oracle import MIXTURE, OraclePrior, concept_score
 
 ALONG, ACROSS = (0.6, 0.8), (0.0, 1.0)
@@ -93,13 +94,35 @@ def test_other_energies_are_sums_of_codes_without_the_concept_itself(atlas):
 
 
 def test_the_report_of_a_concept_becomes_a_table_and_a_figure(atlas):
-    rows = concept_drift(atlas, 2, reference=0, ratios=[0.5], steps=6, n=4, pool=4, device="cpu")
+    images = {}
+    rows = concept_drift(
+        atlas, 2, reference=0, ratios=[0.5], steps=6, n=4, pool=4, device="cpu", on_images=images.__setitem__
+    )
+    models = Instruments(atlas, "cpu")
+    score = ConceptScore(models.encoder, models.dictionary, [2])
+    with torch.no_grad():
+        assert [float(score(images[row.ratio]).mean()) for row in rows] == pytest.approx([row.score for row in rows])
     table = drift_table(rows)
     np.testing.assert_allclose(table["eta"], table["ratio"] * table["strength"])
     assert table["score"].iloc[1] == pytest.approx(table["score"].iloc[0], rel=0.2) and (table["drift"] > 0).all()
     figure = object_drift(table, task="like image 0", images=4)
     assert len(figure.data) == 4 and list(figure.data[1].y) == list(table["task"])
     assert "n = 4 images" in figure.layout.title.subtitle.text and len(figure.layout.meta["how"]) > 30
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"reference": 0, "ratios": [0.0]}, "finite numbers other than 0"),
+        ({"reference": 0, "ratios": [math.nan]}, "finite numbers other than 0"),
+        ({"reference": 10_000}, "image 10000"),
+        ({"reference": "a red ring"}, "no image encoder that shares a space"),
+        ({"reference": 0, "method": "retrieval"}, "'retrieval' has no strength"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(atlas, settings, sentence):
+    with pytest.raises(BlindspotError, match=sentence):
+        concept_drift(atlas, 2, steps=3, n=4, pool=4, device="cpu", **settings)
 
 
 def test_a_task_that_keeps_the_score_out_of_reach_is_marked_and_a_score_out_of_reach_alone_is_refused():

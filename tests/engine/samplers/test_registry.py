@@ -9,15 +9,17 @@ from engine.samplers.instruments import Instruments
 from engine.samplers.particle import EnergySMC
 from engine.samplers.registry import SAMPLERS, Settings, create
 from engine.samplers.retrieval import Retrieval
-from engine.samplers.robust import VIEWS
 from engine.samplers.score import ConceptScore
+from engine.samplers.thinning import Thinning
 
 
 def test_each_name_makes_its_sampler(atlas):
     models = Instruments(atlas, "cpu")
     made = {name: create(name, models, Settings(steps=7, strength=0.5, cap=2.0)) for name in SAMPLERS}
-    assert made["energydps"] == EnergyDPS(models.prior, 7, 0.5, cap=2.0, views=VIEWS)
-    assert made["energydps-light"].guidance == "light"
+    assert made["energydps"] == EnergyDPS(models.prior, 7, 0.5, cap=2.0, thinning=Thinning(0.5 * 400 / 2.0, 16))
+    assert made["energydps-light"] == replace(
+        made["energydps"], guidance="light", every=3, thinning=Thinning(0.5 * 400 / 2.0, 8)
+    )
     assert made["prior"].strength == 0
     assert made["energydps-smc"] == EnergySMC(models.prior, 7, 0.5 * 32 / 2.0, particles=4)
     assert isinstance(made["retrieval"], Retrieval)
@@ -38,6 +40,11 @@ def test_each_method_draws_a_concept(atlas, name):
     samples = sampler.sample(score, 2)
     assert samples.images.shape == (2, 3, 32, 32) and samples.images.min() >= 0 and samples.images.max() <= 1
     torch.testing.assert_close(score(samples.images).detach(), samples.scores, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [Settings(7, 0.5, states=1), Settings(7, 0.0, states=16)])
+def test_one_state_or_no_push_is_energydps_alone(atlas, settings):
+    assert create("energydps", Instruments(atlas, "cpu"), settings).thinning is None
 
 
 def test_without_a_cap_the_filter_s_strength_is_the_tilt_s_own(atlas):

@@ -1,0 +1,121 @@
+"""Drawn images as one picture: 2 x 2 blocks in rows and columns, with a caption for each row, column and block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+SIDE = 2
+"""Images of a block across and down."""
+TILE = 128
+"""Side of an image in pixels."""
+SEAM, GAP, MARGIN = 3, 20, 24
+"""Pixels between the images of a block, between blocks, and around all of them."""
+INK, FAINT, PAPER, EMPTY = "#1d1722", "#6d6472", "#ffffff", "#f1eef3"
+TITLE, HEADING, CAPTION = 24, 17, 15
+"""Sizes of the text in pixels."""
+LEADING = 1.4
+"""Height of a line of text, in units of its size."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A few images that belong together."""
+
+    pictures: Sequence[Image.Image] = ()
+    """Of any size, in reading order; those beyond `SIDE` x `SIDE` are left out. A single one fills the block, none
+    leaves an empty square."""
+    caption: str = ""
+    """Below the images, one or more lines."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Blocks side by side."""
+
+    caption: str
+    """Above the blocks."""
+    blocks: Sequence[Block]
+
+
+def picture_grid(title: str, columns: Sequence[str], rows: Sequence[Row], tile: int = TILE) -> Image.Image:
+    """Lay out blocks of images on white ground.
+
+    Parameters
+    ----------
+    title
+        Above everything.
+    columns
+        A heading for each column of blocks; empty for none.
+    rows
+        One block per column each.
+    tile
+        Side of an image in pixels; smaller pictures are enlarged without smoothing, so that pixels stay pixels.
+    """
+    across = max(len(row.blocks) for row in rows)
+    side = SIDE * tile + (SIDE - 1) * SEAM
+    captions = [max(len(_lines(block.caption, side)) for block in row.blocks) for row in rows]
+    headings = [_lines(heading, side, HEADING) for heading in columns]
+    title_lines = _lines(title, across * (side + GAP) - GAP, TITLE)
+    top = MARGIN + _height(len(title_lines), TITLE) + GAP // 2
+    top += _height(max(map(len, headings), default=0), HEADING) + GAP // 4 * bool(headings)
+    heights = [
+        _height(bool(row.caption), HEADING) + side + GAP // 4 + _height(lines, CAPTION) + GAP
+        for row, lines in zip(rows, captions, strict=True)
+    ]
+    sheet = Image.new("RGB", (2 * MARGIN + across * (side + GAP) - GAP, top + sum(heights) - GAP + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    _write(pen, MARGIN, MARGIN, title_lines, TITLE, INK)
+    for column, lines in enumerate(headings):
+        _write(pen, MARGIN + column * (side + GAP), top - GAP // 4 - _height(len(lines), HEADING), lines, HEADING, INK)
+    for row, height in zip(rows, heights, strict=True):
+        below = top
+        if row.caption:
+            _write(pen, MARGIN, top, [row.caption], HEADING, FAINT)
+            below += _height(1, HEADING)
+        for column, block in enumerate(row.blocks):
+            left = MARGIN + column * (side + GAP)
+            _paste(sheet, pen, block, left, below, tile, side)
+            _write(pen, left, below + side + GAP // 4, _lines(block.caption, side), CAPTION, FAINT)
+        top += height
+    return sheet
+
+
+def _paste(
+    sheet: Image.Image, pen: ImageDraw.ImageDraw, block: Block, left: int, top: int, tile: int, side: int
+) -> None:
+    """Put a block's images onto the sheet, or an empty square for none."""
+    if not block.pictures:
+        pen.rectangle((left, top, left + side - 1, top + side - 1), fill=EMPTY)
+    size = side if len(block.pictures) == 1 else tile
+    for place, picture in enumerate(block.pictures[: SIDE * SIDE]):
+        smooth = Image.Resampling.LANCZOS if max(picture.size) > size else Image.Resampling.NEAREST
+        fitted = picture.convert("RGB").resize((size, size), smooth)
+        sheet.paste(fitted, (left + place % SIDE * (tile + SEAM), top + place // SIDE * (tile + SEAM)))
+
+
+def _write(pen: ImageDraw.ImageDraw, left: int, top: int, lines: Sequence[str], size: int, colour: str) -> None:
+    for number, line in enumerate(lines):
+        pen.text((left, top + _height(number, size)), line, fill=colour, font=ImageFont.load_default(size))
+
+
+def _height(lines: int, size: int) -> int:
+    """Pixels of so many lines."""
+    return round(lines * size * LEADING)
+
+
+def _lines(text: str, width: int, size: int = CAPTION) -> list[str]:
+    """Text broken into lines of at most `width` pixels where it has spaces; its own line breaks stay."""
+    font, lines = ImageFont.load_default(size), []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}" if line else word
+            if line and font.getlength(longer) > width:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines.append(line)
+    return lines

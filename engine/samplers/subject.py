@@ -1,0 +1,181 @@
+"""What a study draws: one score under one order, at any strength or at a wanted mean score, no drawing made twice."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from engine.errors import BlindspotError
+from engine.samplers.base import OnStep, Sampler, Samples, Score
+from engine.samplers.drawing import UNPUSHED, Order, Reference, best_real, cap_of
+from engine.samplers.instruments import AtlasLike, Instruments
+from engine.samplers.matched import FEWEST, draw_matched
+from engine.samplers.matching import real_target
+from engine.samplers.registry import Settings, create, require_method
+from engine.samplers.score import ConceptScore
+
+NEAR = 0.05
+"""Share of a target that the mean of a matched drawing may miss."""
+Listener = Callable[[str], OnStep | None]
+"""Given the name of a part of a study, gives what hears of its steps."""
+
+
+def silence(part: str) -> None:
+    """A listener to nothing."""
+
+
+class Drawn(NamedTuple):
+    """A batch, and what drawing it took."""
+
+    samples: Samples
+    strength: float
+    seconds: float
+    """Of all samples together."""
+
+    @property
+    def mean(self) -> float:
+        """Mean score."""
+        return float(self.samples.scores.mean())
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean score."""
+        return standard_error(self.samples.scores.tolist())
+
+
+class Reached(NamedTuple):
+    """The drawing that came nearest to a wanted mean score."""
+
+    drawn: Drawn
+    note: str
+    """Why it is not there; empty where it is."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One score, and drawings that excite it."""
+
+    models: Instruments
+    """Prior and encoder."""
+    order: Order
+    """Method, count, seed and steps of every drawing; its strength is the first that a search tries."""
+    score: Score
+    """What is to be excited."""
+    references: tuple[Reference, ...]
+    """The real images that the score likes best, best first."""
+    drawn: dict[float, Drawn] = field(default_factory=dict)
+    """All drawings so far, by strength."""
+
+    @property
+    def best(self) -> float:
+        """Mean score of the references.
+
+        Raises
+        ------
+        BlindspotError
+            If there are none.
+        """
+        return real_target([reference.score for reference in self.references])
+
+    def sampler(self, strength: float) -> Sampler:
+        """The order's sampler at a strength, which draws what has not been drawn yet."""
+        cap = cap_of(self.references)
+        settings = Settings(self.order.steps, strength, cap, self.order.particles, self.order.states)
+        return _Once(create(self.order.method, self.models, settings), strength, self.drawn)
+
+    def draw(self, strength: float, on_step: OnStep | None = None) -> Drawn:
+        """Draw at a strength; arguments and errors as in `Sampler.sample`."""
+        self.sampler(strength).sample(self.score, self.order.count, self.order.seed, on_step)
+        return self.drawn[strength]
+
+    def reach(self, target: float, start: float | None = None, on_step: OnStep | None = None) -> Reached:
+        """Draw at the mean score `target`, or as near to it as the search came.
+
+        Parameters
+        ----------
+        target
+            The mean score.
+        start
+            First strength to try; the order's by default.
+        on_step
+            As in `Sampler.sample`, for every trial.
+
+        Raises
+        ------
+        BlindspotError
+            If nothing could be drawn at all.
+        Cancelled
+            If `on_step` said so.
+        """
+        first = start or self.order.strength
+        try:
+            _, match = draw_matched(
+                self.sampler, self.score, target, count=self.order.count, start=first, seed=self.order.seed,
+                on_step=on_step,
+            )  # fmt: skip
+        except BlindspotError as error:
+            if not self.drawn:
+                raise
+            return Reached(min(self.drawn.values(), key=lambda drawn: abs(drawn.mean - target)), str(error))
+        found = self.drawn[match.strength]
+        missed = abs(found.mean - target) > max(NEAR * abs(target), found.error)
+        return Reached(found, f"{match.evaluations} trials came no nearer than {found.mean:.4g}." if missed else "")
+
+
+@dataclass(frozen=True)
+class _Once:
+    """A sampler that remembers: what it drew at a strength, it does not draw again."""
+
+    sampler: Sampler
+    strength: float
+    drawn: dict[float, Drawn]
+
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+        if self.strength not in self.drawn:
+            began = time.perf_counter()
+            samples = self.sampler.sample(score, n, seed, on_step)
+            self.drawn[self.strength] = Drawn(samples, self.strength, time.perf_counter() - began)
+        return self.drawn[self.strength].samples
+
+
+def concept_subject(atlas: AtlasLike, order: Order, device: str | None = None) -> Subject:
+    """A concept of an atlas as a subject.
+
+    Raises
+    ------
+    BlindspotError
+        If the atlas has no such concept, it is dead or no real image has it; if the method is unknown or has no
+        strength, or fewer than `FEWEST` samples are ordered.
+    """
+    require_method(order.method)
+    if order.method in UNPUSHED:
+        raise BlindspotError(f"Method {order.method!r} has no strength, so there is nothing to study: choose another.")
+    if order.count < FEWEST:
+        raise BlindspotError(f"A study compares means: draw at least {FEWEST} samples, not {order.count}.")
+    models, concept = Instruments(atlas, device), order.concept
+    score = ConceptScore(models.encoder, models.dictionary, [concept])
+    if atlas.concepts["dead"].iat[concept]:
+        raise BlindspotError(
+            f"Concept {concept} of atlas {atlas.info.name!r} is dead, no real image excites it: choose a live one."
+        )
+    subject = Subject(models, order, score, best_real(models, score))
+    if subject.best <= 0:
+        raise BlindspotError(f"The best real images of concept {concept} score {subject.best:.3g}: choose another one.")
+    return subject
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of two or more values."""
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+def codes_mean(subject: Subject, samples: Samples) -> float:
+    """Mean score of the final sparse codes of a concept's drawing."""
+    with torch.no_grad():
+        return float(subject.score.codes_score(samples.images).mean())
