@@ -25,7 +25,7 @@ STARTS = {
     "energydps-light": 0.15,
     "energydps-smc": 0.3,
     "retrieval-soft": 0.5,
-    "maco": 0.6,
+    "maco": 0.1,
     "optimisation": 0.05,
     "soft-prompt": 0.2,
     "accentuation": 0.4,

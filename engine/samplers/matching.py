@@ -15,6 +15,8 @@ from engine.samplers.base import Sampler, Score
 
 GROWTH = 2.0
 """Factor between the trial strengths that look for a bracket."""
+NEAR_ZERO = 6.0
+"""By what a strength is divided to look between it and none."""
 LARGEST = 64.0
 """Largest trial strength, in units of the first."""
 
@@ -108,7 +110,7 @@ def match_strength(
 
     low, high = _bracket(attempt, aim, start, evaluations)
     while len(trials) < evaluations and not any(map(aim.hit, trials)):
-        strength = _between(low, high, target, secant=len(trials) % 3 != 0)
+        strength = _between(low, high, target, secant=len(trials) % 2 == 0)
         if not low.strength < strength < high.strength:
             break
         trial = attempt(strength)
@@ -156,8 +158,8 @@ def _bracket(attempt: Callable[[float], Trial], aim: Aim, start: float, evaluati
 
 
 def _between(low: Trial, high: Trial, target: float, secant: bool) -> float:
-    """A strength inside the bracket: where the line through its ends meets the target, or the middle."""
+    """A strength inside the bracket: where the line through its ends meets the target, or the middle of their scale."""
     if not secant or high.mean <= low.mean:
-        return (low.strength + high.strength) / 2
+        return math.sqrt(low.strength * high.strength) if low.strength > 0 else high.strength / NEAR_ZERO
     share = (target - low.mean) / (high.mean - low.mean)
     return low.strength + min(max(share, 0.05), 0.95) * (high.strength - low.strength)

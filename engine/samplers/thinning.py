@@ -56,11 +56,11 @@ class Thinning:
             raise BlindspotError(f"States are halved between 0 and 1 of the way, not in {self.span}.")
 
     def halvings(self, steps: int) -> dict[int, int]:
-        """Step to the number of states that are left from it on, ending with 1; empty for a single state."""
+        """Step to the number of states that are left from it on, ending with 1 before the last guided step."""
         rounds = math.ceil(math.log2(self.states))
         first, last = (max(1, round(share * steps)) for share in self.span)
         places = torch.linspace(first, max(first, last), rounds).round().int().tolist()
-        return {min(place, steps - 1): math.ceil(self.states / 2 ** (i + 1)) for i, place in enumerate(places)}
+        return {min(place, max(1, steps - 2)): math.ceil(self.states / 2 ** (i + 1)) for i, place in enumerate(places)}
 
 
 class Crowd:

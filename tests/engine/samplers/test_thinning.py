@@ -29,7 +29,7 @@ def test_the_states_are_halved_down_to_one_before_the_last_step(states, steps, f
     halvings = Thinning(1.0, states, span).halvings(steps)
     left = [states, *halvings.values()]
     assert left[-1] == 1 and all(after < before for before, after in itertools.pairwise(left))
-    assert list(halvings) == sorted(halvings) and all(1 <= place < steps for place in halvings)
+    assert list(halvings) == sorted(halvings) and all(1 <= place <= max(1, steps - 2) for place in halvings)
 
 
 @pytest.mark.parametrize("beta", [-4.0, 0.0, 4.0])
@@ -94,8 +94,8 @@ def test_a_sample_is_the_same_in_any_batch_and_the_trace_is_whole():
 def test_every_step_is_heard_of_and_any_may_cancel():
     sampler = EnergyDPS(GaussianPrior(0.2, 0.5), 12, strength=0.2, thinning=Thinning(5.0, 8))
     heard = []
-    sampler.sample(brightness, 2, on_step=lambda event: heard.append((event.step, event.images().shape)))
-    assert [step for step, _ in heard] == list(range(1, 13)) and {tuple(shape)[0] for _, shape in heard} == {2}
+    sampler.sample(brightness, 2, on_step=lambda event: heard.append((event.step, len(event.images()))))
+    assert heard == [(step, 2) for step in range(1, 13)]
     for last in (1, 4, 11):
         with pytest.raises(Cancelled):
             sampler.sample(brightness, 2, on_step=lambda event, last=last: event.step < last)
