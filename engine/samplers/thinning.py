@@ -60,7 +60,8 @@ class Thinning:
         rounds = math.ceil(math.log2(self.states))
         first, last = (max(1, round(share * steps)) for share in self.span)
         places = torch.linspace(first, max(first, last), rounds).round().int().tolist()
-        return {min(place, max(1, steps - 2)): math.ceil(self.states / 2 ** (i + 1)) for i, place in enumerate(places)}
+        latest = max(min(1, steps - 1), steps - 2)
+        return {min(place, latest): math.ceil(self.states / 2 ** (i + 1)) for i, place in enumerate(places)}
 
 
 class Crowd:
