@@ -1,4 +1,4 @@
-"""The commands that study drawings of a concept: `study sweep | levels | neurons | injection`.
+"""The commands that study drawings of a concept: `study sweep | levels | neurons | methods | injection`.
 
 Each writes `table.csv`, `figure.html`, `grid.png` and `study.json` into a folder; see `study_files`.
 """
@@ -119,6 +119,33 @@ def neurons(
 
     order = Order(concept, method, count, seed, steps, states=states)
     _run(atlas, out or STUDIES / f"neurons-{concept}", as_json, make)
+
+
+@study.command(cls=VariadicCommand)
+def methods(
+    atlas: AtlasFolder,
+    concept: Concept,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--methods", metavar="NAME...", help="Which; a wrong name lists them.", show_default="all"),
+    ] = None,
+    count: Count = SAMPLES,
+    steps: Steps = STEPS,
+    states: States = STATES,
+    seed: Seed = 0,
+    prior_samples: PriorSamples = PRIOR_SAMPLES,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a concept by every method at the mean score of the best real images, and compare what comes out."""
+
+    def make(opened: Atlas, listener: Listener, task: Any) -> Study:
+        from precompute.study_methods import methods_study
+
+        return methods_study(opened, order, methods, prior_samples, listener, task("methods", "methods"))
+
+    order = Order(concept, count=count, steps=steps, states=states, seed=seed)
+    _run(atlas, out or STUDIES / f"methods-{concept}", as_json, make)
 
 
 @study.command(cls=VariadicCommand)

@@ -35,25 +35,25 @@ Report = Callable[[int, int], None]
 def sweep_study(atlas: Atlas, order: Order, strengths: Sequence[float], own: int, listener: Listener) -> Study:
     """Strength against everything else, see `engine.samplers.sweep`; `own` samples of the prior are compared with."""
     subject = concept_subject(atlas, order)
-    found = sweep_strengths(subject, strengths, _yardstick(subject, own, listener), listener)
+    found = sweep_strengths(subject, strengths, yardstick_of(subject, own, listener), listener)
     table = pd.DataFrame(found.rows)
     name = name_of(atlas, order.concept)
     blocks = [
-        _block(images, f"score {row.score:.3g} ± {row.score_error:.1g}\ndiversity {row.diversity:.2f}")
+        block(images, f"score {row.score:.3g} ± {row.score_error:.1g}\ndiversity {row.diversity:.2f}")
         for row, images in zip(found.rows, found.images, strict=True)
     ]
     grid = picture_grid(
         f"{name} at growing strength", [f"strength {row.strength:g}" for row in found.rows], [Row("", blocks)]
     )
-    figure = strength_curves(table, concept=name, best=subject.best, subtitle=_subtitle(order, own))
-    settings = _settings(subject, own, strengths=sorted(set(strengths)))
+    figure = strength_curves(table, concept=name, best=subject.best, subtitle=subtitle(order, own))
+    settings = settings_of(subject, own, strengths=sorted(set(strengths)))
     return Study("sweep", atlas, settings, {"table": table}, figure, grid)
 
 
 def levels_study(atlas: Atlas, order: Order, shares: Sequence[float], own: int, listener: Listener) -> Study:
     """Growing activation beside real images; see `engine.samplers.levels`."""
     subject = concept_subject(atlas, order)
-    yardstick = _yardstick(subject, own, listener)
+    yardstick = yardstick_of(subject, own, listener)
     pool = score_pool(atlas, subject.score, subject.models.encoder.spec, subject.models.device)
     found = draw_levels(subject, shares, pool, yardstick, listener)
     table, samples = pd.DataFrame(found.rows), pd.DataFrame(found.samples)
@@ -61,13 +61,13 @@ def levels_study(atlas: Atlas, order: Order, shares: Sequence[float], own: int, 
     drawn, real = [], []
     for row, images in zip(found.rows, found.images, strict=True):
         short = "" if row.reached else f"\nout of reach: {row.target:.3g}"
-        drawn.append(_block(images[shown], f"score {row.score:.3g} ± {row.score_error:.1g}{short}"))
+        drawn.append(block(images[shown], f"score {row.score:.3g} ± {row.score_error:.1g}{short}"))
         beside = samples.loc[samples["share"] == row.share, "real_image"].to_numpy()[shown]
         real.append(Block([atlas.image(int(image)) for image in beside], f"score {row.real_score:.3g}"))
     columns = [f"{row.share:.0%} of the best real" if row.share else "not pushed" for row in found.rows]
     rows = [Row("drawn, the lowest score first", drawn), Row("real images of nearly the same scores", real)]
-    figure = level_strips(table, samples, concept=name, subtitle=_subtitle(order, own))
-    settings = _settings(subject, own, shares=sorted(set(shares)))
+    figure = level_strips(table, samples, concept=name, subtitle=subtitle(order, own))
+    settings = settings_of(subject, own, shares=sorted(set(shares)))
     grid = picture_grid(f"{name} at growing activation", columns, rows)
     return Study("levels", atlas, settings, {"table": table, "samples": samples}, figure, grid)
 
@@ -76,11 +76,11 @@ def neurons_study(atlas: Atlas, order: Order, neurons: int, own: int, listener: 
     """The concept against the neurons nearest to it; see `engine.samplers.neurons`."""
     subject = concept_subject(atlas, order)
     survey = survey_neurons(atlas, subject.score, subject.models.device, report)
-    found = compare_neurons(subject, survey, _yardstick(subject, own, listener), neurons, listener)
+    found = compare_neurons(subject, survey, yardstick_of(subject, own, listener), neurons, listener)
     table, name = pd.DataFrame(found.rows), name_of(atlas, order.concept)
     aims = [1.0] + [found.rows[0].share] * (len(found.rows) - 1)
     drawn = [
-        _block(images, f"{row.share:.0%} of its best real images" + (f"\nout of reach: {aim:.0%}" if row.note else ""))
+        block(images, f"{row.share:.0%} of its best real images" + (f"\nout of reach: {aim:.0%}" if row.note else ""))
         for row, images, aim in zip(found.rows, found.images, aims, strict=True)
     ]
     real = [
@@ -89,9 +89,9 @@ def neurons_study(atlas: Atlas, order: Order, neurons: int, own: int, listener: 
     ]
     columns = [row.name + (f" (by {row.chosen_by})" if row.chosen_by else "") for row in found.rows]
     rows = [Row("drawn, the best first", drawn), Row("best real images", real)]
-    figure = neuron_bars(table, concept=name, subtitle=_subtitle(order, own))
+    figure = neuron_bars(table, concept=name, subtitle=subtitle(order, own))
     grid = picture_grid(f"{name} against single neurons", columns, rows)
-    return Study("neurons", atlas, _settings(subject, own, neurons=neurons), {"table": table}, figure, grid)
+    return Study("neurons", atlas, settings_of(subject, own, neurons=neurons), {"table": table}, figure, grid)
 
 
 def injection_study(
@@ -112,7 +112,7 @@ def injection_study(
     table, name = drift_table(rows), name_of(atlas, order.concept)
     task = f"fit “{reference}”" if isinstance(reference, str) else f"resemble image {reference}"
     blocks = [
-        _block(images.get(row.ratio), f"score {row.score:.3g}, task {row.task:.2f}\n{cause} {row.drift:.2f}")
+        block(images.get(row.ratio), f"score {row.score:.3g}, task {row.task:.2f}\n{cause} {row.drift:.2f}")
         for row, cause in zip(rows, ["drift by other noise", *["drift"] * (len(rows) - 1)], strict=True)
     ]
     columns = [f"task weight {row.ratio:.3g}" if row.ratio else "without the task" for row in rows]
@@ -121,7 +121,7 @@ def injection_study(
         blocks.insert(0, Block([atlas.image(reference)], f"image {reference}"))
     figure = object_drift(table, task=f"{name} should also {task}", images=order.count)
     settings = {
-        **_ordered(order),
+        **ordered(order),
         "reference": reference,
         "ratios": [row.ratio for row in rows[1:]],
         "target": target,
@@ -137,7 +137,7 @@ def name_of(atlas: Atlas, concept: int) -> str:
     return concept_names(atlas.concepts["label"].iloc[[concept]], [concept])[0]
 
 
-def _yardstick(subject: Subject, own: int, listener: Listener) -> Yardstick:
+def yardstick_of(subject: Subject, own: int, listener: Listener) -> Yardstick:
     """Samples of the prior, with both distances."""
     order = subject.order
     return prior_yardstick(subject.models, order.steps, own, order.seed, _frechet, listener("samples of the prior"))
@@ -147,24 +147,24 @@ def _frechet(own: np.ndarray, seen: np.ndarray) -> float:
     return frechet_distance(own, seen).distance
 
 
-def _settings(subject: Subject, own: int, **more: Any) -> dict[str, Any]:
+def settings_of(subject: Subject, own: int, **more: Any) -> dict[str, Any]:
     """What a study was made with."""
     best = [asdict(reference) for reference in subject.references]
-    return {**_ordered(subject.order), **more, "prior_samples": own, "best_real_score": subject.best, "best_real": best,
+    return {**ordered(subject.order), **more, "prior_samples": own, "best_real_score": subject.best, "best_real": best,
             "device": subject.models.device}  # fmt: skip
 
 
-def _ordered(order: Order) -> dict[str, Any]:
+def ordered(order: Order) -> dict[str, Any]:
     """Of an order, what holds for every row; strengths are in the table."""
     return {name: getattr(order, name) for name in ("concept", "method", "count", "steps", "states", "seed")}
 
 
-def _subtitle(order: Order, own: int) -> str:
+def subtitle(order: Order, own: int) -> str:
     """What every point of a figure rests on."""
     return f"{order.method}, {order.steps} steps, n = {order.count} images a point, {own} samples of the prior"
 
 
-def _block(images: Tensor | None, caption: str) -> Block:
+def block(images: Tensor | None, caption: str) -> Block:
     """The first of a row's images [n, 3, H, W], or an empty block where none could be drawn."""
     return Block((), "out of reach") if images is None else Block(to_pictures(images[: SIDE * SIDE]), caption)
 

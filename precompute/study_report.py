@@ -14,6 +14,7 @@ COLUMNS = {
     "sweep": ("strength", "score", "score_error", "codes_score", "diversity", "slope", "kid", "frechet", "seconds"),
     "levels": ("share", "target", "score", "score_error", "real_score", "strength", "diversity", "kid"),
     "neurons": ("name", "score_correlation", "selectivity", "share", "concept_share", "diversity", "kid"),
+    "methods": ("method", "score", "of_target", "strength", "frechet", "kid", "diversity", "slope", "seconds"),
     "injection": ("ratio", "strength", "score", "score_error", "task", "drift", "bound"),
 }
 """Of the table, those that are printed."""

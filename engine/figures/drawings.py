@@ -1,6 +1,8 @@
-"""Studies of drawn images as figures: strength against quality, growing activation, a concept against neurons."""
+"""Studies of drawn images as figures: strength against quality, growing activation, neurons, methods."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -45,6 +47,20 @@ NEURONS_HOW = (
     "Correlation: of scores over the real images. Selectivity: by how many standard deviations the best "
     "real images stand out. Concept shown: by a unit's drawing; 1 is what the concept's best real images show."
 )
+METHOD_PANELS = (
+    ("of_target", "score / target"),
+    ("frechet", "Fréchet distance"),
+    ("kid", "KID to the prior"),
+    ("diversity", "diversity"),
+    ("slope", "spectral slope"),
+    ("seconds", "seconds a sample"),
+)
+METHODS_HOW = (
+    "Every method is pushed until its images score what the best real ones do; paler is one that did not get there. "
+    "Both distances compare with the prior's own samples in the encoder that the methods climb, which they may fool: "
+    "look at the images too. Real images have a spectral slope near that of the prior's samples."
+)
+FAINT = 0.45
 BAR = 30
 """Pixels of a unit."""
 
@@ -135,20 +151,43 @@ def neuron_bars(table: pd.DataFrame, *, concept: str, subtitle: str) -> go.Figur
     concept, subtitle
         As in `strength_curves`.
     """
-    titles = [title for _, title in NEURON_PANELS]
-    figure = make_subplots(1, len(titles), subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.025)
     names = [f"{name} ({by})" if by else name for name, by in zip(table["name"], table["chosen_by"], strict=True)]
-    colours = [SUPPRESSED] + [CLUSTERS[2]] * (len(table) - 1)
-    for number, (column, title) in enumerate(NEURON_PANELS, start=1):
+    marker = {"color": [SUPPRESSED] + [CLUSTERS[2]] * (len(table) - 1)}
+    figure = _bars(table, names, NEURON_PANELS, marker)
+    title = f"{concept} against single neurons"
+    return headed(figure, title=title, subtitle=subtitle, how=NEURONS_HOW, height=figure.layout.height, bargap=0.35)
+
+
+def method_bars(table: pd.DataFrame, *, concept: str, subtitle: str) -> go.Figure:
+    """Draw what methods make of a concept at the same mean score, a panel per number.
+
+    Parameters
+    ----------
+    table
+        One row per method: ``method, matched`` and the columns in `METHOD_PANELS`.
+    concept, subtitle
+        As in `strength_curves`.
+    """
+    colours = [SUPPRESSED if name.startswith("energydps") else CLUSTERS[2] for name in table["method"]]
+    marker = {"color": colours, "opacity": [1.0 if matched else FAINT for matched in table["matched"]]}
+    figure = _bars(table, table["method"], METHOD_PANELS, marker)
+    title = f"{concept} at equal activation"
+    return headed(figure, title=title, subtitle=subtitle, how=METHODS_HOW, height=figure.layout.height, bargap=0.35)
+
+
+def _bars(
+    table: pd.DataFrame, names: Sequence[str], panels: Sequence[tuple[str, str]], marker: dict[str, list]
+) -> go.Figure:
+    """A row of horizontal bars per name, a panel per column."""
+    titles = [title for _, title in panels]
+    figure = make_subplots(1, len(titles), subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.025)
+    for number, (column, title) in enumerate(panels, start=1):
         bars = go.Bar(
-            x=table[column], y=names, orientation="h", showlegend=False, marker={"color": colours},
+            x=table[column], y=list(names), orientation="h", showlegend=False, marker=marker,
             texttemplate="%{x:.2f}" if column != "kid" else "%{x:.3f}", textposition="auto",
             hovertemplate=f"%{{y}}: {title} %{{x:.4f}}<extra></extra>",
         )  # fmt: skip
         figure.add_trace(bars, 1, number)
     figure.update_xaxes(showgrid=False, zeroline=True, showticklabels=False, automargin=True)
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False, ticksuffix=" ")
-    return headed(
-        figure, title=f"{concept} against single neurons", subtitle=subtitle, how=NEURONS_HOW,
-        height=HEAD + BAR * (len(table) + 1), bargap=0.35,
-    )  # fmt: skip
+    return figure.update_layout(height=HEAD + BAR * (len(table) + 1))

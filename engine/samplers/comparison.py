@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from engine.klsc.retrieval import matching_top_k
 from engine.samplers.base import OnStep, Sampler, Samples, Score
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import match_strength
-from engine.samplers.pool import PoolRetrieval, score_pool
+from engine.samplers.pool import Pool, score_pool, thumbnails
 from engine.samplers.registry import Settings, create
 from engine.samplers.subject import NEAR
 
@@ -32,7 +33,7 @@ STARTS = {
 }
 """Methods that are matched by a search over the strength, and where it starts."""
 RETRIEVAL = "retrieval"
-"""The one that is matched by how many of the best images it draws from."""
+"""The one that is matched by how many of the best images it chooses from."""
 METHODS = ("energydps", RETRIEVAL, "retrieval-soft", "maco", "optimisation", "soft-prompt", "accentuation")
 """What is compared if nothing else is said."""
 
@@ -97,7 +98,7 @@ class Entry(NamedTuple):
     score: float
     """Their mean score."""
     strength: float
-    """For `retrieval`, how many best images it drew from."""
+    """For `retrieval`, how many best images it chose from."""
     matched: bool
     """Whether the mean lies within the tolerance."""
     trials: int
@@ -143,8 +144,7 @@ def compete(name: str, models: Instruments, contest: Contest, watch: Watch = tim
     BlindspotError
         If there is no such method. A target out of reach is a note of the entry.
     """
-    if name not in STARTS and name != RETRIEVAL:
-        raise BlindspotError(f"Method {name!r} cannot be matched: choose of {', '.join([RETRIEVAL, *STARTS])}.")
+    require_comparable([name])
     trials: list[Trial] = []
     prepared, note = _prepare(name, models, contest, watch), ""
 
@@ -154,9 +154,7 @@ def compete(name: str, models: Instruments, contest: Contest, watch: Watch = tim
 
     try:
         if name == RETRIEVAL:
-            best = matching_top_k(prepared.result["pool"].scores, contest.target).k
-            sampler = PoolRetrieval(models.atlas, models.encoder.spec, models.device, best=best, **prepared.result)
-            _Watched(sampler, best, watch, trials).sample(contest.score, contest.count, contest.seed)
+            trials.append(_retrieve(models, contest, prepared.result["pool"], watch))
         else:
             match_strength(
                 factory, contest.score, contest.target, start=STARTS[name], n=contest.count, seed=contest.seed,
@@ -165,6 +163,23 @@ def compete(name: str, models: Instruments, contest: Contest, watch: Watch = tim
     except BlindspotError as error:
         note = str(error)
     return _nearest(trials, contest, prepared, note)
+
+
+def _retrieve(models: Instruments, contest: Contest, pool: Pool, watch: Watch) -> Trial:
+    """Different ones of the K best real images whose mean is the target, evenly spread over their ranks."""
+    best = matching_top_k(pool.scores, contest.target).k
+    ranks = np.linspace(0, best - 1, min(contest.count, best)).round().astype(int)
+    chosen = np.argsort(-pool.scores, kind="stable")[ranks]
+    images, seconds, gigabytes = watch(lambda: thumbnails(models.atlas, pool.images[chosen], models.encoder.spec))
+    scores = torch.from_numpy(pool.scores[chosen]).float()
+    return Trial(best, Samples(images.to(models.device), scores, scores[None]), seconds, gigabytes)
+
+
+def require_comparable(names: Sequence[str]) -> None:
+    """Raise `BlindspotError` for a method that cannot be brought to a mean score."""
+    for name in names:
+        if name not in STARTS and name != RETRIEVAL:
+            raise BlindspotError(f"Method {name!r} cannot be compared: choose among {', '.join([RETRIEVAL, *STARTS])}.")
 
 
 def _prepare(name: str, models: Instruments, contest: Contest, watch: Watch) -> Costed:
@@ -187,7 +202,7 @@ def _nearest(trials: list[Trial], contest: Contest, prepared: Costed, note: str)
     best = min(trials, key=lambda trial: abs(trial.mean - contest.target))
     matched = abs(best.mean - contest.target) <= contest.tolerance * abs(contest.target)
     if not matched and not note:
-        note = f"{len(trials)} trials came no nearer than {best.mean:.4g}."
+        note = f"No trial of {len(trials)} came nearer than {best.mean:.4g}."
     return Entry(
         best.samples.images,
         best.mean,

@@ -23,6 +23,7 @@ from engine.figures import agreement, dictionary, distribution
 from engine.figures.compare import model_maps
 from engine.figures.frame import Basis
 from engine.figures.map import concept_map
+from engine.figures.tables import most_different
 from precompute.export.analysis_figures import analysis_drawings
 
 Draw = Callable[[], go.Figure]
@@ -100,11 +101,12 @@ class Deltas:
         return distribution.delta_densities(densities, summary, basis=self.basis(self.atlas.models[0]))
 
     def ranking(self, model: str) -> go.Figure:
-        """Both ends of a model's ranking."""
+        """Both ends of a model's ranking, those with a small q first."""
         rows = _live(self.table(model))
-        rows = rows.iloc[rank_concepts(rows["delta"].to_numpy(), rows["gap"].to_numpy())]
         if len(rows) > 2 * RANKED:
-            rows = pd.concat([rows.head(RANKED), rows.tail(RANKED)])
+            ends = pd.concat([most_different(rows, side, RANKED) for side in ("suppressed", "exaggerated")])
+            rows = ends[~ends.index.duplicated()]
+        rows = rows.iloc[rank_concepts(rows["delta"].to_numpy(), rows["gap"].to_numpy())]
         return distribution.delta_ranking(rows, model=model, basis=self.basis(model))
 
     def frequency(self, model: str) -> go.Figure:

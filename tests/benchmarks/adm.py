@@ -3,10 +3,11 @@
 Paper 000 draws with an ADM of 256 pixels, 1000 steps, one image at a time, in float32 and with gradients through the
 denoiser: 96 s and 14.6 GB an image on an H100. Here that, and what this project does instead, in one run on random
 weights (552,814,086 of the ADM, DINOv3 ConvNeXt-L, a transcoder of 16,384 concepts): fewer steps, bfloat16, a batch,
-and gradients through the denoiser with recomputed activations, or through the predicted clean image alone.
+and gradients through the denoiser with recomputed activations, or through the predicted clean image alone; as plain
+EnergyDPS ("one state") and as the app draws by default, where a sample begins as several states.
 
-Each way is timed over a few steps after one to warm up, which all cost the same, and scaled to its number of steps;
-`--timed 0` runs all of them. Without CUDA the same is measured at reduced size on the CPU.
+The printed way is timed over a few steps after one to warm up, which all cost the same, and scaled to its number of
+steps, unless `--timed 0`; ours are drawn to the end. Without CUDA the same is measured at reduced size on the CPU.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from engine.jobs import Cancelled
 from engine.priors.adm import ADMPrior
 from engine.priors.adm_unet import ADMConfig, ADMUNet
 from engine.samplers.base import StepEvent
+from engine.samplers.drawing import STATES
 from engine.samplers.energy_dps import EnergyDPS
+from engine.samplers.registry import EVERY
 from engine.samplers.score import ConceptScore
+from engine.samplers.thinning import Thinning
 from engine.vision.encoder import Encoder
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
 from tests.benchmarks.scale import highest, resident
@@ -71,6 +75,8 @@ class Way:
     gradient: str
     strength: float
     checkpointing: bool = False
+    states: int = 1
+    every: int = 1
 
 
 class Watch:
@@ -84,6 +90,10 @@ class Watch:
             torch.cuda.synchronize()
         self.marks.append(time.perf_counter())
         return not self.enough or len(self.marks) < self.enough + 2
+
+    def whole(self) -> float:
+        """Seconds of all steps."""
+        return self.marks[-1] - self.marks[0]
 
     def step(self) -> float:
         """Seconds of a step, the first one left out."""
@@ -123,24 +133,30 @@ def measure(world: World, way: Way, device: str, timed: int) -> dict[str, float]
     Memory on a GPU counts the weights too, once for the whole batch; on a CPU it is what comes on top of them.
     """
     prior, score = instruments(world, device, way.dtype)
-    sampler = EnergyDPS(prior, way.steps, way.strength, way.gradient, way.guidance, checkpointing=way.checkpointing)
+    sampler = EnergyDPS(
+        prior, way.steps, way.strength, way.gradient, way.guidance, way.every, checkpointing=way.checkpointing,
+        thinning=Thinning(1.0, way.states) if way.states > 1 else None,
+    )  # fmt: skip
+    scaled = timed and way.steps == PRINTED_STEPS
+    with contextlib.suppress(Cancelled):
+        sampler.sample(score, way.batch, on_step=Watch(1))
     cuda = torch.device(device).type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     else:
         before = resident()
         Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
-    watch = Watch(timed)
+    watch = Watch(timed if scaled else 0)
     with contextlib.suppress(Cancelled):
         sampler.sample(score, way.batch, on_step=watch)
     peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else highest() - before
     return {
-        "seconds_a_step": round(watch.step(), 4),
-        "seconds_a_sample": round(watch.step() * way.steps / way.batch, 2),
+        "seconds_a_sample": round((watch.step() * way.steps if scaled else watch.whole()) / way.batch, 2),
         "peak_gb" if cuda else "peak_gb_beyond_weights": round(peak, 3),
         "gb_a_sample": round(peak / way.batch, 3),
         "steps": way.steps,
         "batch": way.batch,
+        "states": way.states,
     }
 
 
@@ -149,9 +165,11 @@ def ways(steps: int, batch: int) -> dict[str, Way]:
     ours = {"steps": steps, "batch": batch, "dtype": torch.bfloat16, "gradient": "eps", "strength": 0.3}
     return {
         "as printed": Way(PRINTED_STEPS, 1, torch.float32, "full", "raw", 1e-3),
-        "full": Way(guidance="full", **ours),
-        "full, checkpointing": Way(guidance="full", checkpointing=True, **ours),
-        "light": Way(guidance="light", **ours),
+        "one state": Way(guidance="full", **ours),
+        "one state, checkpointing": Way(guidance="full", checkpointing=True, **ours),
+        "one state, light": Way(guidance="light", **ours),
+        "default": Way(guidance="full", states=STATES, **ours),
+        "default, light": Way(guidance="light", states=STATES // 2, every=EVERY, **ours),
     }
 
 
@@ -160,7 +178,7 @@ def main() -> None:
     arguments.add_argument("--device", default="cuda")
     arguments.add_argument("--steps", type=int, default=50)
     arguments.add_argument("--batch", type=int, default=4)
-    arguments.add_argument("--timed", type=int, default=5, help="steps that are timed; 0: all")
+    arguments.add_argument("--timed", type=int, default=5, help="steps of the printed way that are timed; 0: all")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
     device, world = options.device, PAPER

@@ -21,6 +21,10 @@ STUDIES = {
     "sweep": (("--strengths", 0, 0.5), {"strength", "score", "score_error", "diversity", "kid", "frechet", "seconds"}),
     "levels": (("--shares", 0, 40), {"share", "target", "reached", "score", "real_score", "note"}),
     "neurons": (("--neurons", 1), {"name", "score_correlation", "selectivity", "share", "diversity", "kid"}),
+    "methods": (
+        ("--methods", "energydps", "retrieval"),
+        {"method", "of_target", "matched", "frechet", "kid", "trials"},
+    ),
     "injection": (("--reference", 0, "--ratios", 0.5), {"ratio", "eta", "strength", "score", "task", "drift", "bound"}),
 }
 
@@ -96,6 +100,7 @@ def test_it_goes_to_a_folder_named_after_it_and_a_second_run_replaces_the_first(
         (("levels", "--count", 7), "need as many real images beside them, and there are 6"),
         (("neurons", "--neurons", 0), "0 neurons were asked for"),
         (("neurons", "--concept", 999), "There is no concept 999"),
+        (("methods", "--methods", "prior"), "Method 'prior' cannot be compared"),
         (("injection",), "Give either --reference IMAGE or --text WORDS"),
         (("injection", "--reference", 0, "--text", "a ring"), "Give either --reference IMAGE or --text WORDS"),
         (("injection", "--text", "a ring"), "no image encoder that shares a space"),

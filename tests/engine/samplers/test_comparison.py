@@ -1,0 +1,64 @@
+"""Methods brought to one mean score: what is reached says so, what is not keeps its nearest trial and a reason."""
+
+import math
+
+import pytest
+import torch
+
+from engine.errors import BlindspotError
+from engine.samplers.comparison import METHODS, STARTS, Contest, Costed, compete, timed
+from engine.samplers.drawing import OVERSHOOT
+from engine.samplers.instruments import Instruments
+from engine.samplers.matching import real_target
+from engine.samplers.pool import score_pool
+from engine.samplers.registry import SAMPLERS, Settings
+from engine.samplers.score import ConceptScore
+
+
+@pytest.fixture
+def models(atlas):
+    return Instruments(atlas, "cpu")
+
+
+@pytest.fixture
+def contest(atlas, models):
+    score = ConceptScore(models.encoder, models.dictionary, [2])
+    scores = score_pool(atlas, score, models.encoder.spec).scores
+    settings = Settings(4, 0.0, OVERSHOOT * float(scores.max()), states=4)
+    return Contest(score, real_target(scores.tolist()), settings, count=4, evaluations=4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_images_and_what_they_took(models, contest, name):
+    watched = []
+
+    def watch(work):
+        watched.append(timed(work))
+        return watched[-1]._replace(gigabytes=0.5)
+
+    entry = compete(name, models, contest, watch)
+    assert entry.images.shape == (4, 3, 32, 32) and entry.gigabytes == 0.125 and entry.seconds > 0
+    with torch.no_grad():
+        assert contest.score(entry.images).mean().item() == pytest.approx(entry.score, rel=1e-3, abs=1e-4)
+    assert entry.matched == (abs(entry.score - contest.target) <= 0.05 * contest.target)
+    assert bool(entry.note) != entry.matched and entry.trials <= len(watched)
+
+
+def test_retrieval_draws_from_the_best_real_images(models, contest):
+    entry = compete("retrieval", models, contest)
+    assert entry.matched and entry.strength == 4 and math.isnan(entry.gigabytes)
+    assert len({image.numpy().tobytes() for image in entry.images}) == 4
+
+
+def test_a_target_beyond_all_is_a_note(models, contest):
+    far = contest._replace(target=100.0)
+    for name in ("energydps", "retrieval"):
+        entry = compete(name, models, far)
+        assert not entry.matched and "out of reach" in entry.note
+    assert len(entry.images) == 0 and math.isnan(entry.score)
+
+
+def test_what_has_no_strength_cannot_compete(models, contest):
+    assert set(STARTS) < set(SAMPLERS) and Costed(1, 2.0).result == 1
+    with pytest.raises(BlindspotError, match="'prior' cannot be compared: choose among retrieval, energydps"):
+        compete("prior", models, contest)
