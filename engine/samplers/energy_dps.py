@@ -23,6 +23,8 @@ from engine.samplers.thinning import Crowd, Thinning
 
 GRADIENTS = ("eps", "unit", "raw")
 TINY = 1e-20
+GLANCE = 4
+"""Steps between two looks at states that are not guided."""
 REMEDY = "lower the strength or use gradient 'eps'"
 
 
@@ -132,13 +134,17 @@ class EnergyDPS:
         trace: list[Tensor] = []
         if self.thinning is None:
             return self.prior.noise(generators), trace
-        crowd = Crowd(self.prior, score, self.thinning, generators)
+        crowd, images = Crowd(self.prior, score, self.thinning, generators), None
 
         def seen(step: int, x0: Tensor) -> None:
-            images = self.prior.decode(x0)
-            scores = score(images).float()
-            trace.append(scores)
-            announce(on_step, StepEvent(step, self.steps, scores, lambda: images))
+            nonlocal images
+            if images is None or step % GLANCE == 0:
+                images = self.prior.decode(x0)
+                trace.append(score(images).float())
+            else:
+                trace.append(trace[-1])
+            shown = images
+            announce(on_step, StepEvent(step, self.steps, trace[-1], lambda: shown))
 
         crowd.walk(levels, seen)
         return crowd.state, trace

@@ -26,8 +26,8 @@ cap gains exp(32 strength) in likelihood over one that scores 0."""
 CHOICE = 400.0
 """The same for the choice among the states that a sample of `energydps` begins as: at usual strengths nearly always the
 best, evenly as the strength goes to 0."""
-EVERY = 3
-"""`energydps-light` guides every third step, and begins as half as many states."""
+EVERY, FEWER = 3, 3
+"""`energydps-light` guides every third step, and begins as a third of the states."""
 LOOKS = 5
 """Steps of an optimisation for each reverse step of a diffusion prior, which costs about as much."""
 TURN, WORTH, ACCENT, GUIDANCE = 0.1, 1.0, 10.0, 10.0
@@ -61,8 +61,8 @@ def _energydps(models: Instruments, settings: Settings) -> EnergyDPS:
 
 
 def _energydps_light(models: Instruments, settings: Settings) -> Sampler:
-    half = _thinning(settings, math.ceil(settings.states / 2))
-    return replace(_energydps(models, settings), guidance="light", every=EVERY, thinning=half)
+    fewer = _thinning(settings, math.ceil(settings.states / FEWER))
+    return replace(_energydps(models, settings), guidance="light", every=EVERY, thinning=fewer)
 
 
 def _energydps_smc(models: Instruments, settings: Settings) -> Sampler:

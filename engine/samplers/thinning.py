@@ -112,6 +112,12 @@ class Crowd:
     def _thin(self, predicted: Prediction, t: int, count: int) -> Prediction:
         """Draw `count` states of each sample by their weights; the predictions for those."""
         scores = torch.cat(self.pieces.map(lambda x0: self.score(self.prior.decode(x0)).float(), predicted.x0))
+        fine = scores.view(self.log_twist.shape).isfinite().all(dim=1)
+        if not fine.all():
+            raise BlindspotError(
+                f"The score of sample {int((~fine).nonzero()[0]) + 1} is no finite number at noise level {t}, where its "
+                "states are chosen: check the score and the prior."
+            )
         twist = self.thinning.beta * self.prior.schedule.signal(t) ** self.thinning.tempering
         log_twist = twist * scores.view(self.log_twist.shape)
         offsets = torch.stack([torch.rand((), generator=generator) for generator in self.generators])

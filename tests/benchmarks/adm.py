@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import multiprocessing
 import statistics
 import sys
@@ -32,7 +33,7 @@ from engine.priors.adm_unet import ADMConfig, ADMUNet
 from engine.samplers.base import StepEvent
 from engine.samplers.drawing import STATES
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.registry import EVERY
+from engine.samplers.registry import EVERY, FEWER
 from engine.samplers.score import ConceptScore
 from engine.samplers.thinning import Thinning
 from engine.vision.encoder import Encoder
@@ -169,7 +170,7 @@ def ways(steps: int, batch: int) -> dict[str, Way]:
         "one state, checkpointing": Way(guidance="full", checkpointing=True, **ours),
         "one state, light": Way(guidance="light", **ours),
         "default": Way(guidance="full", states=STATES, **ours),
-        "default, light": Way(guidance="light", states=STATES // 2, every=EVERY, **ours),
+        "default, light": Way(guidance="light", states=math.ceil(STATES / FEWER), every=EVERY, **ours),
     }
 
 

@@ -18,7 +18,7 @@ def test_each_name_makes_its_sampler(atlas):
     made = {name: create(name, models, Settings(steps=7, strength=0.5, cap=2.0)) for name in SAMPLERS}
     assert made["energydps"] == EnergyDPS(models.prior, 7, 0.5, cap=2.0, thinning=Thinning(0.5 * 400 / 2.0, 16))
     assert made["energydps-light"] == replace(
-        made["energydps"], guidance="light", every=3, thinning=Thinning(0.5 * 400 / 2.0, 8)
+        made["energydps"], guidance="light", every=3, thinning=Thinning(0.5 * 400 / 2.0, 6)
     )
     assert made["prior"].strength == 0
     assert made["energydps-smc"] == EnergySMC(models.prior, 7, 0.5 * 32 / 2.0, particles=4)

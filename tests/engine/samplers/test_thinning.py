@@ -115,3 +115,9 @@ def test_nonsense_is_refused():
     for span in ((0.0, 0.5), (0.5, 0.4), (0.5, 1.0)):
         with pytest.raises(BlindspotError, match="between 0 and 1 of the way"):
             Thinning(1.0, span=span)
+
+
+def test_a_score_that_is_no_number_is_one_sentence():
+    sampler = EnergyDPS(GaussianPrior(0.2, 0.5), 12, strength=0.2, thinning=Thinning(5.0, 8))
+    with pytest.raises(BlindspotError, match="score of sample 1 is no finite number at noise level"):
+        sampler.sample(lambda images: brightness(images) / 0, 2)
