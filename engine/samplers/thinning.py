@@ -115,8 +115,8 @@ class Crowd:
         fine = scores.view(self.log_twist.shape).isfinite().all(dim=1)
         if not fine.all():
             raise BlindspotError(
-                f"The score of sample {int((~fine).nonzero()[0]) + 1} is no finite number at noise level {t}, where its "
-                "states are chosen: check the score and the prior."
+                f"The score of sample {int((~fine).nonzero()[0]) + 1} is no finite number at noise level {t}, where "
+                "its states are chosen: check the score and the prior."
             )
         twist = self.thinning.beta * self.prior.schedule.signal(t) ** self.thinning.tempering
         log_twist = twist * scores.view(self.log_twist.shape)
