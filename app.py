@@ -1,11 +1,15 @@
 """Opens an atlas in the browser: ``streamlit run app.py -- [ATLAS]``.
 
-The pages live in `pages/shell.py`; the routes beside them hand thumbnails and large figures to the browser, which keeps
-them, so that a click moves a few kilobytes.
+The pages live in `pages/shell.py`; the routes beside them hand thumbnails, large figures and the pictures that samplers
+were compared on to the browser, which keeps them, so that a click moves a few kilobytes.
 """
 
 import streamlit as st
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 
+from pages.exhibits import samplers
 from pages.routes import routes
 
-app = st.App("pages/shell.py", routes=routes())
+pictures = Mount(samplers.ADDRESS, StaticFiles(directory=samplers.FOLDER, check_dir=False))
+app = st.App("pages/shell.py", routes=[*routes(), pictures])

@@ -23,8 +23,9 @@ from engine.samplers.look import joined
 from engine.samplers.memory import Pieces
 from engine.samplers.resampling import systematic
 
-UNGUIDED = 4
-"""States looked at together for each sample: without a gradient so many need no more memory than a guided one."""
+TOGETHER = 4
+"""States of a sample that an accelerator looks at together. A CPU looks at one, which is as fast and needs less memory
+than a guided step."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Crowd:
 
     def __init__(self, prior: DiffusionPrior, score: Score, thinning: Thinning, generators: list[torch.Generator]):
         self.prior, self.score, self.thinning, self.generators = prior, score, thinning, generators
-        self.count, self.pieces = thinning.states, Pieces(UNGUIDED * len(generators))
+        together = 1 if prior.device.type == "cpu" else TOGETHER
+        self.count, self.pieces = thinning.states, Pieces(together * len(generators))
         self.state = prior.noise(self._each())
         self.log_twist = self.state.new_zeros(len(generators), self.count)
 

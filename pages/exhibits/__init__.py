@@ -2,7 +2,8 @@
 
 So pages show it, the browser fetches it once by its URL, and a person takes it along as CSV or HTML.
 
-`named` is the way in; `blindspots`, `shared`, `images`, `composition` and `theory` make them, `files` writes them.
+`named` is the way in; `blindspots`, `shared`, `images`, `composition`, `theory` and `samplers` make them, `files`
+writes them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlencode
 
-from pages.exhibits import blindspots, composition, images, shared, theory
+from pages.exhibits import blindspots, composition, images, samplers, shared, theory
 from pages.exhibits.base import Exhibit, Maker
 from pages.widgets import data, state
 
 MAKERS: dict[str, Maker] = {
-    name: maker for part in (blindspots, shared, images, composition, theory) for name, maker in part.MAKERS.items()
+    name: maker
+    for part in (blindspots, shared, images, composition, theory, samplers)
+    for name, maker in part.MAKERS.items()
 }
 
 
