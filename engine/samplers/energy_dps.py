@@ -134,13 +134,13 @@ class EnergyDPS:
         trace: list[Tensor] = []
         if self.thinning is None:
             return self.prior.noise(generators), trace
-        crowd, images = Crowd(self.prior, score, self.thinning, generators), None
+        crowd, images = Crowd(self.prior, score, self.thinning, generators, self.bf16), None
 
         def seen(step: int, x0: Tensor) -> None:
             nonlocal images
             if images is None or step % GLANCE == 0:
-                images = self.prior.decode(x0)
-                trace.append(score(images).float())
+                images, scores = crowd.observer.finish(x0)
+                trace.append(scores)
             else:
                 trace.append(trace[-1])
             shown = images

@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.errors import BlindspotError
 from engine.priors.base import DiffusionPrior, Prediction
 from engine.samplers.base import Score
-from engine.samplers.look import joined
+from engine.samplers.look import Observer
 from engine.samplers.memory import Pieces
 from engine.samplers.resampling import systematic
 
@@ -76,12 +76,21 @@ class Crowd:
         How.
     generators
         One for each sample; all that happens to a sample is drawn from its own.
+    bf16
+        Denoise in bfloat16; scores are in full precision all the same.
     """
 
-    def __init__(self, prior: DiffusionPrior, score: Score, thinning: Thinning, generators: list[torch.Generator]):
-        self.prior, self.score, self.thinning, self.generators = prior, score, thinning, generators
-        together = 1 if prior.device.type == "cpu" else TOGETHER
-        self.count, self.pieces = thinning.states, Pieces(together * len(generators))
+    def __init__(
+        self,
+        prior: DiffusionPrior,
+        score: Score,
+        thinning: Thinning,
+        generators: list[torch.Generator],
+        bf16: bool = False,
+    ):
+        self.prior, self.thinning, self.generators, self.count = prior, thinning, generators, thinning.states
+        self.observer = Observer(prior, score, bf16=bf16)
+        self.observer.pieces = Pieces((1 if prior.device.type == "cpu" else TOGETHER) * len(generators))
         self.state = prior.noise(self._each())
         self.log_twist = self.state.new_zeros(len(generators), self.count)
 
@@ -98,7 +107,7 @@ class Crowd:
         """
         halvings, index = self.thinning.halvings(len(levels) - 1), 0
         while self.count > 1:
-            predicted = self._predict(levels[index])
+            predicted = self.observer.denoise(self.state, levels[index])
             if index in halvings:
                 predicted = self._thin(predicted, levels[index], halvings[index])
                 if self.count == 1:
@@ -108,12 +117,9 @@ class Crowd:
             seen(index, predicted.x0[:: self.count])
         return index
 
-    def _predict(self, t: int) -> Prediction:
-        return joined(self.pieces.map(lambda part: self.prior.denoise(part, t), self.state))
-
     def _thin(self, predicted: Prediction, t: int, count: int) -> Prediction:
         """Draw `count` states of each sample by their weights; the predictions for those."""
-        scores = torch.cat(self.pieces.map(lambda x0: self.score(self.prior.decode(x0)).float(), predicted.x0))
+        _, scores = self.observer.finish(predicted.x0)
         fine = scores.view(self.log_twist.shape).isfinite().all(dim=1)
         if not fine.all():
             raise BlindspotError(

@@ -121,3 +121,16 @@ def test_a_score_that_is_no_number_is_one_sentence():
     sampler = EnergyDPS(GaussianPrior(0.2, 0.5), 12, strength=0.2, thinning=Thinning(5.0, 8))
     with pytest.raises(BlindspotError, match="score of sample 1 is no finite number at noise level"):
         sampler.sample(lambda images: brightness(images) / 0, 2)
+
+
+def test_states_are_denoised_in_bfloat16_where_that_is_asked_for_and_in_pieces_that_fit():
+    precisions, sizes = set(), []
+
+    class Watched(GaussianPrior):
+        def denoise(self, x_t, t):
+            precisions.add(torch.is_autocast_enabled("cpu"))
+            sizes.append(len(x_t))
+            return super().denoise(x_t, t)
+
+    EnergyDPS(Watched(0.2, 0.5), 12, strength=0.2, thinning=Thinning(5.0, 8), bf16=True).sample(brightness, 3)
+    assert precisions == {True} and max(sizes) == 3
