@@ -120,7 +120,7 @@ class Ascent:
         Cancelled
             If `on_step` said so.
         """
-        variables, trace, pieces = sketch.variables.clone(), [], Pieces()
+        variables, trace, pieces = sketch.variables.clone(), [], Pieces(group=1)
         everyone = torch.arange(len(variables), device=variables.device)
         climber = torch.optim.Adam([variables], self.rate, maximize=True)
         reached = torch.full((len(variables),), -math.inf, device=variables.device)

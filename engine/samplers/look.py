@@ -50,14 +50,22 @@ class Observer:
         Compute in bfloat16 where autocast finds it safe; states, scores and gradients stay float32.
     checkpointing
         Recompute activations on the way back: less memory, about a third more time.
+    pieces
+        Which states are looked at together; each for itself when None.
     """
 
     def __init__(
-        self, prior: Prior, score: Score, guidance: str = "full", bf16: bool = False, checkpointing: bool = False
+        self,
+        prior: Prior,
+        score: Score,
+        guidance: str = "full",
+        bf16: bool = False,
+        checkpointing: bool = False,
+        pieces: Pieces | None = None,
     ):
         self.prior, self.score, self.guidance = prior, score, guidance
         self.bf16, self.checkpointing = bf16, checkpointing
-        self.pieces = Pieces()
+        self.pieces = pieces or Pieces(group=1)
 
     def look(self, state: Tensor, t: int, guided: bool) -> Look:
         """Denoise, decode and score states [n, *shape] at level t; with the gradient if guided."""

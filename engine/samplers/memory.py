@@ -1,4 +1,8 @@
-"""Going on when memory runs out: a batch is halved until its pieces fit."""
+"""A batch in pieces: no larger than what fits into memory, and the same for a sample whatever else is drawn.
+
+Kernels round differently for batches of different sizes, and guidance blows a last digit up into another image: early
+gradients are tiny, and scaled to a length. So rows are computed together only if they belong to the same sample.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +26,14 @@ class Pieces:
 
     Parameters
     ----------
+    group
+        Rows that may share a piece: the batch is first cut into groups of so many. None: all may.
     size
-        Rows of a piece at first; None for whole batches.
+        Rows of a piece at first; None for whole groups.
     """
 
-    def __init__(self, size: int | None = None) -> None:
-        self.size = size
+    def __init__(self, group: int | None = None, size: int | None = None) -> None:
+        self.group, self.size = group, size
 
     def map(self, function: Callable[[Tensor], Result], rows: Tensor) -> list[Result]:
         """A function's results for the pieces of a batch [n, ...], in order.
@@ -39,20 +45,24 @@ class Pieces:
         """
         while True:
             try:
-                return [function(piece) for piece in rows.split(self.size or len(rows))]
+                return [function(piece) for piece in self._cut(rows)]
             except RuntimeError as error:
                 if not _is_shortage(error):
                     raise
             # Only past the exception and its frames are the failed attempt's tensors let go.
             if rows.is_cuda:
                 torch.cuda.empty_cache()
-            size = min(self.size or len(rows), len(rows))
+            size = max(map(len, self._cut(rows)))
             if size == 1:
                 raise BlindspotError(
                     f"A single sample does not fit into the memory of {rows.device}: "
                     "use guidance 'light', bf16 or checkpointing, or a smaller prior."
                 )
             self.size = (size + 1) // 2
+
+    def _cut(self, rows: Tensor) -> list[Tensor]:
+        groups = rows.split(self.group or len(rows))
+        return [piece for group in groups for piece in group.split(self.size or len(group))]
 
 
 def _is_shortage(error: RuntimeError) -> bool:

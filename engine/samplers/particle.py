@@ -31,6 +31,7 @@ from engine.errors import BlindspotError
 from engine.priors.base import DiffusionPrior
 from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, sample_generators
 from engine.samplers.look import GUIDANCES, Look, Observer, require_finite
+from engine.samplers.memory import Pieces
 from engine.samplers.resampling import choose, effective_size, systematic
 
 
@@ -81,6 +82,8 @@ class EnergySMC:
     """Compute in bfloat16; the final images and their scores are in full precision all the same."""
     checkpointing: bool = False
     """Recompute activations on the gradient's way back: less memory, more time."""
+    together: int | None = 1
+    """Filters that go in one go, None for all; see `EnergyDPS.together`."""
 
     def __post_init__(self) -> None:
         if self.guidance not in GUIDANCES:
@@ -130,7 +133,8 @@ class EnergySMC:
         if n < 1:
             raise BlindspotError(f"{n} samples were asked for: ask for at least 1.")
         levels = [*self.prior.timesteps(self.steps).tolist(), -1]
-        observer = Observer(self.prior, score, self.guidance, self.bf16, self.checkpointing)
+        pieces = Pieces(group=self.together and self.together * self.particles)
+        observer = Observer(self.prior, score, self.guidance, self.bf16, self.checkpointing, pieces)
         generators = sample_generators(seed, n)
         each = [generator for generator in generators for _ in range(self.particles)]
         state = self.prior.noise(each)
@@ -163,7 +167,8 @@ class EnergySMC:
         if look.gradient is None:
             return mean + sigma * noise, torch.zeros_like(look.scores)
         drift = twist * sigma * look.gradient
-        log_ratio = -(drift * (noise + drift / 2)).flatten(1).sum(dim=1)
+        # Channel by channel: the sum of a lone sample, all at once, would round by the number of threads.
+        log_ratio = -(drift * (noise + drift / 2)).flatten(2).sum(dim=2).sum(dim=1)
         return mean + sigma * (drift + noise), log_ratio
 
     def _report(self, look: Look, population: Population, index: int, on_step: OnStep | None) -> Tensor:

@@ -24,8 +24,8 @@ from engine.samplers.memory import Pieces
 from engine.samplers.resampling import systematic
 
 TOGETHER = 4
-"""States of a sample that an accelerator looks at together. A CPU looks at one, which is as fast and needs less memory
-than a guided step."""
+"""States of a sample that an accelerator looks at in one go. A CPU looks at one, which is as fast and needs less
+memory."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Crowd:
         One for each sample; all that happens to a sample is drawn from its own.
     bf16
         Denoise in bfloat16; scores are in full precision all the same.
+    together
+        Samples that go in one go, None for all; see `EnergyDPS.together`.
     """
 
     def __init__(
@@ -87,10 +89,14 @@ class Crowd:
         thinning: Thinning,
         generators: list[torch.Generator],
         bf16: bool = False,
+        together: int | None = 1,
     ):
         self.prior, self.thinning, self.generators, self.count = prior, thinning, generators, thinning.states
-        self.observer = Observer(prior, score, bf16=bf16)
-        self.observer.pieces = Pieces((1 if prior.device.type == "cpu" else TOGETHER) * len(generators))
+        self.together = together or len(generators)
+        self.pieces = Pieces(
+            self.together * self.count, self.together * (1 if prior.device.type == "cpu" else TOGETHER)
+        )
+        self.observer = Observer(prior, score, bf16=bf16, pieces=self.pieces)
         self.state = prior.noise(self._each())
         self.log_twist = self.state.new_zeros(len(generators), self.count)
 
@@ -132,6 +138,7 @@ class Crowd:
         kept = systematic(log_twist - self.log_twist, offsets.to(log_twist.device), count)
         rows = (kept + self.count * torch.arange(len(kept), device=kept.device)[:, None]).flatten()
         self.state, self.log_twist, self.count = self.state[rows], log_twist.gather(1, kept), count
+        self.pieces.group = self.together * count
         return Prediction(*(None if part is None else part[rows] for part in predicted))
 
     def _each(self) -> list[torch.Generator]:

@@ -60,7 +60,7 @@ def concept_score(points: Tensor) -> Tensor:
 
 def draw(strength: float, n: int, seed: int = 0, steps: int = 1000) -> np.ndarray:
     """[n, 2] points of EnergyDPS as in Algorithm 1 of paper 000, zeta_i = sigma_i^2, a batch at a time."""
-    sampler = EnergyDPS(OraclePrior(), steps=steps, strength=strength, gradient="raw")
+    sampler = EnergyDPS(OraclePrior(), steps=steps, strength=strength, gradient="raw", together=None)
     sizes = [min(BATCH, n - start) for start in range(0, n, BATCH)]
     drawn = [sampler.sample(concept_score, size, seed + i).images.flatten(1) for i, size in enumerate(sizes)]
     return torch.cat(drawn).double().numpy()
@@ -68,7 +68,7 @@ def draw(strength: float, n: int, seed: int = 0, steps: int = 1000) -> np.ndarra
 
 def clouds(strength: float, particles: int, total: int, seed: int = 0, steps: int = 1000) -> tuple[np.ndarray, ...]:
     """Points [n, particles, 2] and weights [n, particles] of filters of `energydps-smc`, some `total` particles."""
-    sampler = EnergySMC(OraclePrior(), steps, strength, particles)
+    sampler = EnergySMC(OraclePrior(), steps, strength, particles, together=None)
     size = BATCH // particles
     drawn = [sampler.filter(concept_score, size, seed + i) for i in range(max(1, round(total / particles / size)))]
     points = torch.cat([cloud.images.flatten(2) for cloud in drawn]).double()

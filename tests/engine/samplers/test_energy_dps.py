@@ -29,7 +29,7 @@ def latent_prior(tmp_path_factory):
 @pytest.mark.parametrize("strength", [-4.0, 0.0, 4.0])
 def test_raw_guidance_draws_from_the_exact_tilt_of_a_gaussian(strength):
     """p exp(beta s) of N(m, v) with s = <a, x> is N(m + beta v a, v), so here a red pixel moves by beta v / 4."""
-    sampler = EnergyDPS(GaussianPrior(0.2, 0.5), steps=300, strength=strength, gradient="raw")
+    sampler = EnergyDPS(GaussianPrior(0.2, 0.5), steps=300, strength=strength, gradient="raw", together=None)
     images = sampler.sample(brightness, 200, seed=1).images
     assert images[:, 0].mean().item() == pytest.approx(0.2 + strength * 0.5 / 4, abs=0.07)
     assert images[:, 1:].mean().item() == pytest.approx(0.2, abs=0.05)

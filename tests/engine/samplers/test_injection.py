@@ -33,7 +33,7 @@ def tilted_mean(push: np.ndarray) -> np.ndarray:
 def test_particles_draw_from_p_exp_beta_s_plus_eta_f():
     beta, ratio = 0.3, -1.5
     score = Injected(linear(ALONG), linear(ACROSS), ratio)
-    cloud = EnergySMC(OraclePrior(), 200, beta, 64).filter(score, 60)
+    cloud = EnergySMC(OraclePrior(), 200, beta, 64, together=None).filter(score, 60)
     points, weights = cloud.images.flatten(2), cloud.log_weights.exp()
     mean = (weights[..., None] * points).sum(dim=(0, 1)) / len(points)
     exact = tilted_mean(beta * np.array(ALONG) + beta * ratio * np.array(ACROSS))
@@ -41,7 +41,7 @@ def test_particles_draw_from_p_exp_beta_s_plus_eta_f():
 
 
 def test_samples_are_scored_by_the_score_alone_and_a_ratio_of_nothing_changes_nothing():
-    sampler = EnergyDPS(OraclePrior(), 50, 0.3, gradient="raw")
+    sampler = EnergyDPS(OraclePrior(), 50, 0.3, gradient="raw", together=None)
     plain = sampler.sample(concept_score, 200)
     without = TaskInjection(sampler, linear(ACROSS), 0.0).sample(concept_score, 200)
     served = TaskInjection(sampler, linear(ACROSS), 5.0).sample(concept_score, 200)
@@ -68,7 +68,7 @@ def test_at_a_matched_score_a_task_grows_with_its_ratio_and_so_do_drift_and_boun
         return torch.nn.functional.one_hot(places, 4).numpy()
 
     def factory(strength: float, ratio: float) -> EnergyDPS:
-        return EnergyDPS(OraclePrior(), 50, strength, gradient="raw")
+        return EnergyDPS(OraclePrior(), 50, strength, gradient="raw", together=None)
 
     rows = drift(
         factory, concept_score, linear(ACROSS), corners, 5.0, [0.5, 1.0, 2.0], prior=prior, start=0.1, n=2000
@@ -133,7 +133,7 @@ def test_a_task_that_keeps_the_score_out_of_reach_is_marked_and_a_score_out_of_r
 
     def report(target: float) -> list:
         return drift(
-            lambda strength, ratio: EnergyDPS(OraclePrior(), 20, strength, gradient="raw"), concept_score, against,
+            lambda strength, ratio: EnergyDPS(OraclePrior(), 20, strength, gradient="raw", together=None), concept_score, against,
             lambda points: np.ones((len(points), 1)), target, [3.0], prior=prior, start=0.1, n=50,
         )  # fmt: skip
 

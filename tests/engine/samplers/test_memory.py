@@ -26,6 +26,18 @@ def test_a_batch_is_halved_until_its_pieces_fit(limit, sizes):
     assert torch.equal(torch.cat(parts), torch.arange(7))
 
 
+@pytest.mark.parametrize(("limit", "sizes"), [(8, [4, 3]), (3, [2, 2, 2, 1]), (1, [1] * 7)])
+def test_rows_of_two_groups_never_share_a_piece(limit, sizes):
+    parts = Pieces(group=4).map(fits(limit, torch.clone), torch.arange(7))
+    assert [len(part) for part in parts] == sizes
+    assert torch.equal(torch.cat(parts), torch.arange(7))
+
+
+def test_a_group_s_pieces_do_not_depend_on_the_other_groups():
+    pieces = Pieces(group=6, size=4)
+    assert [pieces.map(len, torch.arange(6 * groups)) for groups in (1, 2)] == [[4, 2], [4, 2, 4, 2]]
+
+
 def test_what_fitted_is_remembered():
     pieces, seen = Pieces(), []
     pieces.map(fits(2, torch.clone), torch.arange(8))
@@ -47,5 +59,5 @@ def test_a_sampler_goes_on_with_the_same_images_when_memory_runs_out():
     def redness(images):
         return (images[:, 0] - images[:, 1:].mean(dim=1)).mean(dim=(1, 2))
 
-    sampler = EnergyDPS(GaussianPrior(), 8, strength=0.5)
+    sampler = EnergyDPS(GaussianPrior(), 8, strength=0.5, together=None)
     torch.testing.assert_close(sampler.sample(fits(2, redness), 5).images, sampler.sample(redness, 5).images)

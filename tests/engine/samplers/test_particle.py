@@ -47,7 +47,7 @@ def test_the_law_of_a_linear_score_is_the_exact_tilt_of_a_gaussian(strength):
     """p exp(beta <a, x>) of N(m, v) is N(m + beta v a, v); here a is a quarter for each of the red pixels."""
     prior = GaussianPrior(0.2, 0.5)
     mean, variance = chain(prior, 30)
-    samples = EnergySMC(prior, 30, strength, particles=16).sample(brightness, 150, seed=1)
+    samples = EnergySMC(prior, 30, strength, particles=16, together=None).sample(brightness, 150, seed=1)
     assert samples.images[:, 0].mean().item() == pytest.approx(mean + strength * variance / 4, abs=0.08)
     assert samples.images[:, 1:].mean().item() == pytest.approx(mean, abs=0.06)
     torch.testing.assert_close(samples.scores, brightness(samples.images))
@@ -58,8 +58,8 @@ def test_where_energydps_misses_the_tilt_particles_find_it():
     prior = GaussianPrior(0.0, 0.5, size=1)
     _, variance = chain(prior, 30)
     law = variance / (1 - 2 * 0.5 * variance)
-    plain = EnergyDPS(prior, 30, strength=0.5, gradient="raw").sample(energy, 1000).images.var().item()
-    many = variance_of(EnergySMC(prior, 30, 0.5, particles=64).filter(energy, 60))
+    plain = EnergyDPS(prior, 30, strength=0.5, gradient="raw", together=None).sample(energy, 1000).images.var().item()
+    many = variance_of(EnergySMC(prior, 30, 0.5, particles=64, together=None).filter(energy, 60))
     assert abs(many - law) < 0.04 < abs(plain - law) / 2
 
 

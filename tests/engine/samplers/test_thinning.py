@@ -1,6 +1,7 @@
 """Thinning against exact laws: a Gaussian's tilt, the planar mixture's, and the prior itself."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_the_states_are_halved_down_to_one_before_the_last_step(states, steps, f
 def test_what_is_left_of_many_lies_between_a_gaussian_and_its_tilt(beta):
     """p exp(beta s) of N(m, v) with s = <a, x> is N(m + beta v a, v), so there a red pixel has moved by beta v / 4."""
     thinning = Thinning(beta, 32, (0.5, 0.95), tempering=0.0)
-    sampler = EnergyDPS(GaussianPrior(0.2, 0.5), steps=30, strength=0.0, thinning=thinning)
+    sampler = EnergyDPS(GaussianPrior(0.2, 0.5), steps=30, strength=0.0, thinning=thinning, together=None)
     images = sampler.sample(brightness, 200, seed=1).images
     whole, moved = beta * 0.5 / 4, images[:, 0].mean().item() - 0.2
     assert min(0.3 * whole, whole) - 0.07 < moved < max(0.3 * whole, whole) + 0.07
@@ -50,7 +51,7 @@ def test_more_states_come_nearer_to_the_tilt_of_the_mixture():
     divergence, means = {}, {}
     for states in (1, 4, 16):
         thinning = Thinning(0.5259, states, (0.3, 0.95), tempering=0.0)
-        sampler = EnergyDPS(OraclePrior(), steps=50, strength=0.0, thinning=thinning)
+        sampler = EnergyDPS(OraclePrior(), steps=50, strength=0.0, thinning=thinning, together=None)
         points = sampler.sample(concept_score, 1500).images.flatten(1).double().numpy()
         divergence[states], means[states] = GRID.kl(points, exact), CONCEPT(points).mean()
     assert divergence[16] < divergence[4] < divergence[1] / 2
@@ -132,5 +133,8 @@ def test_states_are_denoised_in_bfloat16_where_that_is_asked_for_and_in_pieces_t
             sizes.append(len(x_t))
             return super().denoise(x_t, t)
 
-    EnergyDPS(Watched(0.2, 0.5), 12, strength=0.2, thinning=Thinning(5.0, 8), bf16=True).sample(brightness, 3)
-    assert precisions == {True} and max(sizes) == 3
+    sampler = EnergyDPS(Watched(0.2, 0.5), 12, strength=0.2, thinning=Thinning(5.0, 8), bf16=True)
+    sampler.sample(brightness, 3)
+    assert precisions == {True} and set(sizes) == {1}
+    replace(sampler, together=None).sample(brightness, 3)
+    assert set(sizes) == {1, 3}
