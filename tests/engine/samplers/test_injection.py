@@ -133,8 +133,9 @@ def test_a_task_that_keeps_the_score_out_of_reach_is_marked_and_a_score_out_of_r
 
     def report(target: float) -> list:
         return drift(
-            lambda strength, ratio: EnergyDPS(OraclePrior(), 20, strength, gradient="raw", together=None), concept_score, against,
-            lambda points: np.ones((len(points), 1)), target, [3.0], prior=prior, start=0.1, n=50,
+            lambda strength, ratio: EnergyDPS(OraclePrior(), 20, strength, gradient="raw", together=None),
+            concept_score, against, lambda points: np.ones((len(points), 1)), target, [3.0],
+            prior=prior, start=0.1, n=50,
         )  # fmt: skip
 
     plain, marked = report(5.0)
