@@ -11,7 +11,7 @@ from engine.atlas import Atlas
 from engine.figures.drawings import method_bars
 from engine.figures.grid import Block, Row, picture_grid
 from engine.samplers.comparison import METHODS, Contest, Entry, compete, require_comparable
-from engine.samplers.drawing import Order, cap_of
+from engine.samplers.drawing import Order
 from engine.samplers.registry import Settings
 from engine.samplers.subject import Listener, concept_subject
 from engine.samplers.yardstick import Quality, Yardstick
@@ -32,7 +32,7 @@ def methods_study(
     require_comparable(names)
     subject = concept_subject(atlas, order)
     yardstick = yardstick_of(subject, own, listener)
-    given = Settings(order.steps, 0.0, cap_of(subject.references), order.particles, order.states)
+    given = Settings(order.steps, 0.0, particles=order.particles, states=order.states)
     contest = Contest(subject.score, subject.best, given, order.count, order.seed)
     entries = {}
     for done, name in enumerate(names):

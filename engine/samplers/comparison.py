@@ -36,6 +36,9 @@ RETRIEVAL = "retrieval"
 """The one that is matched by how many of the best images it chooses from."""
 METHODS = ("energydps", RETRIEVAL, "retrieval-soft", "maco", "optimisation", "soft-prompt", "accentuation")
 """What is compared if nothing else is said."""
+MARGIN = 1.05
+"""No sample is pushed once its score passes the target by this factor: what goes beyond is neither natural nor asked
+for, and gives a mean to make up for samples that stay behind."""
 
 
 class Costed(NamedTuple):
@@ -79,7 +82,7 @@ class Contest(NamedTuple):
     target: float
     """Their mean score."""
     settings: Settings
-    """Steps, cap and states; the strength is looked for."""
+    """Steps and states; strength and cap are the contest's own."""
     count: int = 8
     """Images of a method."""
     seed: int = 0
@@ -88,6 +91,10 @@ class Contest(NamedTuple):
     """Share of the target that a mean may miss."""
     evaluations: int = 8
     """Most strengths tried."""
+
+    def told(self, strength: float) -> Settings:
+        """What a method is told at a strength."""
+        return replace(self.settings, strength=strength, cap=MARGIN * self.target)
 
 
 class Entry(NamedTuple):
@@ -149,7 +156,7 @@ def compete(name: str, models: Instruments, contest: Contest, watch: Watch = tim
     prepared, note = _prepare(name, models, contest, watch), ""
 
     def factory(strength: float) -> Sampler:
-        sampler = create(name, models, replace(contest.settings, strength=strength))
+        sampler = create(name, models, contest.told(strength))
         return _Watched(replace(sampler, **prepared.result), strength, watch, trials)
 
     try:
@@ -189,7 +196,7 @@ def _prepare(name: str, models: Instruments, contest: Contest, watch: Watch) -> 
         found = watch(lambda: score_pool(models.atlas, contest.score, spec, models.device))
         return found._replace(result={"pool": found.result})
     if name == "soft-prompt":
-        sampler = create(name, models, contest.settings)
+        sampler = create(name, models, contest.told(0.0))
         found = watch(lambda: sampler.learn(contest.score, contest.seed))
         return found._replace(result={"learned": found.result})
     return Costed({}, 0.0, 0.0)

@@ -28,6 +28,9 @@ CHOICE = 400.0
 best, evenly as the strength goes to 0."""
 EVERY, FEWER = 3, 3
 """`energydps-light` guides every third step, and begins as a third of the states."""
+WINDOW = (0.0, 0.8)
+"""Of the way, what `energydps` guides. Later there is nothing left to change but what only the encoder sees: pushes
+raise its score, and draw images together in its eyes."""
 LOOKS = 5
 """Steps of an optimisation for each reverse step of a diffusion prior, which costs about as much."""
 TURN, WORTH, ACCENT, GUIDANCE = 0.1, 1.0, 10.0, 10.0
@@ -55,8 +58,9 @@ Factory = Callable[[Instruments, Settings], Sampler]
 
 
 def _energydps(models: Instruments, settings: Settings) -> EnergyDPS:
+    thinning = _thinning(settings, settings.states)
     return EnergyDPS(
-        models.prior, settings.steps, settings.strength, cap=settings.cap, thinning=_thinning(settings, settings.states)
+        models.prior, settings.steps, settings.strength, cap=settings.cap, window=WINDOW, thinning=thinning
     )
 
 

@@ -18,7 +18,7 @@ import torch
 
 from engine.atlas import Atlas
 from engine.samplers.comparison import Contest, compete
-from engine.samplers.drawing import STATES, STEPS, best_real, cap_of
+from engine.samplers.drawing import STATES, STEPS, best_real
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
 from engine.samplers.registry import Settings
@@ -36,7 +36,7 @@ def measure(path: Path, concept: int, method: str, options: argparse.Namespace) 
     score = ConceptScore(models.encoder, models.dictionary, [concept])
     references = best_real(models, score)
     target = options.level * real_target([reference.score for reference in references])
-    settings = Settings(options.steps, 0.0, cap_of(references), states=options.states)
+    settings = Settings(options.steps, 0.0, states=options.states)
     contest = Contest(score, target, settings, options.count, tolerance=options.tolerance)
     entry = compete(method, models, contest, costed)
     return {

@@ -35,7 +35,6 @@ from engine.atlas import Atlas
 from engine.blindspots.frechet import frechet_distance
 from engine.figures.grid import Block, Row, picture_grid
 from engine.samplers.comparison import METHODS, Contest, Entry, compete
-from engine.samplers.drawing import OVERSHOOT
 from engine.samplers.files import to_pictures
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
@@ -84,7 +83,7 @@ class Bench:
         score = ConceptScore(self.models.encoder, self.models.dictionary, [concept])
         scores = score_pool(self.atlas, score, self.models.encoder.spec).scores.tolist()
         target = options.target or real_target(scores)
-        settings = Settings(options.steps, 0.0, OVERSHOOT * max(scores), states=options.states)
+        settings = Settings(options.steps, 0.0, states=options.states)
         return Contest(score, target, settings, options.count, options.seed, options.tolerance, options.evaluations)
 
     def entries(self, concept: int) -> tuple[float, dict[str, Entry]]:

@@ -7,7 +7,6 @@ import torch
 
 from engine.errors import BlindspotError
 from engine.samplers.comparison import METHODS, STARTS, Contest, Costed, compete, timed
-from engine.samplers.drawing import OVERSHOOT
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
 from engine.samplers.pool import score_pool
@@ -24,7 +23,7 @@ def models(atlas):
 def contest(atlas, models):
     score = ConceptScore(models.encoder, models.dictionary, [2])
     scores = score_pool(atlas, score, models.encoder.spec).scores
-    settings = Settings(4, 0.0, OVERSHOOT * float(scores.max()), states=4)
+    settings = Settings(4, 0.0, states=4)
     return Contest(score, real_target(scores.tolist()), settings, count=4, evaluations=4)
 
 
