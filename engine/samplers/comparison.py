@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +13,11 @@ from torch import Tensor
 
 from engine.errors import BlindspotError
 from engine.klsc.retrieval import matching_top_k
-from engine.samplers.base import OnStep, Sampler, Samples, Score
+from engine.samplers.base import Sampler, Samples, Score
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import match_strength
 from engine.samplers.pool import Pool, score_pool, thumbnails
+from engine.samplers.record import Costed, Drawn, Recorded, Watch, nearest, timed
 from engine.samplers.registry import Settings, create
 from engine.samplers.subject import NEAR
 
@@ -36,42 +36,9 @@ RETRIEVAL = "retrieval"
 """The one that is matched by how many of the best images it chooses from."""
 METHODS = ("energydps", RETRIEVAL, "retrieval-soft", "maco", "optimisation", "soft-prompt", "accentuation")
 """What is compared if nothing else is said."""
-MARGIN = 1.05
+MARGIN = 1.02
 """No sample is pushed once its score passes the target by this factor: what goes beyond is neither natural nor asked
 for, and gives a mean to make up for samples that stay behind."""
-
-
-class Costed(NamedTuple):
-    """What some work gave and took."""
-
-    result: Any
-    seconds: float
-    gigabytes: float = math.nan
-    """Memory it needed at most; NaN where nobody looked."""
-
-
-Watch = Callable[[Callable[[], Any]], Costed]
-"""Does the work and says what it took."""
-
-
-def timed(work: Callable[[], Any]) -> Costed:
-    """Do the work and time it."""
-    began = time.perf_counter()
-    return Costed(work(), time.perf_counter() - began)
-
-
-class Trial(NamedTuple):
-    """One batch of a method."""
-
-    strength: float
-    samples: Samples
-    seconds: float
-    gigabytes: float
-
-    @property
-    def mean(self) -> float:
-        """Mean score."""
-        return float(self.samples.scores.mean())
 
 
 class Contest(NamedTuple):
@@ -117,21 +84,6 @@ class Entry(NamedTuple):
     """Why it is not matched; empty where it is."""
 
 
-@dataclass(frozen=True)
-class _Watched:
-    """A sampler that notes what each of its batches gave and took."""
-
-    sampler: Sampler
-    strength: float
-    watch: Watch
-    trials: list[Trial] = field(default_factory=list)
-
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
-        samples, seconds, gigabytes = self.watch(lambda: self.sampler.sample(score, n, seed, on_step))
-        self.trials.append(Trial(self.strength, samples, seconds, gigabytes))
-        return samples
-
-
 def compete(name: str, models: Instruments, contest: Contest, watch: Watch = timed) -> Entry:
     """A method's images at the mean score that the contest asks for.
 
@@ -152,16 +104,17 @@ def compete(name: str, models: Instruments, contest: Contest, watch: Watch = tim
         If there is no such method. A target out of reach is a note of the entry.
     """
     require_comparable([name])
-    trials: list[Trial] = []
+    drawn: dict[float, Drawn] = {}
     prepared, note = _prepare(name, models, contest, watch), ""
 
     def factory(strength: float) -> Sampler:
         sampler = create(name, models, contest.told(strength))
-        return _Watched(replace(sampler, **prepared.result), strength, watch, trials)
+        return Recorded(replace(sampler, **prepared.result), strength, drawn, watch)
 
     try:
         if name == RETRIEVAL:
-            trials.append(_retrieve(models, contest, prepared.result["pool"], watch))
+            found = _retrieve(models, contest, prepared.result["pool"], watch)
+            drawn[found.strength] = found
         else:
             match_strength(
                 factory, contest.score, contest.target, start=STARTS[name], n=contest.count, seed=contest.seed,
@@ -169,17 +122,17 @@ def compete(name: str, models: Instruments, contest: Contest, watch: Watch = tim
             )  # fmt: skip
     except BlindspotError as error:
         note = str(error)
-    return _nearest(trials, contest, prepared, note)
+    return _entry(drawn, contest, prepared, note)
 
 
-def _retrieve(models: Instruments, contest: Contest, pool: Pool, watch: Watch) -> Trial:
+def _retrieve(models: Instruments, contest: Contest, pool: Pool, watch: Watch) -> Drawn:
     """Different ones of the K best real images whose mean is the target, evenly spread over their ranks."""
     best = matching_top_k(pool.scores, contest.target).k
     ranks = np.linspace(0, best - 1, min(contest.count, best)).round().astype(int)
     chosen = np.argsort(-pool.scores, kind="stable")[ranks]
     images, seconds, gigabytes = watch(lambda: thumbnails(models.atlas, pool.images[chosen], models.encoder.spec))
     scores = torch.from_numpy(pool.scores[chosen]).float()
-    return Trial(best, Samples(images.to(models.device), scores, scores[None]), seconds, gigabytes)
+    return Drawn(Samples(images.to(models.device), scores, scores[None]), best, seconds, gigabytes)
 
 
 def require_comparable(names: Sequence[str]) -> None:
@@ -202,20 +155,20 @@ def _prepare(name: str, models: Instruments, contest: Contest, watch: Watch) -> 
     return Costed({}, 0.0, 0.0)
 
 
-def _nearest(trials: list[Trial], contest: Contest, prepared: Costed, note: str) -> Entry:
-    """The trial that came nearest to the target."""
-    if not trials:
+def _entry(drawn: dict[float, Drawn], contest: Contest, prepared: Costed, note: str) -> Entry:
+    """The drawing that came nearest to the target."""
+    if not drawn:
         return Entry(torch.empty(0, 3, 1, 1), math.nan, math.nan, False, 0, math.nan, math.nan, note)
-    best = min(trials, key=lambda trial: abs(trial.mean - contest.target))
+    best = nearest(drawn, contest.target)
     matched = abs(best.mean - contest.target) <= contest.tolerance * abs(contest.target)
     if not matched and not note:
-        note = f"No trial of {len(trials)} came nearer than {best.mean:.4g}."
+        note = f"No trial of {len(drawn)} came nearer than {best.mean:.4g}."
     return Entry(
         best.samples.images,
         best.mean,
         best.strength,
         matched,
-        len(trials),
+        len(drawn),
         (best.seconds + prepared.seconds) / contest.count,
         max(best.gigabytes, prepared.gigabytes) / contest.count,
         "" if matched else note,

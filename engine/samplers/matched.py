@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from engine.samplers.base import OnStep, Sampler, Samples, Score
 from engine.samplers.matching import Match, match_strength
+from engine.samplers.record import Drawn, Recorded
 
 FEWEST = 4
 """Samples of a trial, where fewer are wanted: a mean of less says little."""
-
-
-@dataclass(frozen=True)
-class Remembering:
-    """A sampler that reports to a listener of its own and keeps what it drew."""
-
-    sampler: Sampler
-    strength: float
-    kept: dict[float, Samples]
-    """Strength to samples."""
-    listener: OnStep | None = None
-
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
-        """Draw n images; arguments and errors as in `Sampler.sample`, but for the listener."""
-        self.kept[self.strength] = self.sampler.sample(score, n, seed, self.listener)
-        return self.kept[self.strength]
 
 
 def draw_matched(
@@ -60,14 +44,14 @@ def draw_matched(
     Cancelled
         If `on_step` said so.
     """
-    kept: dict[float, Samples] = {}
+    drawn: dict[float, Drawn] = {}
     match = match_strength(
-        lambda strength: Remembering(factory(strength), strength, kept, on_step),
+        lambda strength: Recorded(factory(strength), strength, drawn, listener=on_step),
         score,
         target,
         start=start,
         n=max(count, FEWEST),
         seed=seed,
     )
-    samples = kept[match.strength]
+    samples = drawn[match.strength].samples
     return Samples(samples.images[:count], samples.scores[:count], samples.trace[:, :count]), match

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +14,7 @@ from engine.samplers.drawing import UNPUSHED, Order, Reference, best_real, cap_o
 from engine.samplers.instruments import AtlasLike, Instruments
 from engine.samplers.matched import FEWEST, draw_matched
 from engine.samplers.matching import real_target
+from engine.samplers.record import Drawn, Recorded, nearest
 from engine.samplers.registry import Settings, create, require_method
 from engine.samplers.score import ConceptScore
 
@@ -28,25 +26,6 @@ Listener = Callable[[str], OnStep | None]
 
 def silence(part: str) -> None:
     """A listener to nothing."""
-
-
-class Drawn(NamedTuple):
-    """A batch, and what drawing it took."""
-
-    samples: Samples
-    strength: float
-    seconds: float
-    """Of all samples together."""
-
-    @property
-    def mean(self) -> float:
-        """Mean score."""
-        return float(self.samples.scores.mean())
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean score."""
-        return standard_error(self.samples.scores.tolist())
 
 
 class Reached(NamedTuple):
@@ -87,7 +66,7 @@ class Subject:
         """The order's sampler at a strength, which draws what has not been drawn yet."""
         cap = cap_of(self.references)
         settings = Settings(self.order.steps, strength, cap, self.order.particles, self.order.states)
-        return _Once(create(self.order.method, self.models, settings), strength, self.drawn)
+        return Recorded(create(self.order.method, self.models, settings), strength, self.drawn)
 
     def draw(self, strength: float, on_step: OnStep | None = None) -> Drawn:
         """Draw at a strength; arguments and errors as in `Sampler.sample`."""
@@ -122,26 +101,10 @@ class Subject:
         except BlindspotError as error:
             if not self.drawn:
                 raise
-            return Reached(min(self.drawn.values(), key=lambda drawn: abs(drawn.mean - target)), str(error))
+            return Reached(nearest(self.drawn, target), str(error))
         found = self.drawn[match.strength]
         missed = abs(found.mean - target) > max(NEAR * abs(target), found.error)
         return Reached(found, f"{match.evaluations} trials came no nearer than {found.mean:.4g}." if missed else "")
-
-
-@dataclass(frozen=True)
-class _Once:
-    """A sampler that remembers: what it drew at a strength, it does not draw again."""
-
-    sampler: Sampler
-    strength: float
-    drawn: dict[float, Drawn]
-
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
-        if self.strength not in self.drawn:
-            began = time.perf_counter()
-            samples = self.sampler.sample(score, n, seed, on_step)
-            self.drawn[self.strength] = Drawn(samples, self.strength, time.perf_counter() - began)
-        return self.drawn[self.strength].samples
 
 
 def concept_subject(atlas: AtlasLike, order: Order, device: str | None = None) -> Subject:
@@ -168,11 +131,6 @@ def concept_subject(atlas: AtlasLike, order: Order, device: str | None = None) -
     if subject.best <= 0:
         raise BlindspotError(f"The best real images of concept {concept} score {subject.best:.3g}: choose another one.")
     return subject
-
-
-def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of two or more values."""
-    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def codes_mean(subject: Subject, samples: Samples) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.samplers.comparison import Costed
+from engine.samplers.record import Costed
 from tests.benchmarks.scale import highest, resident
 
 

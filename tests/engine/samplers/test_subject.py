@@ -5,7 +5,8 @@ import torch
 
 from engine.errors import BlindspotError
 from engine.samplers.drawing import Order, draw_concept
-from engine.samplers.subject import concept_subject, standard_error
+from engine.samplers.record import standard_error
+from engine.samplers.subject import concept_subject
 
 ORDER = Order(2, count=4, steps=6)
 
