@@ -23,6 +23,10 @@ Particles = Annotated[int, typer.Option("--particles", help="Particles behind ea
 States = Annotated[
     int, typer.Option("--states", help="States that each sample of energydps begins as; 1 is the paper's Algorithm 1.")
 ]
+Cap = Annotated[
+    float | None,
+    typer.Option("--cap", help="Score beyond which a sample is not pushed.", show_default="from the best real images"),
+]
 Matching = Annotated[
     bool,
     typer.Option("--match", help="Find the strength whose mean score is that of the four best real images."),
@@ -42,6 +46,7 @@ def sample(
     method: Method = METHOD,
     match: Matching = False,
     strength: Strength = STRENGTH,
+    cap: Cap = None,
     steps: Steps = STEPS,
     particles: Particles = PARTICLES,
     states: States = STATES,
@@ -64,7 +69,7 @@ def sample(
         drawing = draw_concept(
             opened, concept[0], others=tuple(concept[1:]), weights=weights, method=method, match=match,
             strength=strength, steps=steps, particles=particles, states=states, count=count, seed=seed,
-            on_step=_steps(tick, match),
+            cap=cap, on_step=_steps(tick, match),
         )  # fmt: skip
         files = save_drawing(drawing, out)
     scores = drawing.samples.scores.tolist()

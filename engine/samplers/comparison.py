@@ -15,7 +15,7 @@ from engine.errors import BlindspotError
 from engine.klsc.retrieval import matching_top_k
 from engine.samplers.base import Sampler, Samples, Score
 from engine.samplers.instruments import Instruments
-from engine.samplers.matching import match_strength
+from engine.samplers.matching import MARGIN, match_strength
 from engine.samplers.pool import Pool, score_pool, thumbnails
 from engine.samplers.record import Costed, Drawn, Recorded, Watch, nearest, timed
 from engine.samplers.registry import Settings, create
@@ -36,9 +36,6 @@ RETRIEVAL = "retrieval"
 """The one that is matched by how many of the best images it chooses from."""
 METHODS = ("energydps", RETRIEVAL, "retrieval-soft", "maco", "optimisation", "soft-prompt", "accentuation")
 """What is compared if nothing else is said."""
-MARGIN = 1.02
-"""No sample is pushed once its score passes the target by this factor: what goes beyond is neither natural nor asked
-for, and gives a mean to make up for samples that stay behind."""
 
 
 class Contest(NamedTuple):

@@ -35,7 +35,7 @@ CANDIDATES = 16
 UNPUSHED = ("prior", "retrieval")
 """Methods that no strength changes."""
 OVERSHOOT = 1.25
-"""A sample is pushed until its score is this many times that of the best real image."""
+"""A sample is pushed until its score is this many times that of the best real image, if nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Drawing:
     references: tuple[Reference, ...]
     """The best real images, best first; empty when no real image has the concept."""
     parameters: Mapping[str, Any]
-    """What was asked for, the fields of `Order`; the strength is the one that was found, if it was looked for."""
+    """The fields of `Order` as they were used: a strength that was looked for is the one that was found."""
     seconds: float
     """Time the sampling took."""
     matched: Match | None = None
@@ -105,6 +105,9 @@ class Order:
     """A weight for the concept and for each of the others; all 1 when empty."""
     match: bool = False
     """Look for the strength at which the mean score is that of the best real images, starting from `strength`."""
+    cap: float | None = None
+    """Score beyond which a sample is not pushed; None for `OVERSHOOT` times the best real image's, or where a score is
+    to be matched for `MARGIN` times that one."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= MAX_COUNT:
@@ -118,6 +121,8 @@ class Order:
                 f"The weights {list(self.weights)} do not fit concepts {list(self.concepts)}: "
                 "give one finite number each."
             )
+        if self.cap is not None and not (math.isfinite(self.cap) and self.cap > 0):
+            raise BlindspotError(f"The cap {self.cap} is no score that a push could reach: choose one above 0.")
         if self.match and self.method in UNPUSHED:
             raise BlindspotError(
                 f"Method {self.method!r} has no strength, so it cannot be matched to a score: leave out the matching."
@@ -174,7 +179,8 @@ def draw_concept(
     instruments, match = Instruments(atlas, device), None
     score = ConceptScore(instruments.encoder, instruments.dictionary, order.concepts, order.weights or None)
     references = best_real(instruments, score)
-    base = Settings(order.steps, order.strength, cap_of(references), order.particles, order.states)
+    order = replace(order, cap=order.cap or cap_of(references, order.match))
+    base = Settings(order.steps, order.strength, order.cap, order.particles, order.states)
     began = time.perf_counter()
     if order.match:
         samples, match = draw_matched(
@@ -228,8 +234,12 @@ def _require_alive(atlas: AtlasLike, concepts: tuple[int, ...]) -> None:
         )
 
 
-def cap_of(references: tuple[Reference, ...]) -> float | None:
+def cap_of(references: tuple[Reference, ...], match: bool = False) -> float | None:
     """Real images show how strong the concept gets: beyond that, pushing would only leave the natural images."""
+    from engine.samplers.matching import MARGIN, real_target
+
+    if match:
+        return MARGIN * real_target([reference.score for reference in references])
     strongest = max((reference.score for reference in references), default=0.0)
     return OVERSHOOT * strongest if strongest > 0 else None
 

@@ -2,9 +2,10 @@
 
 Paper 000 draws with an ADM of 256 pixels, 1000 steps, one image at a time, in float32 and with gradients through the
 denoiser: 96 s and 14.6 GB an image on an H100. Here that, and what this project does instead, in one run on random
-weights (552,814,086 of the ADM, DINOv3 ConvNeXt-L, a transcoder of 16,384 concepts): fewer steps, bfloat16, a batch,
-and gradients through the denoiser with recomputed activations, or through the predicted clean image alone; as plain
-EnergyDPS ("one state") and as the app draws by default, where a sample begins as several states.
+weights (552,814,086 of the ADM, DINOv3 ConvNeXt-L, a transcoder of 16,384 concepts): fewer steps, bfloat16, and
+gradients through the denoiser with recomputed activations, or through the predicted clean image alone; as plain
+EnergyDPS ("one state") and as the app draws by default, where a sample begins as several states. Samples are guided one
+by one, so that each is the same image in any batch, or "together", all of a batch in one go.
 
 The printed way is timed over a few steps after one to warm up, which all cost the same, and scaled to its number of
 steps, unless `--timed 0`; ours are drawn to the end. Without CUDA the same is measured at reduced size on the CPU.
@@ -33,7 +34,7 @@ from engine.priors.adm_unet import ADMConfig, ADMUNet
 from engine.samplers.base import StepEvent
 from engine.samplers.drawing import STATES
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.registry import EVERY, FEWER
+from engine.samplers.registry import EVERY, FEWER, WINDOW
 from engine.samplers.score import ConceptScore
 from engine.samplers.thinning import Thinning
 from engine.vision.encoder import Encoder
@@ -78,6 +79,8 @@ class Way:
     checkpointing: bool = False
     states: int = 1
     every: int = 1
+    together: int | None = 1
+    window: tuple[float, float] = (0.0, 1.0)
 
 
 class Watch:
@@ -135,7 +138,8 @@ def measure(world: World, way: Way, device: str, timed: int) -> dict[str, float]
     """
     prior, score = instruments(world, device, way.dtype)
     sampler = EnergyDPS(
-        prior, way.steps, way.strength, way.gradient, way.guidance, way.every, checkpointing=way.checkpointing,
+        prior, way.steps, way.strength, way.gradient, way.guidance, way.every, together=way.together,
+        window=way.window, checkpointing=way.checkpointing,
         thinning=Thinning(1.0, way.states) if way.states > 1 else None,
     )  # fmt: skip
     scaled = timed and way.steps == PRINTED_STEPS
@@ -158,6 +162,7 @@ def measure(world: World, way: Way, device: str, timed: int) -> dict[str, float]
         "steps": way.steps,
         "batch": way.batch,
         "states": way.states,
+        "together": way.together or way.batch,
     }
 
 
@@ -169,8 +174,9 @@ def ways(steps: int, batch: int) -> dict[str, Way]:
         "one state": Way(guidance="full", **ours),
         "one state, checkpointing": Way(guidance="full", checkpointing=True, **ours),
         "one state, light": Way(guidance="light", **ours),
-        "default": Way(guidance="full", states=STATES, **ours),
-        "default, light": Way(guidance="light", states=math.ceil(STATES / FEWER), every=EVERY, **ours),
+        "default": Way(guidance="full", states=STATES, window=WINDOW, **ours),
+        "default, together": Way(guidance="full", states=STATES, window=WINDOW, together=None, **ours),
+        "default, light": Way(guidance="light", states=math.ceil(STATES / FEWER), every=EVERY, window=WINDOW, **ours),
     }
 
 

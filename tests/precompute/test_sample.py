@@ -72,7 +72,10 @@ def test_matching_reaches_the_best_real_images_and_says_the_strength(sample):
     assert found["mean"] == pytest.approx(said["mean_score"]) and found["samples"] == 4
     assert found["strength"] == said["parameters"]["strength"] > 0 and found["standard_error"] > 0
     assert abs(found["mean"] - said["reference_score"]) <= max(found["standard_error"] / 2, 0.011 * found["mean"])
-    again = sample("--concept", "2", "--strength", str(found["strength"]), "--steps", "8", "--json")[1]
+    cap = said["parameters"]["cap"]
+    assert cap == pytest.approx(1.02 * said["reference_score"])
+    words = ("--strength", str(found["strength"]), "--cap", str(cap), "--steps", "8", "--json")
+    again = sample("--concept", "2", *words)[1]
     assert again["scores"] == pytest.approx(said["scores"])
 
 
@@ -108,6 +111,7 @@ def test_text_says_what_was_found(sample):
         (("--concept", "2", "--weight", "1", "--weight", "2"), "do not fit concepts [2]"),
         (("--concept", "2", "--concept", "3", "--weight", "nan"), "one finite number each"),
         (("--concept", "2", "--match", "--steps", "1"), "is out of reach"),
+        (("--concept", "2", "--cap", "-1"), "The cap -1.0 is no score that a push could reach"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(sample, words, sentence):

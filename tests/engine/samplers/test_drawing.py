@@ -10,6 +10,7 @@ from engine.errors import BlindspotError
 from engine.jobs import Cancelled, JobQueue
 from engine.samplers.drawing import draw_concept, submit_drawing, warm_up
 from engine.samplers.files import load_drawing
+from engine.samplers.registry import create
 
 CONCEPT = 2
 
@@ -39,6 +40,17 @@ def test_pushing_ends_where_the_best_real_image_is_passed(atlas, monkeypatch):
     best = strong.references[0].score
     assert best > 0 and stronger.samples.trace.max() > 1.1 * best
     assert strong.samples.trace.max() < stronger.samples.trace.max()
+
+
+def test_no_sample_is_pushed_beyond_a_score_that_is_to_be_reached(atlas, monkeypatch):
+    caps = []
+    monkeypatch.setattr(
+        "engine.samplers.registry.create",
+        lambda name, models, settings: caps.append(settings.cap) or create(name, models, settings),
+    )
+    drawing = draw_concept(atlas, CONCEPT, count=4, steps=8, match=True, device="cpu")
+    assert drawing.matched.mean == pytest.approx(drawing.reference_score, rel=0.1)
+    assert set(caps) == {1.02 * drawing.reference_score}
 
 
 def test_the_same_order_gives_the_same_images(atlas):
