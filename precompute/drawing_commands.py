@@ -27,6 +27,14 @@ Cap = Annotated[
     float | None,
     typer.Option("--cap", help="Score beyond which a sample is not pushed.", show_default="from the best real images"),
 ]
+Until = Annotated[
+    float | None,
+    typer.Option(
+        "--until",
+        help="Share of the way, from noise to image, that EnergyDPS guides.",
+        show_default="1, with --match 0.8",
+    ),
+]
 Matching = Annotated[
     bool,
     typer.Option("--match", help="Find the strength whose mean score is that of the four best real images."),
@@ -47,6 +55,7 @@ def sample(
     match: Matching = False,
     strength: Strength = STRENGTH,
     cap: Cap = None,
+    until: Until = None,
     steps: Steps = STEPS,
     particles: Particles = PARTICLES,
     states: States = STATES,
@@ -69,7 +78,7 @@ def sample(
         drawing = draw_concept(
             opened, concept[0], others=tuple(concept[1:]), weights=weights, method=method, match=match,
             strength=strength, steps=steps, particles=particles, states=states, count=count, seed=seed,
-            cap=cap, on_step=_steps(tick, match),
+            cap=cap, until=until, on_step=_steps(tick, match),
         )  # fmt: skip
         files = save_drawing(drawing, out)
     scores = drawing.samples.scores.tolist()

@@ -15,7 +15,7 @@ from engine.errors import BlindspotError
 from engine.klsc.retrieval import matching_top_k
 from engine.samplers.base import Sampler, Samples, Score
 from engine.samplers.instruments import Instruments
-from engine.samplers.matching import MARGIN, match_strength
+from engine.samplers.matching import MARGIN, UNTIL, match_strength
 from engine.samplers.pool import Pool, score_pool, thumbnails
 from engine.samplers.record import Costed, Drawn, Recorded, Watch, nearest, timed
 from engine.samplers.registry import Settings, create
@@ -46,7 +46,7 @@ class Contest(NamedTuple):
     target: float
     """Their mean score."""
     settings: Settings
-    """Steps and states; strength and cap are the contest's own."""
+    """Steps and states; strength, cap and the end of guidance are the contest's own."""
     count: int = 8
     """Images of a method."""
     seed: int = 0
@@ -58,7 +58,7 @@ class Contest(NamedTuple):
 
     def told(self, strength: float) -> Settings:
         """What a method is told at a strength."""
-        return replace(self.settings, strength=strength, cap=MARGIN * self.target)
+        return replace(self.settings, strength=strength, cap=MARGIN * self.target, until=UNTIL)
 
 
 class Entry(NamedTuple):

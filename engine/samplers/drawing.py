@@ -107,7 +107,10 @@ class Order:
     """Look for the strength at which the mean score is that of the best real images, starting from `strength`."""
     cap: float | None = None
     """Score beyond which a sample is not pushed; None for `OVERSHOOT` times the best real image's, or where a score is
-    to be matched for `MARGIN` times that one."""
+    to be matched for a little above that one."""
+    until: float | None = None
+    """Share of the way, from noise to image, that EnergyDPS guides; None for all of it, or where a score is to be
+    matched for `matching.UNTIL`."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= MAX_COUNT:
@@ -123,6 +126,8 @@ class Order:
             )
         if self.cap is not None and not (math.isfinite(self.cap) and self.cap > 0):
             raise BlindspotError(f"The cap {self.cap} is no score that a push could reach: choose one above 0.")
+        if self.until is not None and not 0 < self.until <= 1:
+            raise BlindspotError(f"Guidance ends after a share of the way between 0 and 1, not {self.until}.")
         if self.match and self.method in UNPUSHED:
             raise BlindspotError(
                 f"Method {self.method!r} has no strength, so it cannot be matched to a score: leave out the matching."
@@ -169,7 +174,7 @@ def draw_concept(
 
     from engine.samplers.instruments import Instruments
     from engine.samplers.matched import draw_matched
-    from engine.samplers.matching import real_target
+    from engine.samplers.matching import UNTIL, real_target
     from engine.samplers.registry import Settings, create, require_method
     from engine.samplers.score import ConceptScore
 
@@ -180,7 +185,8 @@ def draw_concept(
     score = ConceptScore(instruments.encoder, instruments.dictionary, order.concepts, order.weights or None)
     references = best_real(instruments, score)
     order = replace(order, cap=order.cap or cap_of(references, order.match))
-    base = Settings(order.steps, order.strength, order.cap, order.particles, order.states)
+    order = replace(order, until=order.until or (UNTIL if order.match else 1.0))
+    base = Settings(order.steps, order.strength, order.cap, order.particles, order.states, order.until)
     began = time.perf_counter()
     if order.match:
         samples, match = draw_matched(

@@ -28,9 +28,6 @@ CHOICE = 400.0
 best, evenly as the strength goes to 0."""
 EVERY, FEWER = 3, 3
 """`energydps-light` guides every third step, and begins as a third of the states."""
-WINDOW = (0.0, 0.8)
-"""Of the way, what `energydps` guides. Later there is nothing left to change but what only the encoder sees: pushes
-raise its score, and draw images together in its eyes."""
 LOOKS = 5
 """Steps of an optimisation for each reverse step of a diffusion prior, which costs about as much."""
 TURN, WORTH, ACCENT, GUIDANCE = 0.1, 1.0, 10.0, 10.0
@@ -52,15 +49,17 @@ class Settings:
     """Particles behind each sample of a particle filter."""
     states: int = 16
     """States that a sample of EnergyDPS begins as; 1: guided from the start, as paper 000's Algorithm 1."""
+    until: float = 1.0
+    """Share of the way, from noise to image, that EnergyDPS guides."""
 
 
 Factory = Callable[[Instruments, Settings], Sampler]
 
 
 def _energydps(models: Instruments, settings: Settings) -> EnergyDPS:
-    thinning = _thinning(settings, settings.states)
+    window, thinning = (0.0, settings.until), _thinning(settings, settings.states)
     return EnergyDPS(
-        models.prior, settings.steps, settings.strength, cap=settings.cap, window=WINDOW, thinning=thinning
+        models.prior, settings.steps, settings.strength, cap=settings.cap, window=window, thinning=thinning
     )
 
 

@@ -34,7 +34,7 @@ from engine.priors.adm_unet import ADMConfig, ADMUNet
 from engine.samplers.base import StepEvent
 from engine.samplers.drawing import STATES
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.registry import EVERY, FEWER, WINDOW
+from engine.samplers.registry import EVERY, FEWER
 from engine.samplers.score import ConceptScore
 from engine.samplers.thinning import Thinning
 from engine.vision.encoder import Encoder
@@ -80,7 +80,6 @@ class Way:
     states: int = 1
     every: int = 1
     together: int | None = 1
-    window: tuple[float, float] = (0.0, 1.0)
 
 
 class Watch:
@@ -138,9 +137,8 @@ def measure(world: World, way: Way, device: str, timed: int) -> dict[str, float]
     """
     prior, score = instruments(world, device, way.dtype)
     sampler = EnergyDPS(
-        prior, way.steps, way.strength, way.gradient, way.guidance, way.every, together=way.together,
-        window=way.window, checkpointing=way.checkpointing,
-        thinning=Thinning(1.0, way.states) if way.states > 1 else None,
+        prior, way.steps, way.strength, way.gradient, way.guidance, way.every, checkpointing=way.checkpointing,
+        thinning=Thinning(1.0, way.states) if way.states > 1 else None, together=way.together,
     )  # fmt: skip
     scaled = timed and way.steps == PRINTED_STEPS
     with contextlib.suppress(Cancelled):
@@ -174,9 +172,9 @@ def ways(steps: int, batch: int) -> dict[str, Way]:
         "one state": Way(guidance="full", **ours),
         "one state, checkpointing": Way(guidance="full", checkpointing=True, **ours),
         "one state, light": Way(guidance="light", **ours),
-        "default": Way(guidance="full", states=STATES, window=WINDOW, **ours),
-        "default, together": Way(guidance="full", states=STATES, window=WINDOW, together=None, **ours),
-        "default, light": Way(guidance="light", states=math.ceil(STATES / FEWER), every=EVERY, window=WINDOW, **ours),
+        "default": Way(guidance="full", states=STATES, **ours),
+        "default, together": Way(guidance="full", states=STATES, together=None, **ours),
+        "default, light": Way(guidance="light", states=math.ceil(STATES / FEWER), every=EVERY, **ours),
     }
 
 

@@ -74,7 +74,8 @@ def test_matching_reaches_the_best_real_images_and_says_the_strength(sample):
     assert abs(found["mean"] - said["reference_score"]) <= max(found["standard_error"] / 2, 0.011 * found["mean"])
     cap = said["parameters"]["cap"]
     assert cap == pytest.approx(1.02 * said["reference_score"])
-    words = ("--strength", str(found["strength"]), "--cap", str(cap), "--steps", "8", "--json")
+    assert said["parameters"]["until"] == 0.8
+    words = ("--strength", str(found["strength"]), "--cap", str(cap), "--until", "0.8", "--steps", "8", "--json")
     again = sample("--concept", "2", *words)[1]
     assert again["scores"] == pytest.approx(said["scores"])
 
@@ -111,6 +112,7 @@ def test_text_says_what_was_found(sample):
         (("--concept", "2", "--weight", "1", "--weight", "2"), "do not fit concepts [2]"),
         (("--concept", "2", "--concept", "3", "--weight", "nan"), "one finite number each"),
         (("--concept", "2", "--match", "--steps", "1"), "is out of reach"),
+        (("--concept", "2", "--until", "1.5"), "between 0 and 1, not 1.5"),
         (("--concept", "2", "--cap", "-1"), "The cap -1.0 is no score that a push could reach"),
     ],
 )

@@ -17,7 +17,9 @@ def test_each_name_makes_its_sampler(atlas):
     models = Instruments(atlas, "cpu")
     made = {name: create(name, models, Settings(steps=7, strength=0.5, cap=2.0)) for name in SAMPLERS}
     many = Thinning(0.5 * 400 / 2.0, 16)
-    assert made["energydps"] == EnergyDPS(models.prior, 7, 0.5, cap=2.0, window=(0.0, 0.8), thinning=many)
+    assert made["energydps"] == EnergyDPS(models.prior, 7, 0.5, cap=2.0, thinning=many)
+    early = create("energydps", models, Settings(7, 0.5, cap=2.0, until=0.6))
+    assert early == replace(made["energydps"], window=(0.0, 0.6))
     assert made["energydps-light"] == replace(
         made["energydps"], guidance="light", every=3, thinning=Thinning(0.5 * 400 / 2.0, 6)
     )
