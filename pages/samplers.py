@@ -36,16 +36,15 @@ DIGITS = {"matched": 0, "of_target": 2, "slope": 2, "seconds": 2, "megabytes": 1
 
 def introduction(found: samplers.Comparison) -> str:
     """Say what was measured, and who judges."""
-    judges = "The judge is the encoder, which the methods climb and may fool."
+    judges = "The encoder, which the methods climb and may fool, judges the images by its class token"
+    if "patches" in found.judges:
+        judges += ", and by the mean of its patches, where concepts live"
     if "dinov2" in found.judges:
-        judges = (
-            "Two judges look at the images: the encoder, which the methods climb and may fool, and DINOv2 ViT-S/14 "
-            "(saliency-tuned), which none of them has seen."
-        )
+        judges += "; so does DINOv2 ViT-S/14 (saliency-tuned), by its patches, which none of the methods has seen"
     text = (
         f"{len(found.concepts)} held-out concepts of the demo atlas, each drawn {found.count} times by every method at "
         "the strength that brings the mean score to that of the concept's four best real images, within "
-        f"{100 * found.tolerance:g} %. {judges}"
+        f"{100 * found.tolerance:g} %. {judges}."
     )
     return f'<p class="ba-note">{escape(text)}</p>'
 
@@ -168,13 +167,16 @@ def side_by_side(found: samplers.Comparison) -> None:
     how = (
         "A method that falls short of a target has pushed less there, and may lie nearer to the prior just for that. "
         "So each method stands here beside EnergyDPS over only those concepts where both reached the target; the "
-        "better of the two is shaded. Pairs of different methods are not over the same concepts."
+        "better of the two is shaded. Pairs of different methods are not over the same concepts. Behind EnergyDPS's "
+        "diversity: by how much it is the larger, mean over the concepts and its standard error."
     )
     body = ""
     for method, pair in found.fair.groupby("method", sort=False):
         count = pair["concepts"].iloc[0]
-        columns = [marked(pair[name], 3, BESTS[name.split()[1]]) for name in pair.columns[3:]]
-        own, rival = ("".join(column[i] for column in columns) for i in range(2))
+        names = samplers.judged_columns(found.judges)
+        columns = {name: marked(pair[name], 3, BESTS[name.split()[1]]) for name in names}
+        own = "".join(column[0] for column in columns.values())
+        rival = "".join(with_gain(column[1], pair.iloc[1], name) for name, column in columns.items())
         body += f"<tr><td><b>{escape(method)}</b></td><td>{count}</td>{own}</tr>"
         body += f'<tr><td style="padding-left:1.2rem">EnergyDPS there</td><td></td>{rival}</tr>' if count else ""
     with st.expander("Where both reached the target"):
@@ -186,12 +188,21 @@ def side_by_side(found: samplers.Comparison) -> None:
         )
 
 
+def with_gain(cell: str, row: pd.Series, column: str) -> str:
+    """Return a cell of EnergyDPS's with how much more diverse it is, where that is known."""
+    judge, quantity = column.split()
+    gain, error = row.get(f"{judge} gain"), row.get(f"{judge} error")
+    if quantity != "diversity" or pd.isna(gain) or pd.isna(error):
+        return cell
+    return cell.replace("</td>", f" <small>({gain:+.3f} ± {error:.3f})</small></td>".replace("-", "−"))
+
+
 def figure(name: str) -> None:
     """Distance against diversity, its panels below each other on a phone."""
     shown = named(name, VIEW)
     live(takeaway(shown) + caption(shown.exhibit.figure), key=f"how_{name}")
     source, height = asset(shown.path("json")), shown.exhibit.figure.layout.height
-    plot(source=source, height=height, narrow_source=source, narrow_height=NARROW_HEIGHT, key=name)
+    plot(source=source, height=height, narrow_source=source, narrow_height=NARROW_HEIGHT * len(report.judges), key=name)
 
 
 VIEW: state.View = url.current("samplers", KEYS)

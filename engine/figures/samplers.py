@@ -16,8 +16,8 @@ HOW = (
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star")
 GREY = "#8d8590"
 HEIGHT = 400
-NARROW_HEIGHT = 680
-"""On a phone the panels stand below each other."""
+NARROW_HEIGHT = 340
+"""Of a panel on a phone, where they stand below each other."""
 DISTANCE, DIVERSITY = "Fréchet distance", "diversity"
 
 

@@ -36,8 +36,9 @@ METHODS = {
     "accentuation": "feature accentuation",
 }
 """The benchmark's names of its methods, and what a person reads."""
-JUDGES = {"encoder": "the encoder", "dinov2": "DINOv2"}
+JUDGES = {"encoder": "the encoder", "patches": "its patches", "dinov2": "DINOv2"}
 DISTANCES = ("frechet", "kid", "diversity")
+GAIN = ("gain", "error")
 COSTS = ("slope", "seconds", "megabytes")
 TILE, TOP = 64, 121
 """Side of a picture's images, and where they begin below its title, its headings and the concept's name."""
@@ -60,7 +61,8 @@ class Comparison(NamedTuple):
     ``encoder frechet`` per judge and distance, and COSTS."""
     fair: pd.DataFrame
     """Two rows per method but EnergyDPS, its own and EnergyDPS's over the concepts where both reached the target:
-    ``method, concepts, images_of`` and the distances as in `table`."""
+    ``method, concepts, images_of``, the distances as in `table`, and in EnergyDPS's rows per judge ``encoder gain``, by
+    how much it is the more diverse, and ``encoder error``, the standard error of that mean over the concepts."""
     notes: dict[tuple[int, str], str]
     """Why a method missed the target of a concept."""
 
@@ -120,8 +122,10 @@ def _fair(found: dict[str, Any], judges: list[str]) -> pd.DataFrame:
         for side, whose in (("own", method), (RIVAL, METHODS[RIVAL])):
             seen = {judge: both[judge][side] for judge in judges if judge in both}
             identity = {"method": method, "concepts": both["concepts"], "images_of": whose}
-            rows.append(identity | _distances(seen, [*seen]))
-    return pd.DataFrame(rows, columns=["method", "concepts", "images_of", *judged_columns(judges)])
+            gains = {f"{judge} {name}": both[judge].get(name) for judge in seen for name in GAIN if side == RIVAL}
+            rows.append(identity | _distances(seen, [*seen]) | gains)
+    columns = [f"{judge} {name}" for judge in judges for name in GAIN]
+    return pd.DataFrame(rows, columns=["method", "concepts", "images_of", *judged_columns(judges), *columns])
 
 
 def judged_columns(judges: list[str]) -> list[str]:

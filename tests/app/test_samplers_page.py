@@ -33,7 +33,8 @@ def report() -> dict:
     table = {"prior": {"encoder": seen(0.1), "dinov2": seen(0.05)}}
     for place, (name, matched, of_target) in enumerate(zip(METHODS, (2, 1, 0), (1.01, 0.96, math.nan), strict=True)):
         judged = {"encoder": seen(0.4 + place), "dinov2": seen(0.9 - place / 10)}
-        both = {judge: {"own": seen(0.7), "energydps": seen(0.6)} for judge in judged} if matched else {}
+        gain = {"gain": -0.05, "error": 0.012}
+        both = {judge: {"own": seen(0.7), "energydps": seen(0.6), **gain} for judge in judged} if matched else {}
         table[name] = {
             **judged, "matched": matched, "of_target": of_target, "slope": 2.5, "seconds": 4.0 - place,
             "megabytes": 10.0 + place, "trials": 3.0, "fair": {"concepts": matched, **both},
@@ -117,7 +118,7 @@ def test_in_another_atlas_the_choice_stays_on_the_page():
 
 def cells(shown: str, method: str) -> list[str]:
     """The cells of a method's first row, the best of their columns with a star."""
-    row = re.search(rf"<td>(?:<b>)?{method}(?:</b>)?</td>(.*?)</tr>", shown).group(1)
+    row = re.search(rf"<td[^>]*>(?:<b>)?{method}(?:</b>)?</td>(.*?)</tr>", shown).group(1)
     return [text + "*" * ("style" in style) for style, text in re.findall(r"<td([^>]*)>(.*?)</td>", row)]
 
 
@@ -137,6 +138,7 @@ def test_fair_sets_each_method_beside_energydps_where_both_reached_the_target():
     shown = html(opened(PAGE))
     fair = shown[shown.index("<th>concepts</th>") :]
     assert cells(fair, "MACO") == ["1", "0.700", "0.400", "0.350*", "0.700", "0.400", "0.350*"]
+    assert cells(fair, "EnergyDPS there")[3] == "0.300 <small>(−0.050 ± 0.012)</small>"
     assert fair.count("EnergyDPS there") == 1 and cells(fair, "feature accentuation") == ["0"] + ["–"] * 6
     table = exhibits.named("samplers-fair", View("alpha")).exhibit.table
     rival = table[(table["method"] == "MACO") & (table["images_of"] == "EnergyDPS")]
@@ -160,7 +162,12 @@ def test_one_judge_alone_is_enough(folder):
         row.get("fair", {}).pop("dinov2", None)
     (folder / "comparison.json").write_text(json.dumps(alone))
     shown = html(opened(PAGE))
-    assert "The judge is the encoder" in shown and "DINOv2" not in shown and len(cells(shown, "MACO")) == 8
+    assert (
+        "by its class token." in shown
+        and "by the mean of its patches" not in shown
+        and "DINOv2" not in shown
+        and len(cells(shown, "MACO")) == 8
+    )
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"table": {}}', '{"table": {"prior": {}, "maco": {}}}'])

@@ -2,8 +2,9 @@
 
 Held-out live concepts of the demo atlas (none that a setting was tuned on), each drawn by every method at the strength
 that reaches the same mean score, by default that of the four best real images; a method that misses it by more than the
-tolerance says so and is kept with its nearest trial. Two judges look at the images: the atlas's own encoder, which the
-methods climb and may fool, and, where ../shared/reference is at hand, a DINOv2 that none of them has seen.
+tolerance says so and is kept with its nearest trial. No sample is pushed beyond its target. Judges look at the images:
+the atlas's own encoder, which the methods climb and may fool, by its class token (`encoder`) and by the mean of its
+patches, where concepts live (`patches`); and, where ../shared/reference is at hand, a DINOv2 that none has seen.
 
 * `frechet`, `kid`: distance of a method's images, of all concepts together, to the diffusion prior's own samples; the
   row `prior`, fresh samples of it in the same number, shows what a Frechet distance between so few images amounts to.
@@ -11,7 +12,8 @@ methods climb and may fool, and, where ../shared/reference is at hand, a DINOv2 
   frequency.
 * `seconds`, `megabytes`: a sample's share of drawing a batch once at the strength found, learning a prompt or scoring
   the corpus included; memory is the peak of the process above what it held before.
-* `fair`: the same for the method and for EnergyDPS over the concepts where both reached the target.
+* `fair`: the same for the method and for EnergyDPS over the concepts where both reached the target; `gain`: by how much
+  EnergyDPS is the more diverse there, mean over these concepts, and the `error` of this mean.
 
 `--keep DIR` keeps each concept's images, so that a run goes on where it stopped; `--share 1/2` and `--share 2/2` draw
 halves of the concepts side by side, and a run without it then prints the whole.
@@ -40,6 +42,7 @@ from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
 from engine.samplers.pool import score_pool
 from engine.samplers.quality import diversity, kernel_distance, spectral_slope
+from engine.samplers.record import standard_error
 from engine.samplers.registry import Settings
 from engine.samplers.score import ConceptScore
 from engine.samplers.yardstick import embeddings, prior_images
@@ -103,19 +106,27 @@ class Bench:
 
     def judges(self) -> dict[str, Judge]:
         """The judges by name."""
-        found: dict[str, Judge] = {"encoder": lambda images: embeddings(self.models.encoder, images)}
+        own = self.models.encoder
+        found: dict[str, Judge] = {
+            "encoder": lambda images: embeddings(own, images),
+            "patches": lambda images: mean_patches(own, images),
+        }
         if REFERENCE.exists():
             other = Encoder.from_pretrained(REFERENCE, layer=LAYER, image_size=SIZE)
-
-            @torch.no_grad()
-            def judge(images: Tensor) -> np.ndarray:
-                fitted = torch.nn.functional.interpolate(images, (SIZE, SIZE), mode="bicubic", antialias=True)
-                means = [other(part).patches.mean(dim=(1, 2)) for part in fitted.clamp(0, 1).split(32)]
-                seen = torch.cat(means).double().numpy()
-                return seen / np.linalg.norm(seen, axis=1, keepdims=True)
-
-            found["dinov2"] = judge
+            found["dinov2"] = lambda images: mean_patches(other, resized(images))
         return found
+
+
+def resized(images: Tensor) -> Tensor:
+    """Images [n, 3, H, W] as the second judge sees them."""
+    return torch.nn.functional.interpolate(images, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+@torch.no_grad()
+def mean_patches(encoder: Encoder, images: Tensor) -> np.ndarray:
+    """The mean patch token of each image, of length 1 [n, d]."""
+    seen = torch.cat([encoder(part).patches.mean(dim=(1, 2)) for part in images.split(32)]).double().numpy()
+    return seen / np.linalg.norm(seen, axis=1, keepdims=True)
 
 
 def save_entries(path: Path, target: float, found: dict[str, Entry]) -> None:
@@ -156,7 +167,13 @@ def summary(names: list[str], judges: dict[str, Judge], drawn: Drawn, references
         fair: dict[str, Any] = {"concepts": len(both)}
         for judge in judges if both and "energydps" in names else ():
             ours, theirs = ([seen[judge][which][k] for k in both] for which in ("energydps", name))
-            fair[judge] = {"own": natural(theirs, references[judge]), "energydps": natural(ours, references[judge])}
+            gains = [diversity(a) - diversity(b) for a, b in zip(ours, theirs, strict=True)]
+            fair[judge] = {
+                "own": natural(theirs, references[judge]),
+                "energydps": natural(ours, references[judge]),
+                "gain": float(np.mean(gains)),
+                "error": standard_error(gains) if len(gains) > 1 else None,
+            }
         table[name] = {
             "matched": len(entries) - len(missing),
             "of_target": float(np.mean([entry.score / drawn[k][0] for k, entry in entries.items()])),
