@@ -25,13 +25,17 @@ States = Annotated[
 ]
 Cap = Annotated[
     float | None,
-    typer.Option("--cap", help="Score beyond which a sample is not pushed.", show_default="from the best real images"),
+    typer.Option(
+        "--cap",
+        help="Score beyond which no sample is pushed, and the strength's unit.",
+        show_default="from the best real images",
+    ),
 ]
 Until = Annotated[
     float | None,
     typer.Option(
         "--until",
-        help="Share of the way, from noise to image, that EnergyDPS guides.",
+        help="Share of the way to the image that energydps guides, half of it choosing among its states.",
         show_default="1, with --match 0.8",
     ),
 ]
@@ -98,6 +102,9 @@ def sample(
             f"Strength {found.strength:.4g} reaches {found.mean:.3f} (standard error {found.standard_error:.3f} over "
             f"{found.samples} images), found in {found.evaluations} trials."
         )
+        used = drawing.parameters
+        again = f"--strength {used['strength']!r} --cap {used['cap']!r} --until {used['until']:g}"
+        typer.echo(f"The same images without the search: {again}")
 
 
 def gallery(

@@ -91,5 +91,5 @@ def _stacked(panels: int) -> dict[str, dict]:
         number = str(i + 1) if i else ""
         top = 1 - i / panels
         found[f"xaxis{number}"] = {"domain": [0, 1]}
-        found[f"yaxis{number}"] = {"domain": [top - 1 / panels + (0.12 if i < panels - 1 else 0), top]}
+        found[f"yaxis{number}"] = {"domain": [top - 1 / panels + (0.24 / panels if i < panels - 1 else 0), top]}
     return found

@@ -62,7 +62,7 @@ class Accents(Sketch):
         self.variables = seeds.new_zeros(len(seeds), 3, self.size, self.size // 2 + 1, 2)
         self.decay = pink(self.size).to(seeds.device)
         with torch.no_grad():
-            self.features = encoder(seeds).patches
+            self.features = torch.cat([encoder(seed).patches for seed in seeds.split(1)])
 
     def images(self, variables: Tensor, rows: Tensor) -> Tensor:
         """Images [m, 3, size, size], clipped to [0, 1]."""

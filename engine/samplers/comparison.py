@@ -15,7 +15,7 @@ from engine.errors import BlindspotError
 from engine.klsc.retrieval import matching_top_k
 from engine.samplers.base import Sampler, Samples, Score
 from engine.samplers.instruments import Instruments
-from engine.samplers.matching import MARGIN, UNTIL, match_strength
+from engine.samplers.matching import match_strength
 from engine.samplers.pool import Pool, score_pool, thumbnails
 from engine.samplers.record import Costed, Drawn, Recorded, Watch, nearest, timed
 from engine.samplers.registry import Settings, create
@@ -58,7 +58,7 @@ class Contest(NamedTuple):
 
     def told(self, strength: float) -> Settings:
         """What a method is told at a strength."""
-        return replace(self.settings, strength=strength, cap=MARGIN * self.target, until=UNTIL)
+        return replace(self.settings.towards(self.target), strength=strength)
 
 
 class Entry(NamedTuple):

@@ -93,8 +93,7 @@ class Order:
     steps: int = STEPS
     """Reverse steps."""
     strength: float = STRENGTH
-    """How hard to push towards the concept (`EnergyDPS.strength`), which ends where a sample excites it a little more
-    than the best real image does."""
+    """How hard to push towards the concept (`EnergyDPS.strength`)."""
     particles: int = PARTICLES
     """Particles behind each sample of a particle filter."""
     states: int = STATES
@@ -106,11 +105,11 @@ class Order:
     match: bool = False
     """Look for the strength at which the mean score is that of the best real images, starting from `strength`."""
     cap: float | None = None
-    """Score beyond which a sample is not pushed; None for `OVERSHOOT` times the best real image's, or where a score is
-    to be matched for a little above that one."""
+    """Score beyond which a sample is not pushed. None: `OVERSHOOT` times the best real image's, and in a search for a
+    score `registry.MARGIN` times that score."""
     until: float | None = None
-    """Share of the way, from noise to image, that EnergyDPS guides; None for all of it, or where a score is to be
-    matched for `matching.UNTIL`."""
+    """Share of the way, from noise to image, that EnergyDPS guides. None: all of it, and in a search for a score
+    `registry.UNTIL`."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= MAX_COUNT:
@@ -174,7 +173,7 @@ def draw_concept(
 
     from engine.samplers.instruments import Instruments
     from engine.samplers.matched import draw_matched
-    from engine.samplers.matching import UNTIL, real_target
+    from engine.samplers.matching import real_target
     from engine.samplers.registry import Settings, create, require_method
     from engine.samplers.score import ConceptScore
 
@@ -184,15 +183,22 @@ def draw_concept(
     instruments, match = Instruments(atlas, device), None
     score = ConceptScore(instruments.encoder, instruments.dictionary, order.concepts, order.weights or None)
     references = best_real(instruments, score)
-    order = replace(order, cap=order.cap or cap_of(references, order.match))
-    order = replace(order, until=order.until or (UNTIL if order.match else 1.0))
-    base = Settings(order.steps, order.strength, order.cap, order.particles, order.states, order.until)
+    base, target = Settings(order.steps, order.strength, cap_of(references), order.particles, order.states), math.nan
+    if order.match:
+        target = real_target([reference.score for reference in references])
+        base = base.towards(target)
+    if order.cap is not None and order.cap < target:
+        raise BlindspotError(
+            f"The cap {order.cap:g} lies below the mean score to match, {target:.4g}: choose a higher one."
+        )
+    order = replace(order, cap=order.cap or base.cap, until=order.until or base.until)
+    base = replace(base, cap=order.cap, until=order.until)
     began = time.perf_counter()
     if order.match:
         samples, match = draw_matched(
             lambda strength: create(order.method, instruments, replace(base, strength=strength)),
             score,
-            real_target([reference.score for reference in references]),
+            target,
             count=order.count,
             start=order.strength,
             seed=order.seed,
@@ -240,12 +246,8 @@ def _require_alive(atlas: AtlasLike, concepts: tuple[int, ...]) -> None:
         )
 
 
-def cap_of(references: tuple[Reference, ...], match: bool = False) -> float | None:
+def cap_of(references: tuple[Reference, ...]) -> float | None:
     """Real images show how strong the concept gets: beyond that, pushing would only leave the natural images."""
-    from engine.samplers.matching import MARGIN, real_target
-
-    if match:
-        return MARGIN * real_target([reference.score for reference in references])
     strongest = max((reference.score for reference in references), default=0.0)
     return OVERSHOOT * strongest if strongest > 0 else None
 

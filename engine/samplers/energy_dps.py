@@ -70,8 +70,9 @@ class EnergyDPS:
     checkpointing: bool = False
     """Recompute activations on the gradient's way back: less memory, more time."""
     together: int | None = 1
-    """Samples that are guided in one go, None for all. More than 1 is faster on an accelerator, but then what a sample
-    becomes depends on how many are drawn: batches round differently, and guidance makes another image of it."""
+    """Samples that are guided in one go, None for all: for notebooks and benchmarks. More than 1 is faster on an
+    accelerator, but then what a sample becomes depends on how many are drawn: batches round differently, and guidance
+    makes another image of it."""
 
     def __post_init__(self) -> None:
         if self.gradient not in GRADIENTS or self.guidance not in GUIDANCES:
@@ -116,7 +117,7 @@ class EnergyDPS:
         pieces = Pieces(group=self.together)
         observer = Observer(self.prior, guide, self.guidance, self.bf16, self.checkpointing, pieces)
         generators = sample_generators(seed, n)
-        state, trace = self._begin(score, generators, levels, on_step)
+        state, trace = self._begin(score, observer, generators, levels, on_step)
         begun, look = len(trace), None
         for index, (t, t_prev) in list(enumerate(itertools.pairwise(levels)))[begun:]:
             if look is None or (index - begun) % self.every == 0:
@@ -135,7 +136,12 @@ class EnergyDPS:
         return Samples(images, scores, torch.stack(trace))
 
     def _begin(
-        self, score: Score, generators: list[torch.Generator], levels: list[int], on_step: OnStep | None
+        self,
+        score: Score,
+        observer: Observer,
+        generators: list[torch.Generator],
+        levels: list[int],
+        on_step: OnStep | None,
     ) -> tuple[Tensor, list[Tensor]]:
         """States [n, *shape] to guide, and the scores [n] of each step that led to them."""
         trace: list[Tensor] = []
@@ -146,7 +152,7 @@ class EnergyDPS:
         def seen(step: int, x0: Tensor) -> None:
             nonlocal images
             if images is None or step % GLANCE == 0:
-                images, scores = crowd.observer.finish(x0)
+                images, scores = observer.finish(x0, score)
                 trace.append(scores)
             else:
                 trace.append(trace[-1])
@@ -184,5 +190,5 @@ def _per_sample(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _norm(values: Tensor) -> Tensor:
-    """Euclidean norm of each sample, [n, 1, 1, ...]."""
-    return _per_sample(values.flatten(1).norm(dim=1), values)
+    """Euclidean norm of each sample, [n, 1, 1, ...]; each for itself, so that it rounds the same in any batch."""
+    return _per_sample(torch.stack([row.norm() for row in values]), values)

@@ -21,6 +21,7 @@ def draw_matched(
     start: float,
     seed: int = 0,
     on_step: OnStep | None = None,
+    drawn: dict[float, Drawn] | None = None,
 ) -> tuple[Samples, Match]:
     """Draw images whose mean score is `target`, by the strength that `match_strength` finds.
 
@@ -36,6 +37,8 @@ def draw_matched(
         First strength to try.
     seed, on_step
         As in `Sampler.sample`; the listener hears of the steps of every trial.
+    drawn
+        Drawings of an earlier search by the same factory, score and seed, which are not made again; new ones are added.
 
     Raises
     ------
@@ -44,7 +47,7 @@ def draw_matched(
     Cancelled
         If `on_step` said so.
     """
-    drawn: dict[float, Drawn] = {}
+    drawn = {} if drawn is None else drawn
     match = match_strength(
         lambda strength: Recorded(factory(strength), strength, drawn, listener=on_step),
         score,

@@ -19,12 +19,6 @@ NEAR_ZERO = 6.0
 """By what a strength is divided to look between it and none."""
 LARGEST = 64.0
 """Largest trial strength, in units of the first."""
-UNTIL = 0.8
-"""Where a mean score is to be reached, EnergyDPS guides this share of the way. Later there is little left to change but
-what the encoder alone sees: pushes raise its score, and draw images together in its eyes."""
-MARGIN = 1.02
-"""Where a mean score is to be reached, no sample is pushed once its own passes the target by this factor: what lies
-beyond is neither natural nor asked for, and a push that goes on would buy a mean with a few exaggerated images."""
 
 
 class Trial(NamedTuple):

@@ -1,7 +1,7 @@
 """A batch in pieces: no larger than what fits into memory, and the same for a sample whatever else is drawn.
 
 Kernels round differently for batches of different sizes, and guidance blows a last digit up into another image: early
-gradients are tiny, and scaled to a length. So rows are computed together only if they belong to the same sample.
+gradients are tiny, and scaled to a length. So samplers let rows share a kernel only if they belong to the same sample.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
 class Pieces:
     """Applies functions to a batch, in pieces no larger than what has fitted before.
 
-    Rows must not depend on each other; then only the last digits depend on the pieces.
+    Rows must not depend on each other; then only the last digits depend on the pieces. Within a group they depend on
+    the memory at hand, where it has run out.
 
     Parameters
     ----------

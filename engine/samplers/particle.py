@@ -90,6 +90,8 @@ class EnergySMC:
             raise BlindspotError(f"Guidance {self.guidance!r} is unknown: choose from {', '.join(GUIDANCES)}.")
         if not math.isfinite(self.strength):
             raise BlindspotError(f"The strength must be a finite number, not {self.strength}.")
+        if self.together is not None and self.together < 1:
+            raise BlindspotError(f"At least 1 filter goes at a time, not {self.together}.")
         if self.particles < 1 or self.tempering < 0 or not 0 <= self.threshold <= 1:
             raise BlindspotError(
                 f"A filter of {self.particles} particles with tempering {self.tempering:g} and threshold "

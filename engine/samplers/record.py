@@ -54,7 +54,7 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Recorded:
-    """A sampler at one strength that notes what it drew, and does not draw it again."""
+    """A sampler at one strength that notes what it drew of a score, n and seed, and does not draw it again."""
 
     sampler: Sampler
     strength: float

@@ -28,6 +28,12 @@ CHOICE = 400.0
 best, evenly as the strength goes to 0."""
 EVERY, FEWER = 3, 3
 """`energydps-light` guides every third step, and begins as a third of the states."""
+UNTIL = 0.8
+"""Where a mean score is to be reached, EnergyDPS guides this share of the way. Later there is little left to change but
+what the encoder alone sees: pushes raise its score, and draw images together in its eyes."""
+MARGIN = 1.02
+"""Where a mean score is to be reached, no sample is pushed once its own passes it by this factor: what lies beyond is
+neither natural nor asked for, and would buy the mean with a few exaggerated images."""
 LOOKS = 5
 """Steps of an optimisation for each reverse step of a diffusion prior, which costs about as much."""
 TURN, WORTH, ACCENT, GUIDANCE = 0.1, 1.0, 10.0, 10.0
@@ -44,13 +50,18 @@ class Settings:
     strength: float
     """How hard to push towards the score."""
     cap: float | None = None
-    """Score beyond which a sample is not pushed any more."""
+    """Score beyond which a sample is not pushed any more; strengths that multiply a score are in units of one over
+    it."""
     particles: int = 4
     """Particles behind each sample of a particle filter."""
     states: int = 16
     """States that a sample of EnergyDPS begins as; 1: guided from the start, as paper 000's Algorithm 1."""
     until: float = 1.0
     """Share of the way, from noise to image, that EnergyDPS guides."""
+
+    def towards(self, target: float) -> Settings:
+        """These settings for a search for the mean score `target`, whatever the strength."""
+        return replace(self, cap=MARGIN * target if target > 0 else None, until=UNTIL)
 
 
 Factory = Callable[[Instruments, Settings], Sampler]

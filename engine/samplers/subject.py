@@ -48,8 +48,8 @@ class Subject:
     """What is to be excited."""
     references: tuple[Reference, ...]
     """The real images that the score likes best, best first."""
-    drawn: dict[float, Drawn] = field(default_factory=dict)
-    """All drawings so far, by strength."""
+    drawn: dict[float | None, dict[float, Drawn]] = field(default_factory=dict)
+    """All drawings so far: those of a search by the score that was looked for, others by None; then by strength."""
 
     @property
     def best(self) -> float:
@@ -62,16 +62,17 @@ class Subject:
         """
         return real_target([reference.score for reference in self.references])
 
-    def sampler(self, strength: float) -> Sampler:
-        """The order's sampler at a strength, which draws what has not been drawn yet."""
-        cap = cap_of(self.references)
-        settings = Settings(self.order.steps, strength, cap, self.order.particles, self.order.states)
-        return Recorded(create(self.order.method, self.models, settings), strength, self.drawn)
+    def settings(self, strength: float) -> Settings:
+        """What the method is told at a strength."""
+        order = self.order
+        return Settings(order.steps, strength, cap_of(self.references), order.particles, order.states)
 
     def draw(self, strength: float, on_step: OnStep | None = None) -> Drawn:
         """Draw at a strength; arguments and errors as in `Sampler.sample`."""
-        self.sampler(strength).sample(self.score, self.order.count, self.order.seed, on_step)
-        return self.drawn[strength]
+        sampler = create(self.order.method, self.models, self.settings(strength))
+        drawn = self.drawn.setdefault(None, {})
+        Recorded(sampler, strength, drawn).sample(self.score, self.order.count, self.order.seed, on_step)
+        return drawn[strength]
 
     def reach(self, target: float, start: float | None = None, on_step: OnStep | None = None) -> Reached:
         """Draw at the mean score `target`, or as near to it as the search came.
@@ -92,17 +93,21 @@ class Subject:
         Cancelled
             If `on_step` said so.
         """
-        first = start or self.order.strength
+        drawn = self.drawn.setdefault(target, {})
+
+        def factory(strength: float) -> Sampler:
+            return create(self.order.method, self.models, self.settings(strength).towards(target))
+
         try:
             _, match = draw_matched(
-                self.sampler, self.score, target, count=self.order.count, start=first, seed=self.order.seed,
-                on_step=on_step,
+                factory, self.score, target, count=self.order.count, start=start or self.order.strength,
+                seed=self.order.seed, on_step=on_step, drawn=drawn,
             )  # fmt: skip
         except BlindspotError as error:
-            if not self.drawn:
+            if not drawn:
                 raise
-            return Reached(nearest(self.drawn, target), str(error))
-        found = self.drawn[match.strength]
+            return Reached(nearest(drawn, target), str(error))
+        found = drawn[match.strength]
         missed = abs(found.mean - target) > max(NEAR * abs(target), found.error)
         return Reached(found, f"{match.evaluations} trials came no nearer than {found.mean:.4g}." if missed else "")
 

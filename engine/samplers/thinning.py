@@ -23,7 +23,7 @@ from engine.samplers.look import Observer
 from engine.samplers.memory import Pieces
 from engine.samplers.resampling import systematic
 
-TOGETHER = 4
+AT_ONCE = 4
 """States of a sample that an accelerator looks at in one go. A CPU looks at one, which is as fast and needs less
 memory."""
 
@@ -93,9 +93,7 @@ class Crowd:
     ):
         self.prior, self.thinning, self.generators, self.count = prior, thinning, generators, thinning.states
         self.together = together or len(generators)
-        self.pieces = Pieces(
-            self.together * self.count, self.together * (1 if prior.device.type == "cpu" else TOGETHER)
-        )
+        self.pieces = Pieces(self.together * self.count, self.together * (1 if prior.device.type == "cpu" else AT_ONCE))
         self.observer = Observer(prior, score, bf16=bf16, pieces=self.pieces)
         self.state = prior.noise(self._each())
         self.log_twist = self.state.new_zeros(len(generators), self.count)

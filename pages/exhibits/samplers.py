@@ -36,7 +36,7 @@ METHODS = {
     "accentuation": "feature accentuation",
 }
 """The benchmark's names of its methods, and what a person reads."""
-JUDGES = {"encoder": "the encoder", "patches": "its patches", "dinov2": "DINOv2"}
+JUDGES = {"encoder": "the encoder's class token", "patches": "the encoder's patches", "dinov2": "DINOv2"}
 DISTANCES = ("frechet", "kid", "diversity")
 GAIN = ("gain", "error")
 COSTS = ("slope", "seconds", "megabytes")
@@ -122,9 +122,9 @@ def _fair(found: dict[str, Any], judges: list[str]) -> pd.DataFrame:
         for side, whose in (("own", method), (RIVAL, METHODS[RIVAL])):
             seen = {judge: both[judge][side] for judge in judges if judge in both}
             identity = {"method": method, "concepts": both["concepts"], "images_of": whose}
-            gains = {f"{judge} {name}": both[judge].get(name) for judge in seen for name in GAIN if side == RIVAL}
+            gains = {f"{judge} {part}": both[judge].get(part) for judge in seen for part in GAIN if side == RIVAL}
             rows.append(identity | _distances(seen, [*seen]) | gains)
-    columns = [f"{judge} {name}" for judge in judges for name in GAIN]
+    columns = [f"{judge} {part}" for judge in judges for part in GAIN]
     return pd.DataFrame(rows, columns=["method", "concepts", "images_of", *judged_columns(judges), *columns])
 
 

@@ -2,7 +2,7 @@
 
 Held-out live concepts of the demo atlas (none that a setting was tuned on), each drawn by every method at the strength
 that reaches the same mean score, by default that of the four best real images; a method that misses it by more than the
-tolerance says so and is kept with its nearest trial. No sample is pushed beyond its target. Judges look at the images:
+tolerance says so and is kept with its nearest trial. Pushing ends just beyond the target. Judges look at the images:
 the atlas's own encoder, which the methods climb and may fool, by its class token (`encoder`) and by the mean of its
 patches, where concepts live (`patches`); and, where ../shared/reference is at hand, a DINOv2 that none has seen.
 
@@ -15,8 +15,8 @@ patches, where concepts live (`patches`); and, where ../shared/reference is at h
 * `fair`: the same for the method and for EnergyDPS over the concepts where both reached the target; `gain`: by how much
   EnergyDPS is the more diverse there, mean over these concepts, and the `error` of this mean.
 
-`--keep DIR` keeps each concept's images, so that a run goes on where it stopped; `--share 1/2` and `--share 2/2` draw
-halves of the concepts side by side, and a run without it then prints the whole.
+`--keep DIR` keeps each concept's images, so that a run with the same options goes on where it stopped; `--share 1/2`
+and `--share 2/2` draw halves of the concepts side by side, and a run without it then prints the whole.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def test_the_first_image_is_the_same_in_any_count(sample, method: str):
 def test_text_says_what_was_found(sample):
     code, out, _ = sample("--concept", "2", "--match", "--steps", "8")
     assert code == 0 and "Mean score" in out and "standard error" in out and "best real images score" in out
-    assert "Strength" in out and "trials" in out
+    assert "Strength" in out and "trials" in out and "without the search: --strength " in out
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,7 @@ def test_text_says_what_was_found(sample):
         (("--concept", "2", "--weight", "1", "--weight", "2"), "do not fit concepts [2]"),
         (("--concept", "2", "--concept", "3", "--weight", "nan"), "one finite number each"),
         (("--concept", "2", "--match", "--steps", "1"), "is out of reach"),
+        (("--concept", "2", "--match", "--cap", "0.0001"), "The cap 0.0001 lies below the mean score to match"),
         (("--concept", "2", "--until", "1.5"), "between 0 and 1, not 1.5"),
         (("--concept", "2", "--cap", "-1"), "The cap -1.0 is no score that a push could reach"),
     ],

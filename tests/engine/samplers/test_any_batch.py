@@ -40,14 +40,6 @@ def test_image_0_is_the_same_alone_and_among_three(demo, name):
     assert torch.equal(three.trace[:, :1], alone.trace)
 
 
-def test_samples_that_are_guided_together_may_differ(demo):
-    """Why it is not the default: the same sampler, guiding three samples in one go, draws other images."""
-    models, score = demo
-    sampler = create("energydps", models, Settings(steps=20, strength=0.2, cap=0.4, states=1))
-    apart, together = (replace(sampler, together=count).sample(score, 3, seed=5).images for count in (1, None))
-    assert not torch.equal(apart, together)
-
-
 def test_a_filter_s_law_does_not_depend_on_how_many_run(demo):
     models, score = demo
     sampler = EnergySMC(models.prior, 6, 20.0, particles=3)

@@ -53,6 +53,11 @@ def test_no_sample_is_pushed_beyond_a_score_that_is_to_be_reached(atlas, monkeyp
     assert set(caps) == {1.02 * drawing.reference_score}
 
 
+def test_a_target_below_zero_is_the_search_s_own_matter(atlas):
+    with pytest.raises(BlindspotError, match="lies below what the samples have without a push"):
+        draw_concept(atlas, CONCEPT, weights=(-1.0,), count=4, steps=4, match=True, device="cpu")
+
+
 def test_the_same_order_gives_the_same_images(atlas):
     first, second = (draw_concept(atlas, CONCEPT, count=1, steps=3, seed=5, device="cpu") for _ in range(2))
     assert torch.equal(first.samples.images, second.samples.images)

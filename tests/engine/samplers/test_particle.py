@@ -133,6 +133,7 @@ def test_every_step_is_reported_with_the_heaviest_particle_and_may_cancel():
         ({"particles": 0}, "A filter of 0 particles"),
         ({"tempering": -1.0}, "tempering -1"),
         ({"threshold": 1.5}, "threshold 1.5 makes no sense"),
+        ({"together": -1}, "At least 1 filter goes at a time, not -1"),
     ],
 )
 def test_senseless_settings_are_refused(settings, message):

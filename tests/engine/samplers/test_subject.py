@@ -29,19 +29,19 @@ def test_a_wanted_score_is_reached_and_nothing_is_drawn_twice(subject):
     assert reached.note == "" and abs(reached.drawn.mean - subject.best) <= max(
         0.05 * subject.best, reached.drawn.error
     )
-    trials = dict(subject.drawn)
+    trials = dict(subject.drawn[subject.best])
     again = subject.reach(subject.best)
-    assert again.drawn is reached.drawn and subject.drawn == trials
-    assert subject.draw(reached.drawn.strength) is reached.drawn
+    assert again.drawn is reached.drawn and subject.drawn[subject.best] == trials
+    assert subject.draw(0.4) is subject.draw(0.4)
 
 
 def test_a_score_out_of_reach_gives_the_nearest_drawing_and_says_why(subject):
     reached = subject.reach(50 * subject.best)
     assert "is out of reach" in reached.note
-    assert reached.drawn.mean == max(drawn.mean for drawn in subject.drawn.values())
+    assert reached.drawn.mean == max(drawn.mean for drawn in subject.drawn[50 * subject.best].values())
     below = subject.reach(-50 * subject.best)
     assert "without a push" in below.note
-    assert below.drawn.mean == min(drawn.mean for drawn in subject.drawn.values())
+    assert below.drawn.mean == min(drawn.mean for drawn in subject.drawn[-50 * subject.best].values())
 
 
 def test_where_nothing_can_be_drawn_the_sentence_comes(atlas):
