@@ -55,6 +55,8 @@ LAYER, SIZE = 8, 112
 """Where the second judge reads, its best layer, and the side it sees images at."""
 TUNED = (1, 5, 11, 22, 39, 41, 50, 61, 102)
 """Concepts that settings were tried on, beside those of `tests.benchmarks.guidance`."""
+EXAMPLES = 6
+"""Concepts in the README's picture, unless they are named."""
 GUIDED = 16
 """How many concepts that benchmark draws."""
 Judge = Callable[[Tensor], np.ndarray]
@@ -211,6 +213,17 @@ def picture(bench: Bench, drawn: Drawn, names: list[str]) -> Any:
     return picture_grid("Concepts drawn at equal activation", ["best real images", *names], rows, tile=64)
 
 
+def publish(bench: Bench, drawn: Drawn, report: dict[str, Any], folder: Path, examples: list[int]) -> None:
+    """Write what the page *Samplers* and the README show: the report, a picture of each concept and one of some."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = bench.options.methods
+    for concept, entries in drawn.items():
+        picture(bench, {concept: entries}, names).save(folder / f"{concept}.webp", quality=80, method=6)
+    some = {concept: drawn[concept] for concept in examples or list(drawn)[:EXAMPLES]}
+    picture(bench, some, names).save(folder / "examples.webp", quality=82, method=6)
+    (folder / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--atlas", type=Path, default=ROOT / "data/demo/atlas")
@@ -227,7 +240,8 @@ def main() -> None:
     arguments.add_argument("--keep", type=Path, help="folder that keeps each concept's images")
     arguments.add_argument("--share", default="1/1", help="draw only this share of the concepts, e.g. 1/2")
     arguments.add_argument("--minutes", type=float, default=1e9, help="begin no further concept after these")
-    arguments.add_argument("--figure", type=Path)
+    arguments.add_argument("--publish", type=Path, help="folder for the report and pictures, e.g. data/samplers")
+    arguments.add_argument("--examples", type=int, nargs="+", help="concepts of the picture of some")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
     bench, drawn, began = Bench(options), {}, time.perf_counter()
@@ -245,11 +259,12 @@ def main() -> None:
     own = {judge: embed(reference) for judge, embed in judges.items()}
     chance = {judge: natural([embed(fresh)], own[judge]) for judge, embed in judges.items()}
     table = {"prior": chance, **summary(options.methods, judges, drawn, own)}
-    if options.figure:
-        picture(bench, drawn, options.methods).save(options.figure)
     notes = {f"{k} {name}": entry.note for k, (_, each) in drawn.items() for name, entry in each.items() if entry.note}
     settings = {name: getattr(options, name) for name in ("count", "steps", "states", "tolerance", "seed")}
-    print(json.dumps({"concepts": list(drawn), **settings, "table": table, "notes": notes}, indent=2))
+    report = {"concepts": list(drawn), **settings, "table": table, "notes": notes}
+    if options.publish:
+        publish(bench, drawn, report, options.publish, options.examples)
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":
