@@ -31,7 +31,7 @@ BESTS: dict[str, Best] = {
     "seconds": pd.Series.min,
     "megabytes": pd.Series.min,
 }
-DIGITS = {"matched": 0, "of_target": 2, "slope": 2, "seconds": 2, "megabytes": 1}
+DIGITS = {"matched": 0, "of_target": 2, "slope": 2, "seconds": 2, "megabytes": 2}
 
 
 def introduction(found: samplers.Comparison) -> str:

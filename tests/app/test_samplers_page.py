@@ -125,10 +125,10 @@ def cells(shown: str, method: str) -> list[str]:
 def test_the_table_shades_the_best_and_chance_does_not_compete():
     shown = html(opened(PAGE))
     assert cells(shown, "EnergyDPS") == [
-        "2*", "1.01*", "0.400*", "0.100*", "0.200", "0.900", "0.600", "0.450*", "2.50", "4.00", "10.0*"
+        "2*", "1.01*", "0.400*", "0.100*", "0.200", "0.900", "0.600", "0.450*", "2.50", "4.00", "10.00*"
     ]  # fmt: skip
     assert cells(shown, "feature accentuation") == [
-        "0", "–", "2.400", "2.100", "1.200*", "0.700*", "0.400*", "0.350", "2.50", "2.00*", "12.0"
+        "0", "–", "2.400", "2.100", "1.200*", "0.700*", "0.400*", "0.350", "2.50", "2.00*", "12.00"
     ]  # fmt: skip
     prior = cells(shown, "prior, fresh samples")
     assert prior[:3] == ["–", "–", "0.100"] and prior[-3:] == ["–"] * 3 and not any("*" in text for text in prior)
