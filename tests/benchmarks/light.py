@@ -2,7 +2,8 @@
 
 Draws random concepts of the demo atlas with `energydps` and `energydps-light`, each at the strength that reaches the
 mean score of the four best real images within the tolerance, and compares the seconds and the memory of one drawing
-there. Each runs in a process of its own; memory is the peak on top of the loaded models.
+there. Each is drawn in a process of its own that has drawn nothing before, so that no memory is left over from a
+search; memory is the peak on top of the loaded models.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import argparse
 import json
 import multiprocessing
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +24,7 @@ from engine.samplers.comparison import Contest, compete
 from engine.samplers.drawing import STATES, STEPS, best_real
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
-from engine.samplers.registry import Settings
+from engine.samplers.registry import Settings, create
 from engine.samplers.score import ConceptScore
 from tests.benchmarks.costs import costed
 
@@ -29,23 +32,35 @@ ROOT = Path(__file__).parents[2]
 METHODS = ("energydps", "energydps-light")
 
 
-def measure(path: Path, concept: int, method: str, options: argparse.Namespace) -> dict:
-    """Strength, score, seconds and megabytes of one method's drawing at its matched strength."""
-    models = Instruments(Atlas.open(path), "cpu")
+def contest_of(concept: int, options: argparse.Namespace) -> tuple[Instruments, Contest]:
+    """The loaded models, and what is asked for."""
+    models = Instruments(Atlas.open(options.atlas), "cpu")
     models.load()
     score = ConceptScore(models.encoder, models.dictionary, [concept])
-    references = best_real(models, score)
-    target = options.level * real_target([reference.score for reference in references])
+    target = options.level * real_target([reference.score for reference in best_real(models, score)])
     settings = Settings(options.steps, 0.0, states=options.states)
-    contest = Contest(score, target, settings, options.count, tolerance=options.tolerance)
-    entry = compete(method, models, contest, costed)
-    return {
-        "of_target": entry.score / target,
-        "strength": entry.strength,
-        "matched": entry.matched,
-        "seconds": entry.seconds * options.count,
-        "megabytes": 1000 * entry.gigabytes * options.count,
-    }
+    return models, Contest(score, target, settings, options.count, tolerance=options.tolerance)
+
+
+def search(concept: int, method: str, options: argparse.Namespace) -> dict:
+    """The strength that reaches the target, and how nearly."""
+    models, contest = contest_of(concept, options)
+    entry = compete(method, models, contest)
+    return {"of_target": entry.score / contest.target, "strength": entry.strength, "matched": entry.matched}
+
+
+def cost(concept: int, method: str, strength: float, options: argparse.Namespace) -> dict:
+    """Seconds and megabytes of one drawing at a strength."""
+    models, contest = contest_of(concept, options)
+    sampler = create(method, models, contest.told(strength))
+    found = costed(lambda: sampler.sample(contest.score, contest.count, contest.seed))
+    return {"seconds": found.seconds, "megabytes": 1000 * found.gigabytes}
+
+
+def alone(work: Callable[..., dict], *arguments: Any) -> dict:
+    """What some work gives in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, arguments)
 
 
 def main() -> None:
@@ -67,8 +82,8 @@ def main() -> None:
     for concept in chosen.tolist():
         row: dict = {"concept": concept}
         for method in METHODS:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                row[method] = pool.apply(measure, (options.atlas, concept, method, options))
+            found = alone(search, concept, method, options)
+            row[method] = found | alone(cost, concept, method, found["strength"], options)
         print(json.dumps(row), file=sys.stderr, flush=True)
         rows.append(row)
     both = [row for row in rows if all(row[method]["matched"] for method in METHODS)]
