@@ -10,7 +10,7 @@ from torch import Tensor
 from engine.errors import BlindspotError
 from engine.priors.adm_files import NOISES, open_adm
 from engine.priors.adm_unet import ADMUNet
-from engine.priors.base import DiffusionPrior
+from engine.priors.base import DiffusionPrior, frozen
 from engine.priors.labels import class_label
 from engine.priors.schedule import Schedule
 
@@ -46,7 +46,7 @@ class ADMPrior(DiffusionPrior):
         )
         size = config.image_size
         super().__init__(Schedule.from_scheduler(scheduler), (3, size, size), size, unet.device, unet.dtype, eta)
-        self.unet = unet.requires_grad_(False).eval()
+        self.unet = frozen(unet)
         self.label = class_label(label, config.classes, "ADM network")
         if config.classes is not None and label is None:
             raise BlindspotError(f"This ADM network draws one of {config.classes} classes: say which by `label`.")

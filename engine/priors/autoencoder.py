@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.priors.base import frozen
+
 
 def frozen_autoencoder(vae: Any) -> Any:
     """A diffusers autoencoder, frozen; in float32 if it is one whose decoder overflows in float16 (SDXL's)."""
     if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
         vae = vae.float()
-    return vae.requires_grad_(False).eval()
+    return frozen(vae)
 
 
 def decode_latents(vae: Any, z: Tensor) -> Tensor:

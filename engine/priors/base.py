@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.priors.schedule import Schedule
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def frozen(network: Network) -> Network:
+    """The network itself, for drawing only: its weights want no gradients and lie channels last, which is faster."""
+    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 
 class Prediction(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.priors.autoencoder import decode_latents, frozen_autoencoder
-from engine.priors.base import DiffusionPrior
+from engine.priors.base import DiffusionPrior, frozen
 from engine.priors.labels import class_label
 from engine.priors.schedule import Schedule
 
@@ -47,7 +47,7 @@ class DiTPrior(DiffusionPrior):
             transformer.dtype,
             eta,
         )
-        self.transformer, self.vae = transformer.requires_grad_(False).eval(), frozen_autoencoder(vae)
+        self.transformer, self.vae = frozen(transformer), frozen_autoencoder(vae)
         self.guidance = guidance
         null = int(config.num_embeds_ada_norm)
         given = class_label(label, null, "DiT")

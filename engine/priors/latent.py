@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.errors import BlindspotError
 from engine.priors.autoencoder import decode_latents, frozen_autoencoder
-from engine.priors.base import DiffusionPrior
+from engine.priors.base import DiffusionPrior, frozen
 from engine.priors.prompting import encode_prompt
 from engine.priors.schedule import Schedule
 
@@ -52,7 +52,7 @@ class LatentPrior(DiffusionPrior):
             unet.dtype,
             eta,
         )
-        self.unet, self.vae = unet.requires_grad_(False).eval(), frozen_autoencoder(vae)
+        self.unet, self.vae = frozen(unet), frozen_autoencoder(vae)
         self.guidance = guidance
         self.context, self.added, self.embedded_guidance = encode_prompt(pipeline, prompt, guidance, self.image_size)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.priors.base import DiffusionPrior
+from engine.priors.base import DiffusionPrior, frozen
 from engine.priors.schedule import Schedule
 
 
@@ -36,7 +36,7 @@ class PixelPrior(DiffusionPrior):
             raise BlindspotError(f"A pixel prior needs a network of 3 input channels, this one has {channels}.")
         size = int(unet.config.sample_size)
         super().__init__(Schedule.from_scheduler(scheduler), (3, size, size), size, unet.device, unet.dtype, eta)
-        self.unet = unet.requires_grad_(False).eval()
+        self.unet = frozen(unet)
 
     def network(self, x_t: Tensor, t: int) -> Tensor:
         """The network's raw output for x_t [B, 3, H, W] at level t."""

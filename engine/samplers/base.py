@@ -13,7 +13,8 @@ from torch import Tensor
 from engine.jobs import Cancelled
 
 Score = Callable[[Tensor], Tensor]
-"""Images [B, 3, H, W] in [0, 1] to scores [B]; differentiable for samplers that follow its gradient."""
+"""Images [B, 3, H, W] in [0, 1] to scores [B]; differentiable for samplers that follow its gradient. On a CPU several
+threads may call it at once."""
 
 
 @dataclass(frozen=True)

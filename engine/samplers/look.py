@@ -75,14 +75,17 @@ class Observer:
     @torch.no_grad()
     def denoise(self, state: Tensor, t: int) -> Prediction:
         """Predictions for states [n, *shape] at level t, not looked at."""
-        with self._precision(state):
-            return joined(self.pieces.map(lambda part: self.prior.denoise(part, t), state))
+        return joined(self.pieces.map(lambda part: self._denoise(part, t), state))
 
     def finish(self, state: Tensor, score: Score | None = None) -> tuple[Tensor, Tensor]:
         """Images [n, 3, H, W] and scores [n] of clean states, in full precision, by this or the observer's score."""
         with torch.no_grad():
             images = torch.cat(self.pieces.map(self.prior.decode, state))
             return images, torch.cat(self.pieces.map(score or self.score, images)).float()
+
+    def _denoise(self, state: Tensor, t: int) -> Prediction:
+        with self._precision(state):
+            return self.prior.denoise(state, t)
 
     def _look(self, state: Tensor, t: int, guided: bool) -> Look:
         light = guided and self.guidance == "light"

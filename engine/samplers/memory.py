@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
+from engine.samplers.crew import side_by_side
 
 Result = TypeVar("Result")
 SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
@@ -23,7 +24,8 @@ class Pieces:
     """Applies functions to a batch, in pieces no larger than what has fitted before.
 
     Rows must not depend on each other; then only the last digits depend on the pieces. Within a group they depend on
-    the memory at hand, where it has run out.
+    the memory at hand, where it has run out. On a CPU several threads work on pieces at once (`crew`), so functions must
+    bear that.
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ class Pieces:
         """
         while True:
             try:
-                return [function(piece) for piece in self._cut(rows)]
+                return _each(function, self._cut(rows))
             except RuntimeError as error:
                 if not _is_shortage(error):
                     raise
@@ -64,6 +66,11 @@ class Pieces:
     def _cut(self, rows: Tensor) -> list[Tensor]:
         groups = rows.split(self.group or len(rows))
         return [piece for group in groups for piece in group.split(self.size or len(group))]
+
+
+def _each(function: Callable[[Tensor], Result], pieces: list[Tensor]) -> list[Result]:
+    """A function's results for pieces: an accelerator takes them one after the other, a CPU several at once."""
+    return [function(piece) for piece in pieces] if pieces[0].is_cuda else side_by_side(function, pieces)
 
 
 def _is_shortage(error: RuntimeError) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import replace
+from threading import get_ident
 from typing import Literal, NamedTuple
 
 import torch
@@ -174,9 +175,11 @@ class Encoder(nn.Module):
                 f"{_last_block(self.backbone)}."
             )
         found: list[Tensor] = []
+        here = get_ident()
 
         def keep(_: nn.Module, __: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
-            found.append(output if isinstance(output, Tensor) else output[0])
+            if get_ident() == here:  # another thread may be looking at other images
+                found.append(output if isinstance(output, Tensor) else output[0])
 
         handle = module.register_forward_hook(keep)
         try:

@@ -8,6 +8,7 @@ each time. Tiny dictionaries, for which UMAP has no neighbourhoods, are laid out
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,9 +117,10 @@ def umap_plane(profiles: np.ndarray, part: LayoutPart) -> np.ndarray:
         precomputed_knn=(indices.astype(np.int64), distances.astype(np.float32)),
         init="spectral" if len(profiles) > 4 * count else "pca",
     )
-    with warnings.catch_warnings():
+    # In a thread of its own: numba's OpenMP pool raises the number of threads of whoever starts it, for torch as well.
+    with warnings.catch_warnings(), ThreadPoolExecutor(1) as aside:
         warnings.filterwarnings("ignore", message="precomputed_knn", category=UserWarning)
-        return reducer.fit_transform(profiles)
+        return aside.submit(reducer.fit_transform, profiles).result()
 
 
 def exact_neighbours(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

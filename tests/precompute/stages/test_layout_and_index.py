@@ -7,6 +7,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 from precompute.recipe import LayoutPart
@@ -41,7 +42,9 @@ def test_a_tiny_dictionary_is_laid_out_by_its_principal_components():
 def test_a_larger_dictionary_is_laid_out_by_umap_the_same_each_time():
     energy = grouped_energy(3, 60, images=90)
     part = LayoutPart(neighbours=8, clusters=3)
+    threads = torch.get_num_threads()
     found, again = (lay_out(energy, np.eye(60), part) for _ in range(2))
+    assert torch.get_num_threads() == threads
     assert separation(found.xy, 3) > 0.5 and (found.xy == again.xy).all()
     assert (found.cluster[:3] == found.cluster[3:6]).all() and len(set(found.cluster)) == 3
 
