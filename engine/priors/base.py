@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from engine.priors.schedule import Schedule
 
-
 Network = TypeVar("Network", bound=nn.Module)
 
 

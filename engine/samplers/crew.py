@@ -39,7 +39,7 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> l
 
 
 def _gathered(tasks: list[Future[Result]]) -> list[Result]:
-    """The results of tasks in order, or the error of the first that failed; none outlives this, not even in its error."""
+    """The results of tasks in order, or the error of the first that failed; its frames keep no task alive."""
     results: list[Result] = []
     try:
         if any(task.exception() for task in wait(tasks, return_when=FIRST_EXCEPTION).done):

@@ -24,7 +24,7 @@ class Pieces:
     """Applies functions to a batch, in pieces no larger than what has fitted before.
 
     Rows must not depend on each other; then only the last digits depend on the pieces. Within a group they depend on
-    the memory at hand, where it has run out. On a CPU several threads work on pieces at once (`crew`), so functions must
+    the memory at hand, where it has run out. On a CPU several threads work on pieces at once (`crew`): functions must
     bear that.
 
     Parameters

@@ -22,9 +22,12 @@ FOLDER = Path(__file__).resolve().parents[2] / "data" / "samplers"
 """The comparison, and one picture per concept; the app hands the folder to the browser below ADDRESS."""
 ADDRESS = "/atlas/samplers"
 COMMAND = "python -m tests.benchmarks.samplers --json"
-RIVAL, PRIOR = "energydps", "prior"
+RIVAL, PRIOR, CORPUS = "energydps", "prior", "corpus"
+BASES = (PRIOR, CORPUS)
+"""Rows that no method drew: what a method's figures are to be compared with."""
 METHODS = {
     PRIOR: "prior, fresh samples",
+    CORPUS: "real images, at random",
     RIVAL: "EnergyDPS",
     "energydps-light": "EnergyDPS, light",
     "energydps-smc": "EnergyDPS, particle filter",
@@ -57,7 +60,7 @@ class Comparison(NamedTuple):
     judges: list[str]
     """Keys of JUDGES."""
     table: pd.DataFrame
-    """Indexed by the benchmark's name of a method, the prior first: ``method, matched, of_target``, a column such as
+    """Indexed by the benchmark's name of a method, BASES first: ``method, matched, of_target``, a column such as
     ``encoder frechet`` per judge and distance, and COSTS."""
     fair: pd.DataFrame
     """Two rows per method but EnergyDPS, its own and EnergyDPS's over the concepts where both reached the target:
@@ -68,8 +71,8 @@ class Comparison(NamedTuple):
 
     @property
     def methods(self) -> list[str]:
-        """The benchmark's names of the methods in its order, without the prior."""
-        return [name for name in self.table.index if name != PRIOR]
+        """The benchmark's names of the methods in its order, without BASES."""
+        return [name for name in self.table.index if name not in BASES]
 
 
 class Tile(NamedTuple):
@@ -103,7 +106,7 @@ def _comparison(report: dict[str, Any]) -> Comparison:
     judges = [judge for judge in JUDGES if judge in found[PRIOR]]
     rows = {}
     for name, row in found.items():
-        known = {} if name == PRIOR else {column: row[column] for column in ("matched", "of_target", *COSTS)}
+        known = {} if name in BASES else {column: row[column] for column in ("matched", "of_target", *COSTS)}
         rows[name] = {"method": METHODS.get(name, name), **known, **_distances(row, judges)}
     columns = ["method", "matched", "of_target", *judged_columns(judges), *COSTS]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype({"matched": "Int64"})
@@ -117,7 +120,7 @@ def _comparison(report: dict[str, Any]) -> Comparison:
 
 def _fair(found: dict[str, Any], judges: list[str]) -> pd.DataFrame:
     rows = []
-    for name in (name for name in found if name not in (PRIOR, RIVAL)):
+    for name in (name for name in found if name not in (*BASES, RIVAL)):
         both, method = found[name]["fair"], METHODS.get(name, name)
         for side, whose in (("own", method), (RIVAL, METHODS[RIVAL])):
             seen = {judge: both[judge][side] for judge in judges if judge in both}
@@ -183,7 +186,7 @@ def address(concept: int) -> str:
 
 
 def comparison(view: View) -> Exhibit:
-    """Every method in numbers, and the prior's own fresh samples."""
+    """Every method in numbers, below fresh samples of the prior and real images."""
     found = measured()
     return Exhibit(f"Samplers at equal activation, {_extent(found)}", found.table.reset_index(drop=True))
 
@@ -209,7 +212,9 @@ def distances(view: View) -> Exhibit:
         parts.append(part.assign(judge=JUDGES[judge]))
     rows = pd.concat(parts)
     chance = rows.loc[[PRIOR]].set_index("judge")["frechet"].to_dict()
-    figure = distance_diversity(rows.drop(PRIOR), chance, concepts=len(found.concepts), count=found.count)
+    figure = distance_diversity(
+        rows.loc[~rows.index.isin(BASES)], chance, concepts=len(found.concepts), count=found.count
+    )
     return drawn(figure, rows[["judge", "method", "matched", *DISTANCES]])
 
 

@@ -7,7 +7,8 @@ the atlas's own encoder, which the methods climb and may fool, by its class toke
 patches, where concepts live (`patches`); and, where ../shared/reference is at hand, a DINOv2 that none has seen.
 
 * `frechet`, `kid`: distance of a method's images, of all concepts together, to the diffusion prior's own samples; the
-  row `prior`, fresh samples of it in the same number, shows what a Frechet distance between so few images amounts to.
+  row `prior`, fresh samples of it in the same number, shows what a Frechet distance between so few images amounts to,
+  and `corpus`, real images in that number, how far apart the two are, and how diverse, before a concept is asked for.
 * `diversity`: mean cosine distance between two images of a concept; `slope`: of the power spectrum, -log power over log
   frequency.
 * `seconds`, `megabytes`: a sample's share of drawing a batch once at the strength found, learning a prompt or scoring
@@ -40,7 +41,7 @@ from engine.samplers.comparison import METHODS, Contest, Entry, compete
 from engine.samplers.files import to_pictures
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
-from engine.samplers.pool import score_pool
+from engine.samplers.pool import score_pool, thumbnails
 from engine.samplers.quality import diversity, kernel_distance, spectral_slope
 from engine.samplers.record import standard_error
 from engine.samplers.registry import Settings
@@ -105,6 +106,12 @@ class Bench:
         if kept:
             save_entries(kept, contest.target, found)
         return contest.target, found
+
+    def corpus(self, count: int) -> Tensor:
+        """So many real images, drawn at random, as the encoder sees them."""
+        real = np.flatnonzero(self.atlas.images["source"] == "real")
+        chosen = np.random.default_rng(self.options.seed).choice(real, min(count, len(real)), replace=False)
+        return thumbnails(self.atlas, chosen, self.models.encoder.spec)
 
     def judges(self) -> dict[str, Judge]:
         """The judges by name."""
@@ -258,7 +265,9 @@ def main() -> None:
     fresh = prior_images(bench.models, options.steps, options.count * len(drawn), 20_000)
     own = {judge: embed(reference) for judge, embed in judges.items()}
     chance = {judge: natural([embed(fresh)], own[judge]) for judge, embed in judges.items()}
-    table = {"prior": chance, **summary(options.methods, judges, drawn, own)}
+    everything = bench.corpus(options.count * len(drawn))
+    corpus = {judge: natural([embed(everything)], own[judge]) for judge, embed in judges.items()}
+    table = {"prior": chance, "corpus": corpus, **summary(options.methods, judges, drawn, own)}
     notes = {f"{k} {name}": entry.note for k, (_, each) in drawn.items() for name, entry in each.items() if entry.note}
     settings = {name: getattr(options, name) for name in ("count", "steps", "states", "tolerance", "seed")}
     report = {"concepts": list(drawn), **settings, "table": table, "notes": notes}
