@@ -110,14 +110,14 @@ def block(method: str, verdict: str, name: str, source: str, images: list[sample
 
 def numbers(found: samplers.Comparison) -> None:
     """All methods in numbers, and what chance gives."""
-    rows = found.table.loc[[*found.methods, samplers.PRIOR]]
+    rows = found.table.loc[[*found.methods, *found.bases]]
     cells = {}
     for column in rows.columns[1:]:
         quantity = column.split()[-1]
         cells[column] = marked(rows[column], DIGITS.get(quantity, 3), BESTS.get(quantity))
     body = ""
     for i, (name, method) in enumerate(rows["method"].items()):
-        head = escape(method) if name == samplers.PRIOR else f"<b>{escape(method)}</b>"
+        head = escape(method) if name in found.bases else f"<b>{escape(method)}</b>"
         body += f"<tr><td>{head}</td>{''.join(column[i] for column in cells.values())}</tr>"
     tops = f'<th></th><th colspan="2">target</th>{judge_heads(found)}<th></th><th colspan="2">a sample</th>'
     heads = (
@@ -126,11 +126,11 @@ def numbers(found: samplers.Comparison) -> None:
     )
     how = (
         "Fréchet distance and KID compare all images of a method with the prior's own: lower is nearer. Diversity is "
-        "the mean cosine distance of two images of a concept: higher is more varied. The last row is what chance "
-        "gives, fresh samples of the prior in the same number; they show no concept, so their diversity is that of "
-        "unrelated images. Slope: log power falls with log frequency, about 2 for photographs. A score/target of 1 "
-        "is as asked. Learning a prompt and scoring the corpus are part of a sample's cost. Shaded: the best of its "
-        "column."
+        "the mean cosine distance of two images of a concept: higher is more varied. The last rows show no concept: "
+        "fresh samples of the prior, which is what chance gives, and real images at random, in the same number. Their "
+        "diversity is that of unrelated images, from which a method draws or retrieves. Slope: log power falls with "
+        "log frequency, about 2 for photographs. A score/target of 1 is as asked. Learning a prompt and scoring the "
+        "corpus are part of a sample's cost. Shaded: the best of its column."
     )
     live(
         f'{takeaway(named("samplers", VIEW))}<p class="ba-note">{escape(how)}</p><div class="ba-scroll">'
@@ -150,12 +150,12 @@ def distance_heads(found: samplers.Comparison) -> str:
 
 
 def marked(values: pd.Series, digits: int, best: Best | None) -> list[str]:
-    """Return a column's cells, the best of them shaded; the prior's own samples do not compete."""
-    rivals = values.drop(samplers.PRIOR, errors="ignore").dropna().astype(float)
+    """Return a column's cells, the best of them shaded; what no method drew does not compete."""
+    rivals = values.drop([*samplers.BASES], errors="ignore").dropna().astype(float)
     winner = markup.number(best(rivals), digits) if best and len(rivals) > 1 else None
     texts = [markup.number(float("nan") if pd.isna(value) else float(value), digits) for value in values]
     return [
-        f"<td {BEST}>{text}</td>" if text == winner and name != samplers.PRIOR else f"<td>{text}</td>"
+        f"<td {BEST}>{text}</td>" if text == winner and name not in samplers.BASES else f"<td>{text}</td>"
         for name, text in zip(values.index, texts, strict=True)
     ]
 

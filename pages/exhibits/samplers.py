@@ -74,6 +74,11 @@ class Comparison(NamedTuple):
         """The benchmark's names of the methods in its order, without BASES."""
         return [name for name in self.table.index if name not in BASES]
 
+    @property
+    def bases(self) -> list[str]:
+        """Those of BASES that were measured."""
+        return [name for name in self.table.index if name in BASES]
+
 
 class Tile(NamedTuple):
     """One image inside a picture, in units of its own side."""
@@ -212,9 +217,7 @@ def distances(view: View) -> Exhibit:
         parts.append(part.assign(judge=JUDGES[judge]))
     rows = pd.concat(parts)
     chance = rows.loc[[PRIOR]].set_index("judge")["frechet"].to_dict()
-    figure = distance_diversity(
-        rows.loc[~rows.index.isin(BASES)], chance, concepts=len(found.concepts), count=found.count
-    )
+    figure = distance_diversity(rows.drop(found.bases), chance, concepts=len(found.concepts), count=found.count)
     return drawn(figure, rows[["judge", "method", "matched", *DISTANCES]])
 
 
