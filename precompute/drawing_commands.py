@@ -69,6 +69,7 @@ def sample(
 ) -> None:
     """Draw images that excite a concept of an atlas, or a weighted set, as PNG files with their scores."""
     from engine.atlas.reader import Atlas
+    from engine.samplers.again import again
     from engine.samplers.drawing import draw_concept
     from engine.samplers.files import load_drawing, save_drawing
     from precompute.files import full_disk_explained
@@ -102,9 +103,7 @@ def sample(
             f"Strength {found.strength:.4g} reaches {found.mean:.3f} (standard error {found.standard_error:.3f} over "
             f"{found.samples} images), found in {found.evaluations} trials."
         )
-        used = drawing.parameters
-        again = f"--strength {used['strength']!r} --cap {used['cap']!r} --until {used['until']:g}"
-        typer.echo(f"The same images without the search: {again}")
+        typer.echo(f"The same images without the search: {again(drawing.parameters, atlas)}")
 
 
 def gallery(

@@ -21,6 +21,8 @@ from engine.samplers.files import RECORD, load_drawing, save_drawing
 
 DEFAULT = 32
 """Concepts that are drawn when nobody says how many."""
+SETTINGS = ("strength", "steps", "seed", "particles", "states", "cap", "until")
+"""What the atlas keeps of how an image was drawn, beside its method."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,6 @@ def _rows(concept: int, record: Mapping[str, Any]) -> pd.DataFrame:
             "score": record["scores"],
             "codes_score": record["codes_scores"],
             "reference_score": reference,
-            **{name: settings[name] for name in ("strength", "steps", "seed")},
+            **{name: settings[name] for name in SETTINGS},
         }
     )

@@ -169,8 +169,8 @@ class Analyses:
         -------
         DataFrame
             concept, rank (from 0), method, score (s_k), codes_score (the same reduction of the sparse codes),
-            reference_score (mean score of the best real images, NaN if there is none), strength, steps, seed. Empty
-            when nothing was drawn.
+            reference_score (mean score of the best real images, NaN if there is none), strength, steps, seed,
+            particles, states, cap, until: NaN where an older atlas did not keep them. Empty when nothing was drawn.
         """
         table = self._pieces.table("gallery") if self.has("gallery") else schema.TABLES["gallery"].empty_table()
         if concept is not None:

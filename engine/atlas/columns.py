@@ -116,9 +116,13 @@ TABLES: dict[str, pa.Schema] = {
             ("score", pa.float32()),
             ("codes_score", pa.float32()),
             ("reference_score", pa.float32()),
-            ("strength", pa.float32()),
+            ("strength", pa.float64()),
             ("steps", _ID),
             ("seed", pa.int64()),
+            ("particles", _ID),
+            ("states", _ID),
+            ("cap", pa.float64()),
+            ("until", pa.float64()),
         ]
     ),
     "metrics": pa.schema(
@@ -140,6 +144,8 @@ TABLES: dict[str, pa.Schema] = {
 }
 """Every table, its columns in order with their types."""
 
+LATER = {"gallery": ("particles", "states", "cap", "until")}
+"""Columns that an older atlas lacks; they are read as null there."""
 REPORT_TABLE = "dictionary/report"
 HALVES = "real halves"
 """What the `model` column of `metrics` says of one random half of the real images against the other."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine.atlas.columns import IMAGE_TABLES as IMAGE_TABLES
+from engine.atlas.columns import LATER as LATER
 from engine.atlas.columns import OPTIONAL_TABLES as OPTIONAL_TABLES
 from engine.atlas.columns import REPORT_TABLE as REPORT_TABLE
 from engine.atlas.columns import TABLES as TABLES

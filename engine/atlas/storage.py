@@ -22,7 +22,7 @@ def damaged(path: Path, why: object) -> BlindspotError:
 
 
 def read_table(root: Path, name: str) -> pa.Table:
-    """Table `name` of the atlas at `root`, with exactly its schema's columns.
+    """Table `name` of the atlas at `root`, with exactly its schema's columns; those that came later may be null.
 
     Raises
     ------
@@ -33,6 +33,9 @@ def read_table(root: Path, name: str) -> pa.Table:
     wanted = schema.TABLES[name]
     try:
         table = pq.read_table(path)
+        for column in schema.LATER.get(name, ()):
+            if column not in table.column_names:
+                table = table.append_column(column, pa.nulls(len(table)))
         return table.select(wanted.names).cast(wanted).combine_chunks()
     except FileNotFoundError as error:
         raise BlindspotError(f"{path} is missing: the atlas is incomplete, rebuild it.") from error

@@ -15,7 +15,7 @@ from engine.errors import BlindspotError
 from engine.klsc.injection import distortion_bound
 from engine.klsc.tilt import calibrate_tilt, tilt
 from engine.samplers.base import Sampler, Score
-from engine.samplers.drawing import METHOD, STATES, STEPS, STRENGTH, Order, cap_of
+from engine.samplers.drawing import METHOD, STATES, STEPS, STRENGTH, Order
 from engine.samplers.injection import TaskInjection
 from engine.samplers.instruments import AtlasLike, Instruments
 from engine.samplers.matched import draw_matched
@@ -214,7 +214,7 @@ def concept_drift(
         If the listener said so.
     """
     subject = concept_subject(atlas, Order(concept, method, n, seed, steps, states=states), device)
-    models, score, cap = subject.models, subject.score, cap_of(subject.references)
+    models, score = subject.models, subject.score
     if target is None:
         target = subject.best
     if ratios is None:
@@ -222,10 +222,10 @@ def concept_drift(
     if not all(math.isfinite(ratio) and ratio for ratio in ratios):
         raise BlindspotError(f"Ratios are finite numbers other than 0, not {list(ratios)}.")
     task = _task(models, reference)
-    base = Settings(steps, STRENGTH, cap, states=states)
+    base = Settings(steps, STRENGTH, states=states).towards(target)
 
     def factory(strength: float, ratio: float) -> Sampler:
-        most = None if cap is None else cap + max(ratio, 0.0)  # a similarity adds at most 1 x ratio
+        most = None if base.cap is None else base.cap + max(ratio, 0.0)  # a similarity adds at most 1 x ratio
         return create(method, models, replace(base, strength=strength, cap=most))
 
     prior = prior_images(models, steps, pool, seed + 1, listener("prior"))

@@ -17,6 +17,7 @@ import streamlit as st
 
 from engine.errors import BlindspotError
 from engine.jobs import Job, JobQueue
+from engine.samplers.again import again
 from engine.samplers.drawing import COUNT, STATES, STEPS, STRENGTH, submit_drawing, warm_up
 from engine.samplers.files import load_drawing
 from pages.widgets import card, data, markup, url
@@ -151,7 +152,7 @@ def results_html(job: str, folder: Path, record: Mapping[str, Any]) -> str:
     return (
         f'<section data-job="{escape(job)}"><h3>{title}</h3>'
         f'<p class="ba-note">Mean intrinsic score s = {mean:.3f}{against}.</p>'
-        f'<div class="ba-results">{drawn}</div></section>'
+        f'<div class="ba-results">{drawn}</div>{again_html(settings)}</section>'
         f'<section><h3>Best real images by the same score</h3><div class="ba-results">{real}</div></section>'
     )
 
@@ -169,8 +170,15 @@ def gallery_html(rows: pd.DataFrame) -> str:
     return (
         f"<section><h3>Drawn with the atlas <small>{escape(how)}</small></h3>"
         f'<p class="ba-note">Mean intrinsic score s = {mean:.3f}{against}.</p>'
-        f'<div class="ba-results">{drawn}</div></section>'
+        f'<div class="ba-results">{drawn}</div>{again_html({**first, "count": len(rows)})}</section>'
     )
+
+
+def again_html(parameters: Mapping[str, Any]) -> str:
+    """Return the command that draws these images again, folded."""
+    path = data.atlas_path()
+    command = escape(again(parameters, path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name))
+    return f'<details class="ba-again"><summary>Draw these again</summary><code>{command}</code></details>'
 
 
 def _gallery_uri(concept: int, rank: int) -> str:

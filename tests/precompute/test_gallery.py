@@ -6,17 +6,19 @@ import io
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from engine.atlas import Atlas
-from engine.atlas.schema import gallery_file
+from engine.atlas.schema import LATER, gallery_file
 from engine.atlas.verify import verify
 from engine.errors import BlindspotError
-from engine.samplers.drawing import Order
+from engine.samplers.drawing import Order, draw_concept
 from precompute import cli, gallery
 from precompute.gallery import draw_gallery, interesting
 from tests.drawable import build_drawable_atlas
@@ -61,6 +63,27 @@ def test_images_and_scores_are_in_the_atlas_and_it_verifies(path):
     assert list(atlas.gallery(concept)["rank"]) == [0, 1] and rows["reference_score"].gt(0).all()
     assert Image.open(io.BytesIO(atlas.gallery_bytes(concept, 1))).size == (32, 32)
     assert atlas.info.files["gallery/0000/"].rows == 6
+
+
+def test_every_drawing_can_be_drawn_again_from_the_atlas_alone(path):
+    draw_gallery(path, replace(ORDER, strength=0.1, cap=0.7, until=0.9, states=3), 1)
+    atlas = Atlas.open(path)
+    rows = atlas.gallery()
+    first = rows.to_dict("records")[0]
+    settings = {name: first[name] for name in ("method", *gallery.SETTINGS)}
+    found = draw_concept(atlas, first["concept"], count=2, **settings)
+    np.testing.assert_array_equal(found.samples.scores.numpy(), rows["score"].to_numpy())
+
+
+def test_a_gallery_from_before_all_settings_were_kept_is_read_verified_and_added_to(path):
+    draw_gallery(path, ORDER, 1)
+    old = pq.read_table(path / "gallery.parquet").drop_columns([*LATER["gallery"]])
+    pq.write_table(old, path / "gallery.parquet")
+    reseal(path)
+    atlas = Atlas.open(path)
+    assert atlas.gallery()["cap"].isna().all() and not any("gallery" in str(problem) for problem in problems(path))
+    draw_gallery(path, replace(ORDER, seed=5), 2)
+    assert Atlas.open(path).gallery()["states"].eq(16).all()
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_a_second_run_does_nothing(path, monkeypatch):

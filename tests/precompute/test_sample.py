@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -97,10 +98,15 @@ def test_the_first_image_is_the_same_in_any_count(sample, method: str):
     assert few["scores"][0] == pytest.approx(more["scores"][0], rel=1e-4)
 
 
-def test_text_says_what_was_found(sample):
+def test_text_says_what_was_found_and_the_command_that_draws_it_again(sample, drawable, tmp_path):
     code, out, _ = sample("--concept", "2", "--match", "--steps", "8")
     assert code == 0 and "Mean score" in out and "standard error" in out and "best real images score" in out
-    assert "Strength" in out and "trials" in out and "without the search: --strength " in out
+    assert "Strength" in out and "trials" in out
+    command = shlex.split(out.split("without the search: ")[1].splitlines()[0])
+    assert command[:5] == ["python", "-m", "precompute", "sample", str(drawable)] and "--match" not in command
+    pictures = [file.read_bytes() for file in sorted((tmp_path / "out").glob("*.png"))]
+    assert sample(*command[5:-2])[0] == 0
+    assert [file.read_bytes() for file in sorted((tmp_path / "out").glob("*.png"))] == pictures
 
 
 @pytest.mark.parametrize(
