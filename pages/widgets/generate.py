@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
 import tempfile
 from collections.abc import Mapping
@@ -46,6 +47,8 @@ def _warmed(path: Path) -> Thread:
     def load() -> None:
         with suppress(BlindspotError):  # the drawing itself will say it to the person
             warm_up(atlas)
+        gc.collect()
+        gc.freeze()  # torch and the models stay for good: no collection looks through them again, half a second each
 
     thread = Thread(target=load, name=f"warm-up of {path}", daemon=True)
     thread.start()

@@ -4,6 +4,7 @@ import io
 import threading
 
 import pytest
+import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
@@ -76,3 +77,8 @@ def test_a_failed_job_says_why_in_one_sentence(shown):
 )
 def test_progress_says_where_the_job_is(job: Job, text: str):
     assert generate.progress_text(job) == text
+
+
+def test_a_rerun_does_not_end_with_a_full_collection():
+    """It holds the interpreter for half a second once torch is loaded, twice a second while a job is followed."""
+    assert st.config.get_option("runner.postScriptGC") is False
