@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -89,31 +89,28 @@ class Observer:
 
     def _look(self, state: Tensor, t: int, guided: bool) -> Look:
         light = guided and self.guidance == "light"
-        with self._precision(state), torch.set_grad_enabled(guided and not light):
-            variable = state.detach().requires_grad_(guided)
-            prediction = self.prior.denoise(variable, t)
-            images = self.prior.decode(prediction.x0)
-            scores, gradient = self._lightly(prediction.x0, images) if light else (self._score(images).float(), None)
-        if guided and not light:
-            gradient = torch.autograd.grad(scores.sum(), variable)[0]
+        with self._precision(state):
+            with torch.set_grad_enabled(guided and not light):
+                variable = state.detach().requires_grad_(guided)
+                prediction = self.prior.denoise(variable, t)
+            if light:
+                variable = prediction.x0.detach().requires_grad_()
+                prediction = prediction._replace(x0=variable)
+            with torch.set_grad_enabled(guided):
+                images = self._kept(self.prior.decode, prediction.x0)
+                scores = self._kept(self.score, images).float()
+        gradient = torch.autograd.grad(scores.sum(), variable)[0] if guided else None
         calm = Prediction(*(part if part is None else part.detach() for part in prediction))
         return Look(calm, images.detach(), scores.detach(), gradient)
-
-    def _lightly(self, x0: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores [n] of images decoded from x0, and their gradient there; one network's activations at a time."""
-        with torch.enable_grad():
-            scores = self._score(images.requires_grad_()).float()
-            (slope,) = torch.autograd.grad(scores.sum(), images)
-            scores, variable = scores.detach(), x0.detach().requires_grad_()
-            return scores, torch.autograd.grad(self.prior.decode(variable), variable, slope)[0]
 
     def _precision(self, state: Tensor) -> torch.autocast:
         return torch.autocast(state.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def _score(self, images: Tensor) -> Tensor:
-        if self.checkpointing and images.requires_grad:
-            return checkpoint(self.score, images, use_reentrant=False)
-        return self.score(images)
+    def _kept(self, function: Callable[[Tensor], Tensor], part: Tensor) -> Tensor:
+        """A function's result, whose activations are kept for the way back or, checkpointed, made again there."""
+        if self.checkpointing and part.requires_grad:
+            return checkpoint(function, part, use_reentrant=False)
+        return function(part)
 
 
 @contextmanager

@@ -23,9 +23,6 @@ from engine.samplers.look import Observer
 from engine.samplers.memory import Pieces
 from engine.samplers.resampling import systematic
 
-AT_ONCE = 4
-"""States of a sample that are looked at in one go: fewer are slower, more need memory and are hardly faster."""
-
 
 @dataclass(frozen=True)
 class Thinning:
@@ -45,12 +42,14 @@ class Thinning:
     """Where on the way, from noise (0) to image (1), states are first and last halved."""
     tempering: float = 0.5
     """How late the choice gets sharp, as in `EnergySMC.tempering`."""
+    at_once: int = 4
+    """States of a sample that are denoised in one go: fewer are slower and need less memory, more are hardly faster."""
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.beta) or self.states < 1 or self.tempering < 0:
+        if not math.isfinite(self.beta) or self.states < 1 or self.tempering < 0 or self.at_once < 1:
             raise BlindspotError(
-                f"Thinning {self.states} states with beta {self.beta:g} and tempering {self.tempering:g} makes no "
-                "sense: at least 1 state, a finite beta and a tempering of at least 0."
+                f"Thinning {self.states} states, {self.at_once} at once, with beta {self.beta:g} and tempering "
+                f"{self.tempering:g} makes no sense: at least 1 state, a finite beta and a tempering of at least 0."
             )
         if not 0 < self.span[0] <= self.span[1] < 1:
             raise BlindspotError(f"States are halved between 0 and 1 of the way, not in {self.span}.")
@@ -92,7 +91,7 @@ class Crowd:
     ):
         self.prior, self.thinning, self.generators, self.count = prior, thinning, generators, thinning.states
         self.together = together or len(generators)
-        self.pieces = Pieces(self.together * self.count, self.together * AT_ONCE)
+        self.pieces = Pieces(self.together * self.count, self.together * thinning.at_once)
         self.observer = Observer(prior, score, bf16=bf16, pieces=self.pieces)
         self.state = prior.noise(self._each())
         self.log_twist = self.state.new_zeros(len(generators), self.count)

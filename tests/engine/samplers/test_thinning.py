@@ -13,7 +13,7 @@ from engine.errors import BlindspotError
 from engine.jobs import Cancelled
 from engine.samplers.base import sample_generators
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.thinning import AT_ONCE, Crowd, Thinning
+from engine.samplers.thinning import Crowd, Thinning
 from tests.benchmarks.mixture import GRID
 from tests.benchmarks.oracle import CONCEPT, MIXTURE, OraclePrior, concept_score
 from tests.engine.priors.tiny import GaussianPrior
@@ -110,7 +110,7 @@ def test_few_steps_leave_room_for_the_choice(steps):
 
 
 def test_nonsense_is_refused():
-    for settings in ({"states": 0}, {"beta": np.nan}, {"tempering": -1.0}):
+    for settings in ({"states": 0}, {"beta": np.nan}, {"tempering": -1.0}, {"at_once": 0}):
         with pytest.raises(BlindspotError, match="makes no sense"):
             Thinning(**{"beta": 1.0, **settings})
     for span in ((0.0, 0.5), (0.5, 0.4), (0.5, 1.0)):
@@ -135,7 +135,7 @@ def test_states_are_denoised_in_bfloat16_where_that_is_asked_for_and_in_pieces_t
 
     sampler = EnergyDPS(Watched(0.2, 0.5), 12, strength=0.2, thinning=Thinning(5.0, 8), bf16=True)
     sampler.sample(brightness, 3)
-    assert precisions == {True} and set(sizes) == {1, 2, AT_ONCE}
+    assert precisions == {True} and set(sizes) == {1, 2, 4}
     sizes.clear()
     replace(sampler, together=None).sample(brightness, 3)
-    assert set(sizes) == {3, 6, 3 * AT_ONCE}
+    assert set(sizes) == {3, 6, 12}
