@@ -21,7 +21,7 @@ def test_each_name_makes_its_sampler(atlas):
     early = create("energydps", models, Settings(7, 0.5, cap=2.0, until=0.6))
     assert early == replace(made["energydps"], window=(0.0, 0.6))
     assert made["energydps-light"] == replace(
-        made["energydps"], guidance="light", every=3, thinning=Thinning(0.5 * 400 / 2.0, 6)
+        made["energydps"], guidance="light", every=3, thinning=Thinning(0.5 * 400 / 2.0, 4, at_once=2)
     )
     assert made["prior"].strength == 0
     assert made["energydps-smc"] == EnergySMC(models.prior, 7, 0.5 * 32 / 2.0, particles=4)
