@@ -17,7 +17,7 @@ from typing import Any
 
 from engine.atlas.schema import HEADER
 from engine.errors import BlindspotError
-from precompute.files import content_hash, file_hash, full_disk_explained, read_json, write_whole
+from engine.files import content_hash, file_hash, full_disk_explained, read_json, write_whole
 from precompute.plan import Outcome, Progress, Stage, WorkDirectory, carry_out
 from precompute.recipe import Recipe
 from precompute.stage_plan import HEADER_MARK, StagePlan, source_stage

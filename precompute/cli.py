@@ -120,8 +120,8 @@ def export(
     PNG and SVG need kaleido and Chromium. An earlier export at --out is replaced.
     """
     from engine.atlas.reader import Atlas
+    from engine.files import full_disk_explained
     from precompute.export import export as write_export
-    from precompute.files import full_disk_explained
     from precompute.reporting import Reporter
 
     opened, both = Atlas.open(atlas), tables == figures

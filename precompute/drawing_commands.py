@@ -69,10 +69,10 @@ def sample(
 ) -> None:
     """Draw images that excite a concept of an atlas, or a weighted set, as PNG files with their scores."""
     from engine.atlas.reader import Atlas
+    from engine.files import full_disk_explained
     from engine.samplers.again import again
     from engine.samplers.drawing import draw_concept
     from engine.samplers.files import load_drawing, save_drawing
-    from precompute.files import full_disk_explained
     from precompute.reporting import Reporter
 
     opened, weights = Atlas.open(atlas), tuple(weight or ())
@@ -127,8 +127,8 @@ def gallery(
     Drawings are kept in ATLAS.gallery.work, which can be deleted once the atlas has them. Concepts that are not drawn
     this time keep the samples they have.
     """
+    from engine.files import full_disk_explained
     from engine.samplers.drawing import Order
-    from precompute.files import full_disk_explained
     from precompute.gallery import DEFAULT, draw_gallery
     from precompute.reporting import Reporter
 

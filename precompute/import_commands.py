@@ -31,7 +31,7 @@ def import_dictionary(
     from dataclasses import asdict
 
     from engine.dictionary.published import Options, import_dictionary
-    from precompute.files import full_disk_explained
+    from engine.files import full_disk_explained
 
     with full_disk_explained(out):
         report = import_dictionary(src, out, kind, Options(sparsity, threshold))
@@ -69,7 +69,7 @@ def import_saediff(
     """
     from dataclasses import asdict
 
-    from precompute.files import full_disk_explained
+    from engine.files import full_disk_explained
     from precompute.saediff.importing import import_saediff
 
     with full_disk_explained(out):
@@ -102,9 +102,9 @@ def convert_adm(
     """
     from dataclasses import asdict
 
+    from engine.files import full_disk_explained
     from engine.priors.adm_conversion import Unwritten
     from engine.priors.adm_conversion import convert_adm as convert
-    from precompute.files import full_disk_explained
 
     with full_disk_explained(out):
         made = convert(src, out, Unwritten(image_size, heads, qkv, noise))

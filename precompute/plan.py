@@ -3,7 +3,7 @@
 A stage owns a folder of the work directory. Its fingerprint is the SHA-256 of its parameters, the contents of what it
 reads and the fingerprints of the stages before it. `stage.json` in the folder records the fingerprint, and once the
 stage is finished also every file with its size. A folder with another fingerprint is emptied; one with the same
-fingerprint that is not finished is gone on with, so stages write whole files (`precompute.files`) and skip those that
+fingerprint that is not finished is gone on with, so stages write whole files (`engine.files`) and skip those that
 are there.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import BlindspotError
-from precompute.files import content_hash, write_json
+from engine.files import content_hash, write_json
 
 RECORD = "stage.json"
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from engine.atlas.schema import HEADER, REAL
+from engine.files import file_hash, read_json, write_json, write_whole
 from precompute.analysis_plan import analysis_stages
-from precompute.files import file_hash, read_json, write_json, write_whole
 from precompute.inputs import decisive, model_input, reference
 from precompute.plan import Progress, Stage, WorkDirectory
 from precompute.recipe import Folder, Pipeline, Recipe, World
@@ -137,8 +137,8 @@ class StagePlan:
 
     def _energies(self, name: str) -> Stage:
         def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
+            from engine.devices import pick_device
             from engine.dictionary import load_dictionary
-            from precompute.devices import pick_device
             from precompute.stages.encode import read_spec
             from precompute.stages.energies import measure
 

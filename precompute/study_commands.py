@@ -197,7 +197,7 @@ def injection(
 def _run(folder: Path, out: Path, as_json: bool, make: Callable[[Atlas, Listener, Any], Study]) -> None:
     """Make a study with progress bars, write it, and say what was found."""
     from engine.atlas.reader import Atlas
-    from precompute.files import full_disk_explained
+    from engine.files import full_disk_explained
     from precompute.reporting import Reporter
     from precompute.study_files import write_study
     from precompute.study_report import print_study

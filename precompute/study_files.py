@@ -24,9 +24,9 @@ from PIL import Image
 
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
+from engine.files import write_json
 from precompute.export.files import told_png, write_figure, write_script
 from precompute.export.origin import origin_of
-from precompute.files import write_json
 
 RECORD = "study.json"
 LIBRARIES = ("torch", "diffusers", "transformers", "numpy")

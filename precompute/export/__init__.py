@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
+from engine.files import write_json
 from precompute.export.figures import drawings
 from precompute.export.files import check_formats, write_figure, write_script
 from precompute.export.folder import MARK, whole_folder
 from precompute.export.origin import origin_of
 from precompute.export.tables import check_format, tables_of, write_table
-from precompute.files import write_json
 
 Progress = Callable[[int, int], None]
 

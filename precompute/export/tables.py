@@ -16,7 +16,7 @@ from engine.atlas import Atlas
 from engine.atlas.schema import TABLES
 from engine.atlas.storage import read_table
 from engine.errors import BlindspotError
-from precompute.files import write_json
+from engine.files import write_json
 
 FORMATS = ("csv", "parquet")
 METADATA = b"blindspot-atlas"

@@ -17,7 +17,7 @@ import pandas as pd
 from engine.atlas import AtlasInfo, AtlasWriter, Source
 from engine.atlas.schema import REAL
 from engine.errors import BlindspotError
-from precompute.files import file_hash
+from engine.files import file_hash
 from precompute.saediff.enriched import Connections, Enriched, read_enriched
 from precompute.saediff.links import check_base, image_links
 from precompute.saediff.sides import MOSTLY, Sides, find_sides

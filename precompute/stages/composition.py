@@ -18,7 +18,7 @@ from engine.blindspots.baselines import split_halves, token_rows
 from engine.blindspots.changes import change_evidence, changed_pairs
 from engine.blindspots.composition import Composition, l0_curve, token_composition, unique_share
 from engine.blindspots.spectrum import cooccurrence_spectrum
-from precompute.files import write_arrays, write_whole
+from engine.files import write_arrays, write_whole
 from precompute.plan import Progress
 
 CURVES, MATRIX, CHANGES = "composition.npz", "matrix.npz", "changes.parquet"

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from engine.errors import BlindspotError
+from engine.files import file_hash, visible_files, write_json, write_whole
 from engine.vision.preprocess import load_image
-from precompute.files import file_hash, visible_files, write_json, write_whole
 from precompute.plan import Progress
 from precompute.recipe import Folder, Limits, World
 from precompute.stages.captions import read_captions

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from engine.devices import pick_device
 from engine.dictionary import Dictionary, TrainConfig, fit, load_dictionary, origin_of, save_dictionary
 from engine.dictionary import Progress as Training
 from engine.errors import BlindspotError
-from precompute.devices import pick_device
-from precompute.files import read_json, write_array, write_json
+from engine.files import read_json, write_array, write_json
 from precompute.plan import Progress
 from precompute.recipe import DictionaryPart
 from precompute.stages.encode import read_spec

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from engine.blindspots.divergence import Divergence, pair_divergence
 from engine.blindspots.memorisation import memorisation_candidates
-from precompute.files import write_arrays
+from engine.files import write_arrays
 
 TABLE = "divergence.npz"
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engine.devices import pick_device
+from engine.files import read_json, write_array, write_json
 from engine.vision.encoder import Encoder, Tokens
 from engine.vision.preprocess import load_image, to_tensor
 from engine.vision.spec import EncoderSpec
-from precompute.devices import pick_device
-from precompute.files import read_json, write_array, write_json
 from precompute.plan import Progress
 from precompute.recipe import EncoderPart
 from precompute.stages.manifest import Picture

@@ -17,8 +17,8 @@ from scipy import sparse
 from engine.atlas.schema import CSR_PARTS, index_dtype
 from engine.blindspots.energy import EnergyPass, SourceEnergies
 from engine.dictionary.base import Dictionary
+from engine.files import write_array, write_arrays
 from engine.vision.spec import EncoderSpec
-from precompute.files import write_array, write_arrays
 from precompute.plan import Progress
 from precompute.stages.encode import token_shards
 

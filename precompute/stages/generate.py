@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from engine.devices import pick_device
 from engine.errors import BlindspotError
-from precompute.devices import pick_device
-from precompute.files import file_hash
+from engine.files import file_hash
 from precompute.plan import Progress
 from precompute.recipe import Pipeline
 from precompute.stages.corpus import save_png

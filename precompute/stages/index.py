@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from engine.blindspots.cooccurrence import cooccurrence_neighbours
-from precompute.files import write_arrays
+from engine.files import write_arrays
 from precompute.stages.layout import unit
 
 NEIGHBOURS = 16

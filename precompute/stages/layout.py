@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 from scipy import sparse
 
-from precompute.files import write_arrays
+from engine.files import write_arrays
 from precompute.recipe import LayoutPart
 
 COMPONENTS = 100

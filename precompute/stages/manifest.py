@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from precompute.files import read_json, write_json
+from engine.files import read_json, write_json
 
 MANIFEST = "images.json"
 SKIPPED = "skipped.json"

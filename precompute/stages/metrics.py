@@ -14,7 +14,7 @@ from engine.atlas.columns import HALVES
 from engine.blindspots.baselines import split_halves
 from engine.blindspots.coverage import Features, Manifold, manifold_metrics
 from engine.blindspots.frechet import Frechet, frechet_distance
-from precompute.files import read_json, write_json
+from engine.files import read_json, write_json
 from precompute.plan import Progress
 
 TABLE = "metrics.json"

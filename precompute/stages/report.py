@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from engine.devices import pick_device
 from engine.dictionary import Dictionary, load_dictionary
 from engine.dictionary.report import DictionaryReport, report
 from engine.dictionary.usage import Usage, joined, measure_usage
-from precompute.devices import pick_device
-from precompute.files import read_json, write_arrays, write_json
+from engine.files import read_json, write_arrays, write_json
 from precompute.plan import Progress
 from precompute.recipe import DictionaryPart
 from precompute.stages.dictionary import DICTIONARY, make_dictionary

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from engine.files import write_whole
 from engine.vision.preprocess import load_image
-from precompute.files import write_whole
 from precompute.plan import Progress
 from precompute.stages.manifest import Picture
 

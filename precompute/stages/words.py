@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from engine.blindspots.log_odds import weighted_log_odds
-from precompute.files import read_json, write_json
+from engine.files import read_json, write_json
 
 WORDS = "words.json"
 BEST = 10

@@ -14,10 +14,10 @@ import numpy as np
 from scipy import sparse
 
 from engine.atlas.schema import REAL
+from engine.files import write_array, write_json
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
 from precompute.analysis_plan import analysis_stages
 from precompute.build import Build, build_stages
-from precompute.files import write_array, write_json
 from precompute.plan import Progress, Stage, WorkDirectory
 from precompute.recipe import EncoderPart, Folder, Pipeline, Recipe
 from precompute.stage_plan import StagePlan, source_stage

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from precompute.files import write_whole
+from engine.files import write_whole
 from precompute.plan import Progress
 from precompute.stages.manifest import Picture, write_manifest
 from precompute.stages.thumbs import thumb_path

@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 
 from engine.dictionary.coherence import coherence
-from precompute.files import write_arrays, write_json
+from engine.files import write_arrays, write_json
 from precompute.stages.report import SUMMARY, TABLE
 
 

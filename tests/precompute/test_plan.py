@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BlindspotError
-from precompute.files import content_hash
+from engine.files import content_hash
 from precompute.plan import Stage, WorkDirectory, carry_out, fingerprint
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import BlindspotError
-from precompute.files import read_json
+from engine.files import read_json
 from precompute.recipe import Folder, Limits, World
 from precompute.stages.corpus import LABELS, draw_world, gather_folder
 from precompute.stages.manifest import read_manifest, read_skipped

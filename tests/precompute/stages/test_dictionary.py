@@ -9,8 +9,8 @@ import pytest
 
 from engine.dictionary import TopK, Transcoder, load_dictionary, origin_of, save_dictionary
 from engine.errors import BlindspotError
+from engine.files import write_json
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
-from precompute.files import write_json
 from precompute.recipe import DictionaryPart
 from precompute.recipe_files import load_recipe
 from precompute.stages.dictionary import DICTIONARY, make_dictionary, thin_out

@@ -7,11 +7,13 @@ import torch
 from engine.errors import BlindspotError
 
 
-def pick_device(wanted: str) -> torch.device:
+def pick_device(wanted: str = "auto") -> torch.device:
     """The device a recipe asks for; `auto` takes a GPU if there is one.
 
-    Raises:
-        BlindspotError: the device is not there.
+    Raises
+    ------
+    BlindspotError
+        If the device is not there.
     """
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":

@@ -101,8 +101,10 @@ def visible_files(folder: Path) -> Iterator[str]:
 def full_disk_explained(where: Path) -> Iterator[None]:
     """Turn any library's way of saying that the disk is full into one sentence.
 
-    Raises:
-        BlindspotError: something written inside did not fit.
+    Raises
+    ------
+    BlindspotError
+        If something written inside did not fit.
     """
     try:
         yield

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.errors import BlindspotError
-from precompute.files import content_hash, full_disk_explained, write_array, write_whole
+from engine.files import content_hash, full_disk_explained, write_array, write_whole
 
 
 @pytest.fixture(autouse=True)
