@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ import numpy as np
 
 from engine.errors import BlindspotError
 
+_CHECKOUT = Path(__file__).resolve().parents[1] / "data"
+DATA = _CHECKOUT if (_CHECKOUT / "recipes").is_dir() else Path(sys.prefix) / "share" / "blindspot-atlas" / "data"
+"""Recipes, the demo and measured results: in a checkout, or where pip put them."""
 PARTIAL = ".partial"
 """Ending of a file that is being written; one that a killed run left behind is overwritten or ignored."""
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -13,15 +13,15 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import BlindspotError
+from engine.files import DATA
 from precompute.drawing_commands import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
 from precompute.output import AsJson, print_json
+from precompute.serve import DEMO_ATLAS, serve
 from precompute.study_commands import study
 from precompute.variadic import VariadicCommand
 
-PROJECT = Path(__file__).resolve().parents[1]
-DEMO_RECIPE = PROJECT / "data" / "recipes" / "demo.yaml"
-DEMO_ATLAS = PROJECT / "data" / "demo" / "atlas"
+DEMO_RECIPE = DATA / "recipes" / "demo.yaml"
 ATLASES = Path("atlases")
 PAPER_TARGETS = [5.0, 6.0, 7.0]
 """Mean scores in paper 000's Table 2."""
@@ -34,6 +34,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.command(name="app")(serve)
 
 Settings = Annotated[
     list[str] | None,

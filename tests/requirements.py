@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 UNLOCKED = re.compile(r"(torch|triton|nvidia-|cuda-)")
 HEAD = "# Written by `make lock` from pyproject.toml.\n"
-GPU_HEAD = """# On a CUDA machine, instead of requirements.txt: FAISS on the GPU takes the place of faiss-cpu, whose files it shares.
+GPU_HEAD = """\
+# On a CUDA machine, instead of requirements.txt: FAISS on the GPU in the place of faiss-cpu, whose files it shares.
 # Install the torch build of your CUDA version first.
 """
 
@@ -35,8 +36,9 @@ def wanted() -> dict[str, str]:
 
 def lock(name: str) -> str:
     """Return the lock of a requirements file."""
-    command = ["uv", "pip", "compile", str(ROOT / name), "--universal", "--python-version", "3.11", "--generate-hashes",
-               "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet", "--native-tls"]  # fmt: skip
+    options = "--universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --native-tls"
+    hidden = "--no-emit-index-url --no-emit-find-links"
+    command = ["uv", "pip", "compile", name, *options.split(), *hidden.split()]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     blocks = re.split(r"\n(?=[A-Za-z0-9])", found.strip())
     return HEAD + "\n".join(block for block in blocks if not UNLOCKED.match(block)) + "\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -14,11 +13,12 @@ from engine.errors import BlindspotError
 from engine.figures.grid import GAP, MARGIN, SEAM, SIDE
 from engine.figures.labels import concept_names
 from engine.figures.samplers import distance_diversity
+from engine.files import DATA
 from pages.exhibits.base import Exhibit, Maker, drawn
 from pages.widgets import data
 from pages.widgets.state import View
 
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "samplers"
+FOLDER = DATA / "samplers"
 """The comparison, and one picture per concept; the app hands the folder to the browser below ADDRESS."""
 ADDRESS = "/atlas/samplers"
 COMMAND = "python -m tests.benchmarks.samplers --json"

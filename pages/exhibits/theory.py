@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 
 from engine.errors import BlindspotError
 from engine.figures import overshoot, theory
+from engine.files import DATA
 from engine.klsc.diagnosis import Diagnosis, diagnose
 from engine.klsc.grid import Grid
 from engine.klsc.mixture import AngularConcept, Mixture
@@ -20,7 +20,7 @@ from engine.klsc.rates import threshold_speed, tilt_speed
 from pages.exhibits.base import Exhibit, Maker, drawn
 from pages.widgets.state import TARGETS, View
 
-MEASURED = Path(__file__).resolve().parents[2] / "data" / "theory" / "mixture.json"
+MEASURED = DATA / "theory" / "mixture.json"
 """What COMMAND printed."""
 COMMAND = "python -m tests.benchmarks.mixture --json"
 CURVE_NODES = 2**15

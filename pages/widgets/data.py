@@ -16,10 +16,11 @@ import streamlit as st
 from engine.atlas import Atlas
 from engine.blindspots.delta import ESTIMATORS
 from engine.figures.frame import Basis
+from engine.files import DATA
 from pages.widgets.state import COLOURS, Known, View
 
 ENVIRONMENT = "BLINDSPOT_ATLAS"
-DEFAULT = Path(__file__).resolve().parents[2] / "data" / "demo" / "atlas"
+DEFAULT = DATA / "demo" / "atlas"
 
 
 def atlas_path() -> Path:

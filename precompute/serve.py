@@ -1,0 +1,80 @@
+"""Opens the app on an atlas: the command `app`, and the console script `blindspot-atlas`.
+
+Streamlit runs in a process of its own; this module only chooses its address and opens the browser.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import BlindspotError
+from engine.files import DATA
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO_ATLAS = DATA / "demo" / "atlas"
+START_SECONDS = 60
+
+AtlasFolder = Annotated[Path | None, typer.Argument(help="Folder of an atlas.", show_default="the demo atlas")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
+Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
+Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser when the app is ready.")]
+
+
+def serve(atlas: AtlasFolder = None, host: Host = "127.0.0.1", port: Port = 8501, browser: Browser = True) -> None:
+    """Open the app on an atlas in the browser; Ctrl-C ends it."""
+    folder = (atlas or DEMO_ATLAS).expanduser().absolute()
+    if not folder.is_dir():
+        raise BlindspotError(f"There is no atlas at {folder}: give the folder that holds atlas.json.")
+    if browser and _has_display():
+        threading.Thread(target=_open_when_ready, args=(port,), daemon=True).start()
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.address", host,
+               "--server.port", str(port), "--", str(folder)]  # fmt: skip
+    try:
+        done = subprocess.run(command, cwd=DATA.parent)
+    except KeyboardInterrupt:
+        return
+    if done.returncode:
+        raise BlindspotError(f"The app ended with code {done.returncode}: see above, or choose another --port.")
+
+
+def open_demo(host: Host = "127.0.0.1", port: Port = 8501, browser: Browser = True) -> None:
+    """Open the app on the bundled demo atlas."""
+    serve(None, host, port, browser)
+
+
+def main() -> None:
+    """Run the console script: the commands of `python -m precompute`, except that `demo` opens the demo."""
+    from precompute import cli
+
+    commands = cli.app.registered_commands
+    rebuild = next(command for command in commands if command.callback is cli.demo)
+    rebuild.name = "build-demo"
+    cli.app.command(name="demo")(open_demo)
+    cli.main()
+
+
+def _has_display() -> bool:
+    """Whether a browser could show itself: always on macOS and Windows, with a display elsewhere."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _open_when_ready(port: int) -> None:
+    """Open the browser once the server answers."""
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1):
+                webbrowser.open(f"http://127.0.0.1:{port}")
+                return
+        except OSError:
+            time.sleep(0.3)
