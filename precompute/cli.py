@@ -163,8 +163,7 @@ def theory(
     Boundary masses are taken within 0.05 above the hard threshold, and TV step between the target and 0.08 beyond it.
     """
     from engine.klsc.diagnosis import diagnose
-    from engine.klsc.mixture import AngularConcept, Mixture
-    from engine.klsc.quadrature import score_law
+    from engine.klsc.mixture import AngularConcept, Mixture, score_law
 
     law = score_law(Mixture(), AngularConcept())
     found = [diagnose(law.scores, target, law.log_weights) for target in targets]

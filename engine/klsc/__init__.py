@@ -1,6 +1,6 @@
-"""The distributional view of feature visualisation (paper 000): tilts, thresholds and what each does to the prior.
+"""KL-constrained feature visualisation ("EnergyDPS", arXiv:2605.17504): what tilts and thresholds do to a prior.
 
-Everything works on arrays of scores with optional log-weights: a thousand real images, a grid of quadrature nodes, a
-cloud of particles. A distribution on n such atoms is an array [n] of normalised log-probabilities, so a tilt of a tilt
-or the hazard of a tilt is a call with the first one's result as the second one's log-weights.
+A distribution on n atoms (real images, quadrature nodes, particles) is an array [n] of normalised log-probabilities, so
+that a tilt of a tilt is a call with the first one's result as the second one's log-weights. Equation, lemma and
+definition numbers in this package are those of arXiv:2605.17504.
 """

@@ -1,10 +1,11 @@
-"""Hard threshold against tilt at one mean score: the three biases of paper 000's Table 2, and KL to the prior."""
+"""Hard threshold against tilt at one mean score: the three biases of Table 2, and KL to the prior."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from engine.errors import BlindspotError
 from engine.klsc.law import kl, total_variation, weighted_scores
@@ -12,7 +13,7 @@ from engine.klsc.threshold import boundary_mass, calibrate_threshold, threshold
 from engine.klsc.tilt import calibrate_tilt, tilt
 
 MARGIN, STEP = 0.05, 0.08
-"""Width of the boundary shell and step between targets in the paper (appendix H.4)."""
+"""Width of the boundary shell and step between targets (appendix H.4)."""
 
 
 class Biases(NamedTuple):
@@ -47,9 +48,9 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(
-    scores: np.ndarray,
+    scores: Float[np.ndarray, " n"],
     target: float,
-    log_weights: np.ndarray | None = None,
+    log_weights: Float[np.ndarray, " n"] | None = None,
     *,
     margin: float = MARGIN,
     step: float = STEP,
@@ -58,9 +59,8 @@ def diagnose(
 
     Parameters
     ----------
-    scores : [n].
+    scores, log_weights : of the atoms; p has equal weights when None.
     target : wanted mean score, in the score's unit.
-    log_weights : [n] of p; equal weights when None.
     margin : width of the boundary shell above the hard threshold, for both laws.
     step : distance to the second target of `tv_step`.
 

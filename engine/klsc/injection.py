@@ -1,4 +1,4 @@
-"""Task injection q ~ p exp(beta s + eta f): what a second objective does to what is shown (paper 000, 2.2.3).
+"""Task injection q ~ p exp(beta s + eta f): what a second objective does to what is shown (section 2.2.3).
 
 At a matched mean of s, a larger eta raises the mean of f and bends the law away from the intrinsic tilt. How far at
 least is the Cramer bound of Theorem E.3; how far exactly is the KL of the law that meets both means.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy.optimize import brentq
 
 from engine.errors import BlindspotError
@@ -40,20 +41,24 @@ class Injection(NamedTuple):
 
 
 def inject(
-    scores: np.ndarray, task: np.ndarray, beta: float, eta: float, log_weights: np.ndarray | None = None
-) -> np.ndarray:
-    """The law q ~ p exp(beta s + eta f), [n] log-probabilities, for scores s and task scores f, both [n] (eq. 14)."""
+    scores: Float[np.ndarray, " n"],
+    task: Float[np.ndarray, " n"],
+    beta: float,
+    eta: float,
+    log_weights: Float[np.ndarray, " n"] | None = None,
+) -> Float[np.ndarray, " n"]:
+    """The law q ~ p exp(beta s + eta f), as log-probabilities, for scores s and task scores f (eq. 14)."""
     return tilt(task, eta, tilt(scores, beta, log_weights))
 
 
-def distortion_bound(task: np.ndarray, level: float, log_q: np.ndarray) -> Bound:
+def distortion_bound(task: Float[np.ndarray, " n"], level: float, log_q: Float[np.ndarray, " n"]) -> Bound:
     """sup over eta >= 0 of eta r - log E_q exp(eta f): no law near q with E f >= r is nearer in KL (Theorem E.3).
 
     Parameters
     ----------
-    task : [n] task scores f.
+    task : task scores f.
     level : r, the mean of f that the task demands.
-    log_q : [n] log-probabilities of the intrinsic tilt.
+    log_q : log-probabilities of the intrinsic tilt.
 
     Raises
     ------
@@ -68,18 +73,16 @@ def distortion_bound(task: np.ndarray, level: float, log_q: np.ndarray) -> Bound
 
 
 def calibrate_injection(
-    scores: np.ndarray, task: np.ndarray, target: float, level: float, log_weights: np.ndarray | None = None
+    scores: Float[np.ndarray, " n"],
+    task: Float[np.ndarray, " n"],
+    target: float,
+    level: float,
+    log_weights: Float[np.ndarray, " n"] | None = None,
 ) -> Injection:
     """Find beta and eta >= 0 with E s = target and E f >= level, and the distortion that the task costs.
 
     With s held at its mean, E f increases in eta (its derivative is the variance of f that s does not explain), so this
     is one bracketed root finding inside another. Where the intrinsic tilt already has E f >= level, eta is 0.
-
-    Parameters
-    ----------
-    scores, task : [n] s and f of the atoms.
-    target, level : wanted means of s and f, each in its own unit.
-    log_weights : [n] of p; equal weights when None.
 
     Raises
     ------

@@ -5,22 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import logsumexp
 
 from engine.errors import BlindspotError
 
 
-def log_probabilities(n: int, log_weights: np.ndarray | None = None) -> np.ndarray:
-    """Normalise log-weights.
-
-    Parameters
-    ----------
-    n : number of atoms.
-    log_weights : [n], -inf for an atom without weight; None for equal weights.
-
-    Returns
-    -------
-    [n] log-probabilities, whose exponentials sum to 1.
+def log_probabilities(n: int, log_weights: Float[np.ndarray, " n"] | None = None) -> Float[np.ndarray, " n"]:
+    """Normalise log-weights, so that their exponentials sum to 1; None means equal weights, -inf no weight.
 
     Raises
     ------
@@ -40,12 +32,10 @@ def log_probabilities(n: int, log_weights: np.ndarray | None = None) -> np.ndarr
     return weights - total
 
 
-def weighted_scores(scores: np.ndarray, log_weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Check scores and normalise their log-weights.
-
-    Returns
-    -------
-    ([n] float64 scores, [n] log-probabilities).
+def weighted_scores(
+    scores: Float[np.ndarray, " n"], log_weights: Float[np.ndarray, " n"] | None = None
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Check scores and normalise their log-weights: (float64 scores, log-probabilities).
 
     Raises
     ------
@@ -58,18 +48,24 @@ def weighted_scores(scores: np.ndarray, log_weights: np.ndarray | None = None) -
     return values, log_probabilities(len(values), log_weights)
 
 
-def expectation(values: np.ndarray, log_q: np.ndarray) -> float:
-    """Mean of values [n] under log-probabilities log_q [n]."""
+def expectation(values: Float[np.ndarray, " n"], log_q: Float[np.ndarray, " n"]) -> float:
+    """Mean of the values under log-probabilities log_q."""
     return float(np.exp(log_q) @ np.asarray(values, np.float64))
 
 
-def total_variation(log_q: np.ndarray, log_p: np.ndarray) -> float:
-    """TV(q, p) = 1/2 sum |q - p|, in [0, 1], of two laws [n] on the same atoms (paper 000, Definition B.3)."""
+def total_variation(log_q: Float[np.ndarray, " n"], log_p: Float[np.ndarray, " n"]) -> float:
+    """TV(q, p) = 1/2 sum |q - p|, in [0, 1], of two laws on the same atoms (Definition B.3)."""
     return min(1.0, float(np.abs(np.exp(log_q) - np.exp(log_p)).sum() / 2))
 
 
-def kl(log_q: np.ndarray, log_p: np.ndarray) -> float:
-    """KL(q || p) in nats of two laws [n] on the same atoms; inf where p lacks an atom of q (Definition B.2)."""
+def kl(log_q: Float[np.ndarray, " n"], log_p: Float[np.ndarray, " n"]) -> float:
+    """KL(q || p) in nats of two laws on the same atoms; inf where p lacks an atom of q (Definition B.2)."""
     held = np.asarray(log_q) > -np.inf
     log_q, log_p = np.asarray(log_q)[held], np.asarray(log_p)[held]
     return max(0.0, float(np.exp(log_q) @ (log_q - log_p)))
+
+
+def effective_sample_size(log_weights: Float[np.ndarray, " n"]) -> float:
+    """1 / sum w^2 of the normalised weights: n when they are equal, 1 when one atom takes all."""
+    log_q = log_probabilities(len(log_weights), log_weights)
+    return float(np.clip(np.exp(-logsumexp(2 * log_q)), 1, len(log_q)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import logsumexp
 
 from engine.errors import BlindspotError
@@ -12,18 +14,25 @@ from engine.klsc.law import expectation, log_probabilities, weighted_scores
 from engine.klsc.tilt import Calibration
 
 
-def threshold(scores: np.ndarray, cut: float, log_weights: np.ndarray | None = None) -> np.ndarray:
-    """The law p(. | s > cut) (paper 000, eq. 6).
+class TopK(NamedTuple):
+    """The best of a pool."""
+
+    k: int
+    """How many."""
+    mean: float
+    """Their mean score."""
+
+
+def threshold(
+    scores: Float[np.ndarray, " n"], cut: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> Float[np.ndarray, " n"]:
+    """The law p(. | s > cut) (eq. 6), as log-probabilities, -inf at and below the cut.
 
     Parameters
     ----------
-    scores : [n] finite scores of the atoms.
+    scores : finite scores of the atoms.
     cut : threshold in the score's unit.
-    log_weights : [n] of p; equal weights when None.
-
-    Returns
-    -------
-    [n] log-probabilities, -inf at and below the cut.
+    log_weights : of p; equal weights when None.
 
     Raises
     ------
@@ -38,47 +47,67 @@ def threshold(scores: np.ndarray, cut: float, log_weights: np.ndarray | None = N
     return log_probabilities(len(kept), kept)
 
 
-def log_survival(scores: np.ndarray, cut: float, log_weights: np.ndarray | None = None) -> float:
-    """log P(s > cut) for scores [n]; -inf when nothing scores above."""
+def log_survival(
+    scores: Float[np.ndarray, " n"], cut: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> float:
+    """log P(s > cut); -inf when nothing scores above."""
     values, log_p = weighted_scores(scores, log_weights)
     above = log_p[values > cut]
     return float(logsumexp(above)) if len(above) else -math.inf
 
 
-def mean_above(scores: np.ndarray, cut: float, log_weights: np.ndarray | None = None) -> float:
-    """E[s | s > cut] for scores [n]; raises as `threshold` does."""
+def mean_above(
+    scores: Float[np.ndarray, " n"], cut: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> float:
+    """E[s | s > cut]; raises as `threshold` does."""
     return expectation(scores, threshold(scores, cut, log_weights))
 
 
-def boundary_mass(scores: np.ndarray, cut: float, margin: float, log_weights: np.ndarray | None = None) -> float:
+def boundary_mass(
+    scores: Float[np.ndarray, " n"], cut: float, margin: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> float:
     """BM = P(cut < s < cut + margin | s > cut), the share of what passes that barely does (Definition 2.3).
 
-    Parameters
-    ----------
-    scores : [n].
-    cut, margin : threshold and width of the shell above it, in the score's unit.
-    log_weights : [n] of the law in question (p, or a tilt of it); equal weights when None.
-
-    Raises
-    ------
-    BlindspotError
-        If nothing scores above the cut.
+    `log_weights` are of the law in question, p or a tilt of it; raises as `threshold` does.
     """
     values, _ = weighted_scores(scores)
     return expectation(values < cut + margin, threshold(values, cut, log_weights))
 
 
-def calibrate_threshold(scores: np.ndarray, target: float, log_weights: np.ndarray | None = None) -> Calibration:
+def hazard(
+    scores: Float[np.ndarray, " n"], cut: float, width: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> float:
+    """Mean hazard f(u) / P(s > u) over cut +- width / 2, per unit of score (Lemmas D.6 and D.7).
+
+    The hazard is -d log P(s > u) / du, so its mean is a difference of two logarithms and no density has to be
+    estimated. Boundary mass is hazard x margin to first order; a tilt's hazard is never above p's.
+
+    Raises
+    ------
+    BlindspotError
+        If nothing scores above the interval.
+    """
+    low, high = cut - width / 2, cut + width / 2
+    tail = log_survival(scores, high, log_weights)
+    if tail == -np.inf:
+        raise BlindspotError(f"Nothing scores above {high:g}, where the hazard is asked for: choose a lower threshold.")
+    return (log_survival(scores, low, log_weights) - tail) / width
+
+
+def threshold_speed(
+    scores: Float[np.ndarray, " n"], cut: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> float:
+    """TV speed of the threshold path per unit of mean score, 1 / E[s - cut | s > cut] (Lemma D.11)."""
+    return 1 / (mean_above(scores, cut, log_weights) - cut)
+
+
+def calibrate_threshold(
+    scores: Float[np.ndarray, " n"], target: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> Calibration:
     """Find the threshold above which the mean score is `target`, by bisection over the sorted scores.
 
     On n atoms E[s | s > m] moves in steps: the step nearest to the target is taken, its threshold half way between the
     two scores that it separates, and the mean that it gives is returned beside it.
-
-    Parameters
-    ----------
-    scores : [n].
-    target : wanted mean score, in the score's unit.
-    log_weights : [n] of p; equal weights when None.
 
     Raises
     ------
@@ -106,6 +135,26 @@ def calibrate_threshold(scores: np.ndarray, target: float, log_weights: np.ndarr
     highest_dropped = values[first[nearest] - 1]
     middle = highest_dropped + (lowest_kept - highest_dropped) / 2
     return Calibration(float(min(middle, just_below)), float(means[nearest]))
+
+
+def matching_top_k(scores: Float[np.ndarray, " n"], target: float) -> TopK:
+    """The k whose k best images have the mean score nearest to `target`; the larger of two that tie (appendix I.1).
+
+    Raises
+    ------
+    BlindspotError
+        If the target is below the pool's mean or above its best score.
+    """
+    values, _ = weighted_scores(scores)
+    means = np.cumsum(np.sort(values)[::-1]) / np.arange(1, len(values) + 1)
+    slack = 1e-9 * np.abs(values).max()
+    if not means[-1] - slack <= target <= means[0] + slack:
+        raise BlindspotError(
+            f"A mean score of {target:g} is out of reach of this pool of {len(values)} images: its best have means "
+            f"from {means[-1]:.6g} (all) to {means[0]:.6g} (the best one)."
+        )
+    k = len(means) - int(np.argmin(np.abs(means - target)[::-1]))
+    return TopK(k, float(means[k - 1]))
 
 
 def _means_from(values: np.ndarray, log_p: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
@@ -21,7 +22,7 @@ STEEPEST = 2.0**60
 
 
 class Calibration(NamedTuple):
-    """A knob turned until the mean score is right."""
+    """The parameter of a law that was chosen for its mean score."""
 
     value: float
     """The tilt's beta, or the threshold."""
@@ -29,18 +30,16 @@ class Calibration(NamedTuple):
     """Mean score that it gives."""
 
 
-def tilt(scores: np.ndarray, beta: float, log_weights: np.ndarray | None = None) -> np.ndarray:
-    """The law q_beta ~ p exp(beta s) (paper 000, eq. 9).
+def tilt(
+    scores: Float[np.ndarray, " n"], beta: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> Float[np.ndarray, " n"]:
+    """The law q_beta ~ p exp(beta s) (eq. 9), as log-probabilities.
 
     Parameters
     ----------
-    scores : [n] finite scores of the atoms.
+    scores : finite scores of the atoms.
     beta : inverse temperature in 1 / unit of the score; 0 is p itself, negative values avoid the score.
-    log_weights : [n] of p; equal weights when None.
-
-    Returns
-    -------
-    [n] log-probabilities.
+    log_weights : of p; equal weights when None.
 
     Raises
     ------
@@ -51,33 +50,47 @@ def tilt(scores: np.ndarray, beta: float, log_weights: np.ndarray | None = None)
     return exponents - logsumexp(exponents)
 
 
-def log_partition(scores: np.ndarray, beta: float, log_weights: np.ndarray | None = None) -> float:
-    """psi(beta) = log E_p exp(beta s), for scores [n]."""
+def log_partition(
+    scores: Float[np.ndarray, " n"], beta: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> float:
+    """psi(beta) = log E_p exp(beta s)."""
     exponents, shift = _exponents(scores, beta, log_weights)
     return float(logsumexp(exponents) + shift)
 
 
-def tilted_mean(scores: np.ndarray, beta: float, log_weights: np.ndarray | None = None) -> float:
-    """mu(beta) = psi'(beta), the mean of scores [n] under the tilt."""
+def tilted_mean(
+    scores: Float[np.ndarray, " n"], beta: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> float:
+    """mu(beta) = psi'(beta), the mean score under the tilt."""
     return expectation(scores, tilt(scores, beta, log_weights))
 
 
-def tilted_variance(scores: np.ndarray, beta: float, log_weights: np.ndarray | None = None) -> float:
-    """psi''(beta), the variance of scores [n] under the tilt."""
+def tilted_variance(
+    scores: Float[np.ndarray, " n"], beta: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> float:
+    """psi''(beta), the variance of the score under the tilt."""
     log_q = tilt(scores, beta, log_weights)
     return expectation(np.square(np.asarray(scores) - expectation(scores, log_q)), log_q)
 
 
-def calibrate_tilt(scores: np.ndarray, target: float, log_weights: np.ndarray | None = None) -> Calibration:
+def tilt_speed(
+    scores: Float[np.ndarray, " n"], beta: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> float:
+    """TV speed of the tilt path per unit of mean score, E|s - mu| / (2 Var s) under the tilt (Lemma D.12)."""
+    log_q = tilt(scores, beta, log_weights)
+    deviations = np.abs(np.asarray(scores) - expectation(scores, log_q))
+    variance = expectation(np.square(deviations), log_q)
+    if variance == 0:
+        raise BlindspotError(f"At beta {beta:g} the tilt is a single score and has no speed: choose a smaller beta.")
+    return expectation(deviations, log_q) / (2 * variance)
+
+
+def calibrate_tilt(
+    scores: Float[np.ndarray, " n"], target: float, log_weights: Float[np.ndarray, " n"] | None = None
+) -> Calibration:
     """Find the beta whose tilt has mean score `target`, by bracketed root finding.
 
     A target below p's own mean gets a negative beta. (KLSC asks for a mean of at least m, so there p itself solves it.)
-
-    Parameters
-    ----------
-    scores : [n].
-    target : wanted mean score, in the score's unit.
-    log_weights : [n] of p; equal weights when None.
 
     Raises
     ------

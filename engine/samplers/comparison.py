@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.klsc.retrieval import matching_top_k
+from engine.klsc.threshold import matching_top_k
 from engine.samplers.base import Sampler, Samples, Score
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import match_strength

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.klsc.retrieval import effective_sample_size, retrieval_weights
+from engine.klsc.law import effective_sample_size
+from engine.klsc.tilt import tilt
 from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, sample_generators
 from engine.samplers.instruments import AtlasLike
 from engine.vision.preprocess import to_tensor
@@ -66,7 +67,7 @@ class PoolRetrieval:
     def weights(self, scores: np.ndarray) -> np.ndarray:
         """The law on a pool with scores [n]: probabilities [n]."""
         if self.best is None:
-            return retrieval_weights(scores, self.strength)
+            return np.exp(tilt(scores, self.strength))
         chosen = np.argsort(-scores, kind="stable")[: self.best]
         weights = np.zeros(len(scores))
         weights[chosen] = 1 / len(chosen)

@@ -13,10 +13,9 @@ from engine.errors import BlindspotError
 from engine.figures import overshoot, theory
 from engine.files import DATA
 from engine.klsc.diagnosis import Diagnosis, diagnose
-from engine.klsc.grid import Grid
-from engine.klsc.mixture import AngularConcept, Mixture
-from engine.klsc.quadrature import NODES, ScoreLaw, score_law
-from engine.klsc.rates import threshold_speed, tilt_speed
+from engine.klsc.mixture import NODES, AngularConcept, Grid, Mixture, ScoreLaw, score_law
+from engine.klsc.threshold import threshold_speed
+from engine.klsc.tilt import tilt_speed
 from pages.exhibits.base import Exhibit, Maker, drawn
 from pages.widgets.state import TARGETS, View
 

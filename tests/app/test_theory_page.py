@@ -7,8 +7,7 @@ import pytest
 
 from engine.errors import BlindspotError
 from engine.klsc.diagnosis import diagnose
-from engine.klsc.mixture import AngularConcept, Mixture
-from engine.klsc.quadrature import score_law
+from engine.klsc.mixture import AngularConcept, Mixture, score_law
 from pages import exhibits
 from pages.exhibits import theory
 from pages.widgets.state import View

@@ -18,9 +18,8 @@ import numpy as np
 from scipy.optimize import brentq
 
 from engine.klsc.diagnosis import diagnose
-from engine.klsc.grid import Grid
-from engine.klsc.quadrature import score_law
-from engine.klsc.retrieval import matching_top_k
+from engine.klsc.mixture import Grid, score_law
+from engine.klsc.threshold import matching_top_k
 from tests.benchmarks.oracle import BATCH, CONCEPT, MIXTURE, clouds, draw
 
 TRIAL = 60_000

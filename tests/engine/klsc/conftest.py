@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.klsc.mixture import AngularConcept, Mixture
-from engine.klsc.quadrature import ScoreLaw, score_law
+from engine.klsc.mixture import AngularConcept, Mixture, ScoreLaw, score_law
 
 
 @pytest.fixture(scope="session")

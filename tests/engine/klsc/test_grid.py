@@ -5,8 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from engine.errors import BlindspotError
-from engine.klsc.grid import Grid
-from engine.klsc.mixture import AngularConcept, Mixture
+from engine.klsc.mixture import AngularConcept, Grid, Mixture
 
 
 def test_cell_masses_of_the_mixture_are_products_of_normal_integrals():

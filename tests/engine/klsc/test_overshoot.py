@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.klsc.grid import Grid
-from engine.klsc.mixture import AngularConcept, Mixture
+from engine.klsc.mixture import AngularConcept, Grid, Mixture
 from tests.benchmarks.oracle import draw
 
 GRID, MIXTURE, CONCEPT = Grid(), Mixture(), AngularConcept()

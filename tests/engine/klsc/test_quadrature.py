@@ -1,4 +1,4 @@
-"""The toy's exact values: DESIGN section 4's, and an integration in the plane that shares no line with ours."""
+"""The mixture's exact values: recorded ones, and an integration in the plane that shares no line with ours."""
 
 import itertools
 import math
@@ -10,8 +10,7 @@ from scipy.optimize import brentq
 
 from engine.klsc.diagnosis import diagnose
 from engine.klsc.law import expectation, log_probabilities
-from engine.klsc.mixture import AngularConcept, Mixture
-from engine.klsc.quadrature import angle_density, score_law
+from engine.klsc.mixture import AngularConcept, Mixture, angle_density, score_law
 
 ODD = Mixture(means=((1.0, 0.0), (-2.0, 0.5), (0.0, 3.0)), spread=0.6)
 

@@ -8,16 +8,8 @@ from scipy import stats
 
 from engine.errors import BlindspotError
 from engine.klsc.law import total_variation
-from engine.klsc.rates import (
-    average_threshold_speed,
-    average_tilt_speed,
-    hazard,
-    mean_residual_life,
-    threshold_speed,
-    tilt_speed,
-)
-from engine.klsc.threshold import boundary_mass, calibrate_threshold, mean_above, threshold
-from engine.klsc.tilt import calibrate_tilt, tilt
+from engine.klsc.threshold import boundary_mass, calibrate_threshold, hazard, threshold, threshold_speed
+from engine.klsc.tilt import calibrate_tilt, tilt, tilt_speed
 from tests.engine.klsc.pools import pools
 
 CONSTANT = 1 / math.sqrt(2 * math.pi)
@@ -39,23 +31,11 @@ def test_the_gaussians_hazard_is_the_inverse_mills_ratio_and_a_tilt_shifts_it(ga
 def test_the_gaussians_threshold_speed_is_closed_and_its_tilts_is_constant(gaussian):
     """Equations 114, 115, 123 and Proposition D.13."""
     for cut in (0.0, 1.0, 3.0, 6.0):
-        life = mean_residual_life(gaussian.scores, cut, gaussian.log_weights)
-        assert life == pytest.approx(mills(cut) - cut, abs=1e-5)
         speed = threshold_speed(gaussian.scores, cut, gaussian.log_weights)
         assert speed == pytest.approx(1 / (mills(cut) - cut), rel=1e-4)
         assert speed >= math.sqrt(math.pi / 2) - 1e-4 > CONSTANT
     for beta in (-2.0, 0.0, 1.0, 4.0):
         assert tilt_speed(gaussian.scores, beta, gaussian.log_weights) == pytest.approx(CONSTANT, abs=1e-6)
-
-
-def test_the_gaussians_average_speeds_are_closed(gaussian):
-    """Equations 118, 124 and 126."""
-    low, high = 0.0, 2.5
-    closed = (stats.norm.logsf(low) - stats.norm.logsf(high)) / (mills(high) - mills(low))
-    hard = average_threshold_speed(gaussian.scores, low, high, gaussian.log_weights)
-    assert hard == pytest.approx(closed, rel=1e-4)
-    soft = average_tilt_speed(gaussian.scores, mills(low), mills(high), gaussian.log_weights)
-    assert soft == pytest.approx(CONSTANT, abs=1e-6) and hard > soft
 
 
 def test_boundary_mass_is_hazard_times_margin_to_first_order(toy):
@@ -96,29 +76,12 @@ def test_speeds_are_the_limits_of_finite_steps(toy, mean):
     assert tilt_speed(toy.scores, middle, toy.log_weights) == pytest.approx(moved / step, rel=1e-3)
 
 
-def test_average_speeds_are_averages_over_the_mean_score(toy):
-    """Equations 105 and 107, against the mean of the local speeds at evenly spaced mean scores."""
-    means = np.linspace(5, 6.5, 31)
-    cuts = [calibrate_threshold(toy.scores, mean, toy.log_weights).value for mean in means]
-    local = [threshold_speed(toy.scores, cut, toy.log_weights) for cut in cuts]
-    gained = np.diff([mean_above(toy.scores, cut, toy.log_weights) for cut in (cuts[0], cuts[-1])])
-    assert gained == pytest.approx(1.5, abs=1e-3)
-    whole = average_threshold_speed(toy.scores, cuts[0], cuts[-1], toy.log_weights)
-    assert whole == pytest.approx(np.trapezoid(local, means) / 1.5, rel=2e-3)
-    betas = [calibrate_tilt(toy.scores, mean, toy.log_weights).value for mean in means]
-    local = [tilt_speed(toy.scores, beta, toy.log_weights) for beta in betas]
-    whole = average_tilt_speed(toy.scores, betas[0], betas[-1], toy.log_weights, order=8)
-    assert whole == pytest.approx(np.trapezoid(local, means) / 1.5, rel=1e-3)
-
-
 def test_speeds_need_a_spread():
     scores = np.array([1.0, 2.0, 2.0])
     for ask in (
         lambda: hazard(scores, 2.5, 0.1),
         lambda: threshold_speed(scores, 2.0),
         lambda: tilt_speed(np.full(3, 2.0), 1.0),
-        lambda: average_threshold_speed(scores, 1.2, 1.8),
-        lambda: average_tilt_speed(scores, 1.0, 1.0),
     ):
         with pytest.raises(BlindspotError, match=r"choose|Nothing scores above"):
             ask()

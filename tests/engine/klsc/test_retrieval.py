@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import BlindspotError
-from engine.klsc.retrieval import effective_sample_size, matching_top_k, retrieval_weights
+from engine.klsc.law import effective_sample_size
+from engine.klsc.threshold import matching_top_k
 from engine.klsc.tilt import tilt
 from tests.engine.klsc.pools import pools
 
@@ -33,9 +34,9 @@ def test_the_gaussians_effective_share_is_closed():
 def test_a_steep_tilt_shows_only_the_best_images():
     """Lemma F.1."""
     scores = np.array([3.0, 1.0, 3.0, 2.9])
-    assert retrieval_weights(scores, 0.0) == pytest.approx([0.25] * 4)
-    assert retrieval_weights(scores, 1.0) == pytest.approx(np.exp(scores) / np.exp(scores).sum())
-    assert retrieval_weights(scores, 1e6) == pytest.approx([0.5, 0, 0.5, 0])
+    assert np.exp(tilt(scores, 0.0)) == pytest.approx([0.25] * 4)
+    assert np.exp(tilt(scores, 1.0)) == pytest.approx(np.exp(scores) / np.exp(scores).sum())
+    assert np.exp(tilt(scores, 1e6)) == pytest.approx([0.5, 0, 0.5, 0])
 
 
 @settings(deadline=None, max_examples=50)
