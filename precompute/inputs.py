@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from engine.errors import BlindspotError
+from engine.hub import find_model
 
 HOW = {"device", "batch", "label", "description"}
 """Fields that say how a stage runs or what a source is called, not what comes out."""
@@ -25,11 +25,9 @@ def model_input(key: str, ref: str, params: dict[str, Any]) -> tuple[dict[str, A
     Raises:
         BlindspotError: `ref` is a path and there is no folder.
     """
-    if Path(ref).is_dir():
-        return params, (Path(ref),)
-    if Path(ref).is_absolute():
-        raise BlindspotError(f"{key} is {ref}, but there is no such folder; give a folder or a Hugging Face id.")
-    return params | {"model": ref}, ()
+    missing = f"{key} is {ref}, but there is no such folder; give a folder or a Hugging Face id."
+    found = find_model(ref, missing)
+    return (params, (found,)) if isinstance(found, Path) else (params | {"model": found}, ())
 
 
 def reference(ref: str, out: Path) -> str:

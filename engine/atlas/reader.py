@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,8 +21,7 @@ from engine.atlas.storage import MappedCSR, damaged
 from engine.blindspots.delta import ESTIMATORS, classify, estimate_delta, relative_gap
 from engine.blindspots.significance import benjamini_hochberg, interval_degrees, normal_p, null_error
 from engine.errors import BlindspotError
-
-_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+from engine.hub import find_model
 
 
 class Atlas(Analyses):
@@ -267,12 +265,8 @@ class Atlas(Analyses):
         A folder, absolute or relative to the atlas, becomes its path; anything else that looks like a Hugging Face id
         stays as it is.
         """
-        folder = Path(os.path.abspath(self.path / ref))
-        if folder.is_dir() and folder != self.path:
-            return folder
-        if _HUB_ID.fullmatch(ref):
-            return ref
-        raise BlindspotError(f"The atlas {self.path} refers to the model {ref!r}, but there is no folder {folder}.")
+        missing = f"The atlas {self.path} refers to the model {ref!r}, but there is no folder {self.path / ref}."
+        return find_model(ref, missing, base=self.path)
 
     def _measure_delta(self, model: str, estimator: str, temperature: float | None) -> pd.DataFrame:
         (real, real_active), (generated, active) = (self._pieces.energies[name] for name in (schema.REAL, model))

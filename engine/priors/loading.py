@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from engine.errors import BlindspotError
+from engine.hub import find_model
 from engine.priors.adm import ADMPrior
 from engine.priors.base import DiffusionPrior
 from engine.priors.dit import DiTPrior
@@ -23,7 +23,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "adm": (),
 }
 """Kinds of priors, and the pipelines that serve as one; an ADM network is none of diffusers'."""
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def open_pipeline(path: str | Path, device: str | torch.device, dtype: torch.dtype) -> Any:
@@ -41,15 +40,15 @@ def open_pipeline(path: str | Path, device: str | torch.device, dtype: torch.dty
     """
     from diffusers import DiffusionPipeline
 
-    local = Path(path).is_dir()
-    if not local and (isinstance(path, Path) or not HUB_ID.fullmatch(path)):
-        raise BlindspotError(f"There is no diffusion pipeline at {path}: give a pipeline folder or a hub id.")
-    if local and not (Path(path) / "model_index.json").is_file():
+    missing = f"There is no diffusion pipeline at {path}: give a pipeline folder or a hub id."
+    found = find_model(path, missing, needs_owner=True)
+    local = isinstance(found, Path)
+    if isinstance(found, Path) and not (found / "model_index.json").is_file():
         raise BlindspotError(f"{path} is not a diffusion pipeline: it has no model_index.json.")
     try:
-        parts = DiffusionPipeline.load_config(str(path), local_files_only=local)
+        parts = DiffusionPipeline.load_config(str(found), local_files_only=local)
         unused = {"safety_checker": None} if "safety_checker" in parts else {}
-        pipeline = DiffusionPipeline.from_pretrained(str(path), use_safetensors=True, local_files_only=local, **unused)
+        pipeline = DiffusionPipeline.from_pretrained(str(found), use_safetensors=True, local_files_only=local, **unused)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise BlindspotError(f"The diffusion pipeline {path} cannot be loaded: {reason}") from error

@@ -13,6 +13,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import cached_file
 
 from engine.errors import BlindspotError
+from engine.hub import find_model
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD
 
 PIL_BILINEAR = 2
@@ -51,13 +52,11 @@ def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreT
     BlindspotError
         When there is no such checkpoint, when it is not a model of `transformers`, or when weights are missing.
     """
-    folder = Path(source).expanduser()
-    if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~"))):
-        raise BlindspotError(f"There is no encoder folder {source}; check the path.")
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    found = find_model(source, f"There is no encoder folder {source}; check the path.")
+    if isinstance(found, Path) and not (found / "config.json").is_file():
         raise BlindspotError(f"The encoder folder {source} has no config.json; point to a saved transformers model.")
     try:
-        model, loading = _load_local_first(source, folder, revision, dtype)
+        model, loading = _load_local_first(found, revision, dtype)
     except RuntimeError as error:
         raise BlindspotError(_mismatch(source)) from error
     if any(not any(name in key for name in NEVER_USED_KEYS) for key in loading["missing_keys"]):
@@ -70,12 +69,12 @@ def _mismatch(source: str) -> str:
 
 
 def _load_local_first(
-    source: str, folder: Path, revision: str | None, dtype: torch.dtype
+    source: str | Path, revision: str | None, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     try:
-        return _load(str(folder) if folder.is_dir() else source, revision, dtype, cached=True)
+        return _load(str(source), revision, dtype, cached=True)
     except (OSError, ValueError, SafetensorError) as error:
-        if folder.is_dir():
+        if isinstance(source, Path):
             raise BlindspotError(f"The encoder in {source} cannot be loaded: {_first_line(error)}") from error
         return _download(source, revision, dtype)
 
