@@ -18,7 +18,7 @@ from precompute.drawing_commands import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
 from precompute.output import AsJson, print_json
 from precompute.serve import DEMO_ATLAS, serve
-from precompute.study_commands import study
+from precompute.studies.commands import study
 from precompute.variadic import VariadicCommand
 
 DEMO_RECIPE = DATA / "recipes" / "demo.yaml"

@@ -23,7 +23,7 @@ HEIGHT = 480
 
 
 def drift_table(rows: list) -> pd.DataFrame:
-    """Return the rows of `engine.samplers.drift.drift` as a table, with eta = ratio x strength."""
+    """Return the rows of an injection study as a table, with eta = ratio x strength."""
     table = pd.DataFrame(rows)
     table.insert(2, "eta", table["ratio"] * table["strength"])
     return table

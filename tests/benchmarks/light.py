@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from engine.atlas import Atlas
-from engine.samplers.comparison import Contest, compete
 from engine.samplers.drawing import STATES, STEPS, best_real
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
 from engine.samplers.registry import Settings, create
 from engine.samplers.score import ConceptScore
+from precompute.studies.comparison import Contest, compete
 from tests.benchmarks.costs import costed
 
 ROOT = Path(__file__).parents[2]

@@ -37,7 +37,6 @@ from torch import Tensor
 from engine.atlas import Atlas
 from engine.blindspots.frechet import frechet_distance
 from engine.figures.grid import Block, Row, picture_grid
-from engine.samplers.comparison import METHODS, Contest, Entry, compete
 from engine.samplers.files import to_pictures
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
@@ -48,6 +47,7 @@ from engine.samplers.registry import Settings
 from engine.samplers.score import ConceptScore
 from engine.samplers.yardstick import embeddings, prior_images
 from engine.vision.encoder import Encoder
+from precompute.studies.comparison import METHODS, Contest, Entry, compete
 from tests.benchmarks.costs import costed
 
 ROOT = Path(__file__).parents[2]

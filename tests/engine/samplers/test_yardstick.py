@@ -11,8 +11,8 @@ from engine.errors import BlindspotError
 from engine.samplers.drawing import Order
 from engine.samplers.instruments import Instruments
 from engine.samplers.quality import diversity, kernel_distance, spectral_slope
-from engine.samplers.subject import concept_subject
 from engine.samplers.yardstick import BATCH, Yardstick, embeddings, prior_images, prior_yardstick
+from precompute.studies.subject import concept_subject
 
 
 @pytest.fixture

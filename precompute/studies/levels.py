@@ -14,8 +14,8 @@ from torch import Tensor
 from engine.errors import BlindspotError
 from engine.samplers.pool import Pool
 from engine.samplers.record import Drawn
-from engine.samplers.subject import Listener, Subject, codes_mean, silence
 from engine.samplers.yardstick import Yardstick
+from precompute.studies.subject import Listener, Subject, codes_mean, silence
 
 
 class Level(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from engine.errors import BlindspotError
 from engine.samplers.drawing import Order, draw_concept
 from engine.samplers.record import standard_error
-from engine.samplers.subject import concept_subject
+from precompute.studies.subject import concept_subject
 
 ORDER = Order(2, count=4, steps=6)
 

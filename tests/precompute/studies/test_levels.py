@@ -10,10 +10,10 @@ import torch
 from engine.errors import BlindspotError
 from engine.samplers.drawing import Order
 from engine.samplers.instruments import Instruments
-from engine.samplers.levels import draw_levels, nearest_real
 from engine.samplers.pool import Pool, score_pool
-from engine.samplers.subject import concept_subject
 from engine.samplers.yardstick import prior_yardstick
+from precompute.studies.levels import draw_levels, nearest_real
+from precompute.studies.subject import concept_subject
 
 ORDER = Order(2, count=4, steps=6)
 

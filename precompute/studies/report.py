@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from precompute.study_files import Study
+from precompute.studies.files import Study
 
 COLUMNS = {
     "sweep": ("strength", "score", "score_error", "codes_score", "diversity", "slope", "kid", "frechet", "seconds"),

@@ -17,23 +17,23 @@ from engine.figures.grid import SIDE, Block, Row, picture_grid
 from engine.figures.injection import drift_table, object_drift
 from engine.figures.labels import concept_names
 from engine.samplers.drawing import Order
-from engine.samplers.drift import concept_drift
 from engine.samplers.files import to_pictures
 from engine.samplers.instruments import Instruments
-from engine.samplers.levels import draw_levels
-from engine.samplers.neurons import compare_neurons
 from engine.samplers.pool import score_pool
-from engine.samplers.subject import Listener, Subject, concept_subject
-from engine.samplers.survey import survey_neurons
-from engine.samplers.sweep import sweep_strengths
 from engine.samplers.yardstick import Yardstick, prior_yardstick
-from precompute.study_files import Study
+from precompute.studies.drift import concept_drift
+from precompute.studies.files import Study
+from precompute.studies.levels import draw_levels
+from precompute.studies.neurons import compare_neurons
+from precompute.studies.subject import Listener, Subject, concept_subject
+from precompute.studies.survey import survey_neurons
+from precompute.studies.sweep import sweep_strengths
 
 Report = Callable[[int, int], None]
 
 
 def sweep_study(atlas: Atlas, order: Order, strengths: Sequence[float], own: int, listener: Listener) -> Study:
-    """Strength against everything else, see `engine.samplers.sweep`; `own` samples of the prior are compared with."""
+    """Strength against everything else, see `sweep`; `own` samples of the prior are compared with."""
     subject = concept_subject(atlas, order)
     found = sweep_strengths(subject, strengths, yardstick_of(subject, own, listener), listener)
     table = pd.DataFrame(found.rows)
@@ -51,7 +51,7 @@ def sweep_study(atlas: Atlas, order: Order, strengths: Sequence[float], own: int
 
 
 def levels_study(atlas: Atlas, order: Order, shares: Sequence[float], own: int, listener: Listener) -> Study:
-    """Growing activation beside real images; see `engine.samplers.levels`."""
+    """Growing activation beside real images; see `precompute.studies.levels`."""
     subject = concept_subject(atlas, order)
     yardstick = yardstick_of(subject, own, listener)
     pool = score_pool(atlas, subject.score, subject.models.encoder.spec, subject.models.device)
@@ -73,7 +73,7 @@ def levels_study(atlas: Atlas, order: Order, shares: Sequence[float], own: int, 
 
 
 def neurons_study(atlas: Atlas, order: Order, neurons: int, own: int, listener: Listener, report: Report) -> Study:
-    """The concept against the neurons nearest to it; see `engine.samplers.neurons`."""
+    """The concept against the neurons nearest to it; see `precompute.studies.neurons`."""
     subject = concept_subject(atlas, order)
     survey = survey_neurons(atlas, subject.score, subject.models.device, report)
     found = compare_neurons(subject, survey, yardstick_of(subject, own, listener), neurons, listener)
@@ -103,7 +103,7 @@ def injection_study(
     own: int,
     listener: Listener,
 ) -> Study:
-    """What serving a task costs; see `engine.samplers.drift`. `own` samples of the prior give the bound."""
+    """What serving a task costs; see `precompute.studies.drift`. `own` samples of the prior give the bound."""
     images: dict[float, Tensor] = {}
     rows = concept_drift(
         atlas, order.concept, reference, ratios, target=target, method=order.method, steps=order.steps,

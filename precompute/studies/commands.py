@@ -19,8 +19,8 @@ from precompute.variadic import VariadicCommand
 
 if TYPE_CHECKING:
     from engine.atlas import Atlas
-    from engine.samplers.subject import Listener
-    from precompute.study_files import Study
+    from precompute.studies.files import Study
+    from precompute.studies.subject import Listener
 
 STUDIES = Path("studies")
 SAMPLES = 8
@@ -58,7 +58,7 @@ def sweep(
     """Draw a concept at several strengths from the same noise: score, diversity, distances to the prior, seconds."""
 
     def make(opened: Atlas, listener: Listener, task: Any) -> Study:
-        from precompute.study_kinds import sweep_study
+        from precompute.studies.kinds import sweep_study
 
         return sweep_study(opened, order, strengths, prior_samples, listener)
 
@@ -86,7 +86,7 @@ def levels(
     """Draw a concept at growing activation, in order of score, beside real images of nearly the same score."""
 
     def make(opened: Atlas, listener: Listener, task: Any) -> Study:
-        from precompute.study_kinds import levels_study
+        from precompute.studies.kinds import levels_study
 
         return levels_study(opened, order, shares, prior_samples, listener)
 
@@ -113,7 +113,7 @@ def neurons(
     """Draw a concept and the single neurons nearest to it at the same share of their best real images' score."""
 
     def make(opened: Atlas, listener: Listener, task: Any) -> Study:
-        from precompute.study_kinds import neurons_study
+        from precompute.studies.kinds import neurons_study
 
         return neurons_study(opened, order, neurons, prior_samples, listener, task("real images", "images"))
 
@@ -140,7 +140,7 @@ def methods(
     """Draw a concept by every method at the mean score of the best real images, and compare what comes out."""
 
     def make(opened: Atlas, listener: Listener, task: Any) -> Study:
-        from precompute.study_methods import methods_study
+        from precompute.studies.methods import methods_study
 
         return methods_study(opened, order, methods, prior_samples, listener, task("methods", "methods"))
 
@@ -185,7 +185,7 @@ def injection(
         raise BlindspotError("Give either --reference IMAGE or --text WORDS.")
 
     def make(opened: Atlas, listener: Listener, task: Any) -> Study:
-        from precompute.study_kinds import injection_study
+        from precompute.studies.kinds import injection_study
 
         wanted = text if reference is None else reference
         return injection_study(opened, order, wanted, ratios, target, prior_samples, listener)
@@ -199,8 +199,8 @@ def _run(folder: Path, out: Path, as_json: bool, make: Callable[[Atlas, Listener
     from engine.atlas.reader import Atlas
     from engine.files import full_disk_explained
     from precompute.reporting import Reporter
-    from precompute.study_files import write_study
-    from precompute.study_report import print_study
+    from precompute.studies.files import write_study
+    from precompute.studies.report import print_study
 
     opened = Atlas.open(folder)
     with Reporter() as reporter, full_disk_explained(out):

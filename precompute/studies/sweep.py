@@ -9,8 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.samplers.subject import Listener, Subject, codes_mean, silence
 from engine.samplers.yardstick import Yardstick
+from precompute.studies.subject import Listener, Subject, codes_mean, silence
 
 
 class Strength(NamedTuple):

@@ -19,7 +19,7 @@ from engine.samplers.matching import match_strength
 from engine.samplers.pool import Pool, score_pool, thumbnails
 from engine.samplers.record import Costed, Drawn, Recorded, Watch, nearest, timed
 from engine.samplers.registry import Settings, create
-from engine.samplers.subject import NEAR
+from precompute.studies.subject import NEAR
 
 STARTS = {
     "energydps": 0.15,

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from engine.errors import BlindspotError
-from engine.samplers.comparison import METHODS, STARTS, Contest, compete
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
 from engine.samplers.pool import score_pool
 from engine.samplers.record import Costed, timed
 from engine.samplers.registry import SAMPLERS, Settings
 from engine.samplers.score import ConceptScore
+from precompute.studies.comparison import METHODS, STARTS, Contest, compete
 
 
 @pytest.fixture

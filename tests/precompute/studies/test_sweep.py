@@ -10,9 +10,9 @@ from engine.errors import BlindspotError
 from engine.jobs import Cancelled
 from engine.samplers.drawing import Order
 from engine.samplers.instruments import Instruments
-from engine.samplers.subject import concept_subject
-from engine.samplers.sweep import sweep_strengths
 from engine.samplers.yardstick import prior_yardstick
+from precompute.studies.subject import concept_subject
+from precompute.studies.sweep import sweep_strengths
 
 ORDER = Order(2, count=4, steps=3)
 

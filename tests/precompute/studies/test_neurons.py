@@ -11,12 +11,12 @@ from engine.dictionary.transcoder import Transcoder
 from engine.errors import BlindspotError
 from engine.samplers.drawing import Order
 from engine.samplers.instruments import Instruments
-from engine.samplers.neurons import Choice, choose_neurons, compare_neurons
 from engine.samplers.pool import real_images, score_pool, thumbnails
 from engine.samplers.score import ConceptScore, NeuronScore
-from engine.samplers.subject import concept_subject
-from engine.samplers.survey import survey_neurons
 from engine.samplers.yardstick import prior_yardstick
+from precompute.studies.neurons import Choice, choose_neurons, compare_neurons
+from precompute.studies.subject import concept_subject
+from precompute.studies.survey import survey_neurons
 
 ORDER = Order(2, count=4, steps=6)
 
@@ -51,7 +51,7 @@ def test_its_correlations_are_pearsons_over_all_patches(setting, monkeypatch):
         concept = subject.models.dictionary.preactivate(patches, torch.tensor([2]))
     expected = np.corrcoef(torch.cat([patches, concept], dim=1).double().T.numpy())[-1, :-1]
     np.testing.assert_allclose(survey.correlation, expected, atol=1e-5)
-    monkeypatch.setattr("engine.samplers.survey.BATCH", 4)
+    monkeypatch.setattr("precompute.studies.survey.BATCH", 4)
     counted = []
     again = survey_neurons(atlas, subject.score, report=lambda done, total: counted.append((done, total)))
     np.testing.assert_allclose(again.correlation, survey.correlation, atol=1e-5)

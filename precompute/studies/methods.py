@@ -10,13 +10,13 @@ import pandas as pd
 from engine.atlas import Atlas
 from engine.figures.drawings import method_bars
 from engine.figures.grid import Block, Row, picture_grid
-from engine.samplers.comparison import METHODS, Contest, Entry, compete, require_comparable
 from engine.samplers.drawing import Order
 from engine.samplers.registry import Settings
-from engine.samplers.subject import Listener, concept_subject
 from engine.samplers.yardstick import Quality, Yardstick
-from precompute.study_files import Study
-from precompute.study_kinds import block, name_of, settings_of, yardstick_of
+from precompute.studies.comparison import METHODS, Contest, Entry, compete, require_comparable
+from precompute.studies.files import Study
+from precompute.studies.kinds import block, name_of, settings_of, yardstick_of
+from precompute.studies.subject import Listener, concept_subject
 
 
 def methods_study(
@@ -27,7 +27,7 @@ def methods_study(
     listener: Listener,
     report: Callable[[int, int], None],
 ) -> Study:
-    """Every method at the mean score of the best real images; see `engine.samplers.comparison`."""
+    """Every method at the mean score of the best real images; see `precompute.studies.comparison`."""
     names = list(dict.fromkeys(methods or METHODS))
     require_comparable(names)
     subject = concept_subject(atlas, order)

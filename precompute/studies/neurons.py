@@ -18,9 +18,9 @@ from engine.errors import BlindspotError
 from engine.samplers.base import OnStep
 from engine.samplers.drawing import Reference
 from engine.samplers.score import NeuronScore
-from engine.samplers.subject import Listener, Reached, Subject, silence
-from engine.samplers.survey import Survey
 from engine.samplers.yardstick import Yardstick
+from precompute.studies.subject import Listener, Reached, Subject, silence
+from precompute.studies.survey import Survey
 
 TINY = 1e-12
 

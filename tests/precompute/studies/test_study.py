@@ -11,8 +11,8 @@ from PIL import Image
 
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
-from precompute import study_kinds
-from precompute.study_files import write_study
+from precompute.studies import kinds as study_kinds
+from precompute.studies.files import write_study
 from tests.drawable import build_drawable_atlas
 
 FILES = {"figure.html", "grid.png", "plotly.min.js", "study.json", "table.csv"}

@@ -16,14 +16,14 @@ from engine.klsc.injection import distortion_bound
 from engine.klsc.tilt import calibrate_tilt, tilt
 from engine.samplers.base import Sampler, Score
 from engine.samplers.drawing import METHOD, STATES, STEPS, STRENGTH, Order
-from engine.samplers.injection import TaskInjection
 from engine.samplers.instruments import AtlasLike, Instruments
 from engine.samplers.matched import draw_matched
 from engine.samplers.pool import thumbnails
 from engine.samplers.registry import Settings, create
-from engine.samplers.subject import Listener, concept_subject, silence
 from engine.samplers.tasks import ImageEncoder, ReferenceSimilarity, text_alignment
 from engine.samplers.yardstick import prior_images
+from precompute.studies.injection import TaskInjection
+from precompute.studies.subject import Listener, concept_subject, silence
 
 POOL = 64
 """Images of the prior that the bound is taken from."""
