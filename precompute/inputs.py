@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from engine.hub import find_model
 
@@ -14,9 +14,9 @@ HOW = {"device", "batch", "label", "description"}
 """Fields that say how a stage runs or what a source is called, not what comes out."""
 
 
-def decisive(part: BaseModel, *others: str) -> dict[str, Any]:
+def decisive(part: Any, *others: str) -> dict[str, Any]:
     """The fields of a block that decide a result, JSON-friendly, also without `others`."""
-    return part.model_dump(mode="json", exclude=HOW | set(others))
+    return TypeAdapter(type(part)).dump_python(part, mode="json", exclude=HOW | set(others))
 
 
 def model_input(key: str, ref: str, params: dict[str, Any]) -> tuple[dict[str, Any], tuple[Path, ...]]:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
+from engine.dictionary.spec import DictionarySpec
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -92,50 +94,6 @@ class EncoderPart(Part):
         if value == "bfloat16":
             raise ValueError("must be float16 or float32")
         return value
-
-
-class DictionaryPart(Part):
-    """The sparse dictionary: one to train, or one to load."""
-
-    kind: Literal["rasae", "topk", "batchtopk", "transcoder"] = "rasae"
-    load: Path | None = None
-    """Folder of a finished dictionary; the other fields are then ignored."""
-    concepts: int = Field(1024, ge=4)
-    sparsity: int = Field(5, ge=1)
-    """Active concepts per token; for batchtopk on average."""
-    candidates: int | None = Field(None, ge=1)
-    """For rasae: data points whose convex hull holds the atoms; as many as concepts if not given."""
-    delta: float = Field(1.0, ge=0)
-    """For rasae: how far an atom may leave that hull."""
-    max_active: int | None = Field(None, ge=1)
-    """For batchtopk: most active concepts of one token; 8 times the sparsity if not given."""
-    kernel: int = Field(3, ge=1)
-    """For transcoder: side of the neighbourhood that a concept sees, in patches, odd."""
-    epochs: float = Field(20, gt=0)
-    """Passes over the training tokens."""
-    steps: int | None = Field(None, ge=1)
-    """Optimiser steps, instead of epochs."""
-    target_r2: float | None = Field(None, gt=0, lt=1)
-    """Explained variance at which training ends early."""
-    batch: int = Field(4096, ge=1)
-    """Tokens per step."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Peak, after a warm-up over 5 % of the steps."""
-    final_learning_rate: float = Field(1e-6, ge=0)
-    """Where the cosine ends."""
-    weight_decay: float = Field(1e-5, ge=0)
-    revival: float = Field(1 / 32, ge=0)
-    """Weight of the loss that brings dead concepts back; 0 leaves them alone."""
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the product that decides which concepts are active and of rasae's largest gradient; all else is float32."""
-    seed: int = Field(0, ge=0)
-    tokens: int = Field(1_000_000, ge=1)
-    """At most this many tokens are trained on, drawn evenly over the images."""
-    sources: Literal["real", "all"] = "real"
-    """Whose tokens are trained on."""
-    report_seeds: int = Field(1, ge=1, le=20)
-    """Trainings whose atoms the report compares for stability, this one included; 1 trains no other."""
-    device: Device = "auto"
 
 
 class LayoutPart(Part):
@@ -222,7 +180,7 @@ class Recipe(Part):
     models: dict[str, Model]
     """The generated ones: `NAME: {folder: DIR}` or `NAME: {pipeline: ID}`; a plain string is a folder."""
     encoder: EncoderPart
-    dictionary: DictionaryPart = DictionaryPart()
+    dictionary: DictionarySpec = DictionarySpec()
     layout: LayoutPart = LayoutPart()
     words: WordsPart = WordsPart()
     delta: DeltaPart = DeltaPart()

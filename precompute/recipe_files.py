@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from engine.errors import BlindspotError
-from precompute.recipe import TAGS, Part, Recipe
+from precompute.recipe import TAGS, Recipe
 
 FOLDER_KEYS = (("real", "folder"), ("models", "*", "folder"), ("dictionary", "load"))
 """Keys whose value is always a folder."""
@@ -137,7 +137,7 @@ def _sentence(error: ValidationError) -> str:
     where = ".".join(str(step) for step in first["loc"] if step not in TAGS)
     given = first.get("input")
     match first["type"]:
-        case "extra_forbidden":
+        case "extra_forbidden" | "unexpected_keyword_argument":
             allowed = _allowed_keys(first["loc"])
             return f"unknown key '{where}'{_hint(str(first['loc'][-1]), allowed)}; allowed here: {', '.join(allowed)}."
         case "missing":
@@ -162,15 +162,15 @@ def _sentence(error: ValidationError) -> str:
 
 def _allowed_keys(loc: tuple[Any, ...]) -> list[str]:
     """The keys of the block in which the last step of `loc` was found."""
-    part: type[Part] = Recipe
+    part: Any = Recipe
     for step in loc[:-1]:
         if step in TAGS:
             part = TAGS[step]
-        elif step in part.model_fields:
-            annotation = part.model_fields[step].annotation
-            kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
-            part = next((kind for kind in kinds if issubclass(kind, Part)), part)
-    return list(part.model_fields)
+        elif step in part.__pydantic_fields__:
+            annotation = part.__pydantic_fields__[step].annotation
+            kinds = (annotation, *get_args(annotation))
+            part = next((kind for kind in kinds if hasattr(kind, "__pydantic_fields__")), part)
+    return list(part.__pydantic_fields__)
 
 
 def _hint(word: str, allowed: list[str]) -> str:

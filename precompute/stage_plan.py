@@ -138,7 +138,7 @@ class StagePlan:
     def _energies(self, name: str) -> Stage:
         def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
             from engine.devices import pick_device
-            from engine.dictionary import load_dictionary
+            from engine.dictionary.checkpoints import load_dictionary
             from precompute.stages.encode import read_spec
             from precompute.stages.energies import measure
 
@@ -324,6 +324,6 @@ class StagePlan:
     @cached_property
     def atoms(self) -> np.ndarray:
         """The dictionary's atoms, float32 `[concepts, dim]`."""
-        from engine.dictionary import load_dictionary
+        from engine.dictionary.checkpoints import load_dictionary
 
         return load_dictionary(self.dictionary_folder).atoms().float().numpy()

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from engine.devices import pick_device
-from engine.dictionary import Dictionary, TrainConfig, fit, load_dictionary, origin_of, save_dictionary
-from engine.dictionary import Progress as Training
+from engine.dictionary.base import Dictionary
+from engine.dictionary.checkpoints import load_dictionary, origin_of, save_dictionary
+from engine.dictionary.fitting import fit
+from engine.dictionary.schedule import TrainConfig
+from engine.dictionary.spec import DictionarySpec
+from engine.dictionary.training import Progress as Training
 from engine.errors import BlindspotError
 from engine.files import read_json, write_array, write_json
 from precompute.plan import Progress
-from precompute.recipe import DictionaryPart
 from precompute.stages.encode import read_spec
 
 KINDS = {"rasae": "archetypal", "topk": "topk", "batchtopk": "batchtopk", "transcoder": "transcoder"}
@@ -37,7 +40,7 @@ CHECKPOINT_EVERY = 100
 DICTIONARY, REPORT, CHECKPOINTS, TRAINING = "dictionary", "report.json", "checkpoints", "training"
 
 
-def make_dictionary(part: DictionaryPart, shards: Sequence[Path], folder: Path, progress: Progress) -> dict[str, Any]:
+def make_dictionary(part: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress) -> dict[str, Any]:
     """Train or load the dictionary and save it in the stage's folder, from where a killed run left off.
 
     Args:
@@ -79,7 +82,7 @@ def _sizes(dictionary: Dictionary) -> dict[str, int]:
 
 
 def _train(
-    part: DictionaryPart, shards: Sequence[Path], folder: Path, progress: Progress
+    part: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress
 ) -> tuple[Dictionary, dict[str, Any]]:
     config = TrainConfig(
         **{name: getattr(part, name) for name in TRAINING_FIELDS},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import pandas as pd
 import torch
 
 from engine.devices import pick_device
-from engine.dictionary import Dictionary, load_dictionary
+from engine.dictionary.base import Dictionary
+from engine.dictionary.checkpoints import load_dictionary
 from engine.dictionary.report import DictionaryReport, report
+from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.usage import Usage, joined, measure_usage
 from engine.files import read_json, write_arrays, write_json
 from precompute.plan import Progress
-from precompute.recipe import DictionaryPart
 from precompute.stages.dictionary import DICTIONARY, make_dictionary
 
 SUMMARY, TABLE = "report.json", "report.npz"
@@ -31,7 +32,7 @@ PERCENT = 100
 
 
 def make_report(
-    part: DictionaryPart,
+    part: DictionarySpec,
     dictionary: Path,
     shards: Sequence[Path],
     training: Sequence[Path],
@@ -55,7 +56,7 @@ def make_report(
         usage = _usage(measured, shards, folder, lambda done, all_: progress(PERCENT * done // all_, total))
         others = [
             _other_atoms(
-                part.model_copy(update={"seed": seed}),
+                replace(part, seed=seed),
                 training,
                 folder,
                 lambda done, all_, number=number: progress(PERCENT * number + PERCENT * done // all_, total),
@@ -93,7 +94,7 @@ def _usage(dictionary: Dictionary, shards: Sequence[Path], folder: Path, progres
     return joined(parts)
 
 
-def _other_atoms(part: DictionaryPart, shards: Sequence[Path], folder: Path, progress: Progress) -> torch.Tensor:
+def _other_atoms(part: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress) -> torch.Tensor:
     """The atoms `[concepts, dim]` that training finds from another seed."""
     trained = folder / f"seed-{part.seed}"
     make_dictionary(part, shards, trained, progress)

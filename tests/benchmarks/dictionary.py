@@ -29,7 +29,10 @@ from typing import Any
 import pytest
 import torch
 
-from engine.dictionary import TrainConfig, archetypal, evaluate, fit
+from engine.dictionary import archetypal
+from engine.dictionary.evaluation import evaluate
+from engine.dictionary.fitting import fit
+from engine.dictionary.schedule import TrainConfig
 from engine.dictionary.stability import stability
 from tests.benchmarks.dictionary_sides import SIDES, add_sizes, alone, build, seconds_of
 from tests.benchmarks.photographs import photograph_tokens

@@ -43,9 +43,10 @@ def build(who: str, dim: int, concepts: int, sparsity: int, batch: int, device: 
 
 
 def _ours(precision: str, points: Tensor, tokens: Tensor, sparsity: int) -> Side:
-    from engine.dictionary import RelaxedArchetypal, TrainConfig
+    from engine.dictionary.archetypal import RelaxedArchetypal
     from engine.dictionary.processes import Processes
     from engine.dictionary.run import TrainingRun
+    from engine.dictionary.schedule import TrainConfig
     from engine.dictionary.tokens import MemoryTokens
 
     dictionary = RelaxedArchetypal(points.shape[1], len(points), sparsity).to(points.device)

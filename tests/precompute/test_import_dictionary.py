@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.dictionary import load_dictionary
+from engine.dictionary.checkpoints import load_dictionary
 
 DIM, CONCEPTS, K = 4, 9, 2
 

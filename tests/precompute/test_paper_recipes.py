@@ -12,7 +12,9 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, DI
 from typer.testing import CliRunner
 
 from engine.atlas.reader import Atlas
-from engine.dictionary import RelaxedArchetypal, Transcoder, load_dictionary
+from engine.dictionary.archetypal import RelaxedArchetypal
+from engine.dictionary.checkpoints import load_dictionary
+from engine.dictionary.transcoder import Transcoder
 from precompute.cli import app
 from tests.precompute.materials import save_images
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.dictionary import Dictionary, TrainConfig, fit
+from engine.dictionary.base import Dictionary
+from engine.dictionary.fitting import fit
 from engine.dictionary.report import DictionaryReport, report
+from engine.dictionary.schedule import TrainConfig
 from engine.dictionary.training import evaluate
 
 CONFIG = TrainConfig(epochs=4, batch_size=256)

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.dictionary import TopK, Transcoder, load_dictionary, origin_of, save_dictionary
+from engine.dictionary.checkpoints import load_dictionary, origin_of, save_dictionary
+from engine.dictionary.spec import DictionarySpec
+from engine.dictionary.topk import TopK
+from engine.dictionary.transcoder import Transcoder
 from engine.errors import BlindspotError
 from engine.files import write_json
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
-from precompute.recipe import DictionaryPart
 from precompute.recipe_files import load_recipe
 from precompute.stages.dictionary import DICTIONARY, make_dictionary, thin_out
 
@@ -48,7 +50,7 @@ def test_many_tokens_are_thinned_in_proportion(shards: list[Path], tmp_path: Pat
 def test_a_dictionary_is_trained_and_leaves_no_scratch(shards: list[Path], tmp_path: Path, kind: str, saved: str):
     folder = tmp_path / "stage"
     folder.mkdir()
-    part = DictionaryPart(kind=kind, concepts=8, sparsity=2, epochs=3, batch=64, tokens=200, device="cpu")
+    part = DictionarySpec(kind=kind, concepts=8, sparsity=2, epochs=3, batch=64, tokens=200, device="cpu")
     report = make_dictionary(part, shards, folder, quiet)
     assert report["kind"] == saved and report["concepts"] == 8 and report["dim"] == 6 and 0 < report["r2"] <= 1
     assert sorted(path.name for path in folder.iterdir()) == ["dictionary", "report.json"]
@@ -59,7 +61,7 @@ def test_a_dictionary_is_trained_and_leaves_no_scratch(shards: list[Path], tmp_p
 def test_a_dictionary_is_loaded(shards: list[Path], tmp_path: Path):
     save_dictionary(TopK(6, 9, 3), tmp_path / "given")
     (tmp_path / "stage").mkdir()
-    report = make_dictionary(DictionaryPart(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
+    report = make_dictionary(DictionarySpec(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
     assert report == {"kind": "topk", "concepts": 9, "dim": 6, "sparsity": 3, "origin": "loaded"}
 
 
@@ -67,7 +69,7 @@ def test_a_loaded_dictionary_keeps_its_provenance(shards: list[Path], tmp_path: 
     origin = {"source": "owner/name", "kind": "overcomplete", "assumed": {"centring": "none"}}
     save_dictionary(TopK(6, 9, 3), tmp_path / "given", origin)
     (tmp_path / "stage").mkdir()
-    make_dictionary(DictionaryPart(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
+    make_dictionary(DictionarySpec(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
     assert origin_of(tmp_path / "stage" / DICTIONARY) == origin
     save_dictionary(TopK(6, 9, 3), tmp_path / "own")
     assert origin_of(tmp_path / "own") is None
@@ -77,7 +79,7 @@ def test_a_dictionary_for_another_encoder_is_refused(shards: list[Path], tmp_pat
     save_dictionary(TopK(5, 9, 3), tmp_path / "given")
     (tmp_path / "stage").mkdir()
     with pytest.raises(BlindspotError, match="reads tokens of width 5, but the encoder gives 6"):
-        make_dictionary(DictionaryPart(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
+        make_dictionary(DictionarySpec(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
 
 
 def test_whole_maps_are_thinned(tmp_path: Path):
@@ -112,7 +114,7 @@ def test_a_transcoder_learns_the_grid_of_its_encoder(shards: list[Path], tmp_pat
         return None
 
     progress.note = notes.append
-    part = DictionaryPart(kind="transcoder", concepts=8, sparsity=2, steps=5, batch=40, tokens=200, device="cpu")
+    part = DictionarySpec(kind="transcoder", concepts=8, sparsity=2, steps=5, batch=40, tokens=200, device="cpu")
     report = make_dictionary(part, shards, tmp_path / "stage", progress)
     made = load_dictionary(tmp_path / "stage" / DICTIONARY)
     assert isinstance(made, Transcoder) and made.grid == (2, 5) and made.kernel == 3
@@ -124,7 +126,7 @@ def test_a_transcoder_needs_maps(shards: list[Path], tmp_path: Path):
     (tmp_path / "stage").mkdir()
     encoded_with(tmp_path, prefix=5)
     with pytest.raises(BlindspotError, match="tiny gives 5 prefix tokens beside them"):
-        make_dictionary(DictionaryPart(kind="transcoder", device="cpu"), shards, tmp_path / "stage", quiet)
+        make_dictionary(DictionarySpec(kind="transcoder", device="cpu"), shards, tmp_path / "stage", quiet)
 
 
 def test_the_papers_dictionaries_are_recipes(tmp_path: Path):

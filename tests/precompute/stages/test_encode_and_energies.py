@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.dictionary import TopK, fit
+from engine.dictionary.fitting import fit
+from engine.dictionary.topk import TopK
 from engine.errors import BlindspotError
 from engine.vision.encoder import Encoder
 from engine.vision.preprocess import load_image, to_tensor

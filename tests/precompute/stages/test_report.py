@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,17 @@ import pytest
 
 from engine.atlas import Atlas
 from engine.atlas.verify import verify
-from engine.dictionary import TopK, save_dictionary
+from engine.dictionary.checkpoints import save_dictionary
+from engine.dictionary.spec import DictionarySpec
+from engine.dictionary.topk import TopK
 from precompute.build import build
 from precompute.plan import Progress
-from precompute.recipe import DictionaryPart
 from precompute.recipe_files import load_recipe
 from precompute.stages.dictionary import DICTIONARY, make_dictionary
 from precompute.stages.report import SUMMARY, TABLE, make_report, read_report
 from tests.precompute.materials import save_images, save_recipe
 
-PART = DictionaryPart(kind="rasae", concepts=8, sparsity=2, epochs=3, batch=64, device="cpu", report_seeds=3)
+PART = DictionarySpec(kind="rasae", concepts=8, sparsity=2, epochs=3, batch=64, device="cpu", report_seeds=3)
 
 
 class Killed(Exception):
@@ -78,7 +80,7 @@ def test_a_killed_report_goes_on_and_ends_alike(shards: list[Path], dictionary: 
 
 def test_a_loaded_dictionary_has_no_other_seeds(shards: list[Path], tmp_path: Path):
     save_dictionary(TopK(6, 9, 3), tmp_path / "given")
-    part = PART.model_copy(update={"load": tmp_path / "given"})
+    part = replace(PART, load=tmp_path / "given")
     make_report(part, tmp_path / "given", shards, shards, tmp_path / "r", quiet)
     summary, table = read_report(tmp_path / "r")
     assert summary["stability"] is None and table["stability"].isna().all() and not summary["hull"]["own_points"]
