@@ -14,12 +14,11 @@ import typer
 
 from engine.errors import BlindspotError
 from engine.files import DATA
+from precompute.console import AsJson, VariadicCommand, print_json
 from precompute.drawing_commands import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
-from precompute.output import AsJson, print_json
 from precompute.serve import DEMO_ATLAS, serve
 from precompute.studies.commands import study
-from precompute.variadic import VariadicCommand
 
 DEMO_RECIPE = DATA / "recipes" / "demo.yaml"
 ATLASES = Path("atlases")
@@ -123,8 +122,8 @@ def export(
     """
     from engine.atlas.reader import Atlas
     from engine.files import full_disk_explained
+    from precompute.console import Reporter
     from precompute.export import export as write_export
-    from precompute.reporting import Reporter
 
     opened, both = Atlas.open(atlas), tables == figures
     with Reporter() as reporter, full_disk_explained(out):
@@ -196,7 +195,7 @@ def synthesize(
 
     OUT.planted.json beside it says what is planted in each model and how strongly.
     """
-    from precompute.reporting import Reporter, as_document, print_summary
+    from precompute.console import Reporter, as_document, print_summary
     from precompute.synthetic.build import planted_file, synthesize
     from precompute.synthetic.invention import Invention
     from precompute.synthetic.world import Size
@@ -220,7 +219,7 @@ def _print_biases(name: str, biases: Any) -> None:
 
 def _build(recipe: Any, out: Path, as_json: bool) -> None:
     from precompute.build import build
-    from precompute.reporting import Reporter, as_document, print_summary
+    from precompute.console import Reporter, as_document, print_summary
 
     with Reporter() as reporter:
         made = build(recipe, out, lambda stage: reporter.task(stage.name, stage.unit))

@@ -11,7 +11,7 @@ import typer
 
 from engine.errors import BlindspotError
 from engine.samplers.drawing import COUNT, METHOD, PARTICLES, STATES, STEPS, STRENGTH
-from precompute.output import AsJson, print_json
+from precompute.console import AsJson, print_json
 
 AtlasFolder = Annotated[Path, typer.Argument(help="Folder of an atlas.", show_default=False)]
 Method = Annotated[str, typer.Option("--method", help="How: energydps, retrieval ...; a wrong name lists them all.")]
@@ -73,7 +73,7 @@ def sample(
     from engine.samplers.again import again
     from engine.samplers.drawing import draw_concept
     from engine.samplers.files import load_drawing, save_drawing
-    from precompute.reporting import Reporter
+    from precompute.console import Reporter
 
     opened, weights = Atlas.open(atlas), tuple(weight or ())
     if len(weights) == len(concept) - 1:
@@ -129,8 +129,8 @@ def gallery(
     """
     from engine.files import full_disk_explained
     from engine.samplers.drawing import Order
+    from precompute.console import Reporter
     from precompute.gallery import DEFAULT, draw_gallery
-    from precompute.reporting import Reporter
 
     if concepts is not None and every:
         raise BlindspotError("Give --concepts N or --all, not both.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from precompute.output import AsJson, print_json
+from precompute.console import AsJson, print_json
 
 
 def import_dictionary(

@@ -13,9 +13,8 @@ import typer
 
 from engine.errors import BlindspotError
 from engine.samplers.drawing import METHOD, STATES, STEPS, Order
+from precompute.console import AsJson, VariadicCommand, print_json
 from precompute.drawing_commands import AtlasFolder, Method, Seed, States, Steps
-from precompute.output import AsJson, print_json
-from precompute.variadic import VariadicCommand
 
 if TYPE_CHECKING:
     from engine.atlas import Atlas
@@ -198,7 +197,7 @@ def _run(folder: Path, out: Path, as_json: bool, make: Callable[[Atlas, Listener
     """Make a study with progress bars, write it, and say what was found."""
     from engine.atlas.reader import Atlas
     from engine.files import full_disk_explained
-    from precompute.reporting import Reporter
+    from precompute.console import Reporter
     from precompute.studies.files import write_study
     from precompute.studies.report import print_study
 

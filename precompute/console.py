@@ -1,20 +1,57 @@
-"""What a run says: progress on stderr while it works, a summary when it is done."""
+"""What commands share on the console: progress bars on stderr, a run's summary or JSON document, lists of values."""
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperCommand
 
-from precompute.build import Build
+if TYPE_CHECKING:
+    from precompute.build import Build
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+def print_json(document: dict[str, Any] | list[dict[str, Any]]) -> None:
+    """Print a document on stdout."""
+    typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+class VariadicCommand(TyperCommand):
+    """A command without positional arguments whose repeatable options take several values in a row.
+
+    click only knows `--targets 5 --targets 6`; this also takes `--targets 5 6`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat an option's name before each of its further values, and parse as click does."""
+        names = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        return super().parse_args(ctx, list(_repeated(args, names)))
+
+
+def _repeated(words: list[str], names: set[str]) -> Iterator[str]:
+    """The words, with the last option's name put before every value after its first."""
+    name, values = "", 0
+    for word in words:
+        # A minus before a digit is a negative number.
+        if word.startswith("-") and not word[1:2].isdigit() and word[1:2] != ".":
+            name, values = word.split("=")[0], int("=" in word)
+        else:
+            values += 1
+            if name in names and values > 1:
+                yield name
+        yield word
 
 
 class Pace(ProgressColumn):
@@ -33,19 +70,31 @@ class Pace(ProgressColumn):
         return Text(", ".join(part for part in (pace, task.fields["note"]) if part), style="cyan")
 
 
+class ProgressBar:
+    """One stage's bar; called with the work done and all work."""
+
+    def __init__(self, bars: Progress, name: str, unit: str) -> None:
+        self._bars, self._id = bars, bars.add_task(name, total=None, unit=unit, begun_at=0, note="")
+        self._first = True
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._first and done < total:
+            self._bars.update(self._id, begun_at=done)
+        self._first = False
+        self._bars.update(self._id, completed=min(done, total), total=total)
+
+    def note(self, text: str) -> None:
+        """Show a few words on how the work goes beside the pace."""
+        self._bars.update(self._id, note=text)
+
+
 class Reporter:
     """Progress bars on stderr, one per stage that runs."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            Pace(),
-            console=self.console,
-        )
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Pace())
+        self._bars = Progress(*columns, console=self.console)
 
     def __enter__(self) -> Reporter:
         quieten_libraries()
@@ -59,24 +108,10 @@ class Reporter:
             self._complete()
         self._bars.stop()
 
-    def task(self, name: str, unit: str) -> Callable[[int, int], None]:
-        """A bar for one stage; returns what the stage calls with the work done and all work.
-
-        Its attribute `note` takes a few words on how the work goes, shown beside the pace.
-        """
+    def task(self, name: str, unit: str) -> ProgressBar:
+        """A bar for one stage; those before it are filled."""
         self._complete()
-        bar = self._bars.add_task(name, total=None, unit=unit, begun_at=0, note="")
-        first = True
-
-        def report(done: int, total: int) -> None:
-            nonlocal first
-            if first and done < total:
-                self._bars.update(bar, begun_at=done)
-            first = False
-            self._bars.update(bar, completed=min(done, total), total=total)
-
-        report.note = lambda text: self._bars.update(bar, note=text)
-        return report
+        return ProgressBar(self._bars, name, unit)
 
     def _complete(self) -> None:
         """Fill the bars so far; a stage need not report its end."""
@@ -86,7 +121,7 @@ class Reporter:
 
 
 def quieten_libraries() -> None:
-    """No progress bars and hints of transformers and diffusers between ours; their errors still come."""
+    """Switch off the progress bars and hints of transformers and diffusers; their errors still come."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
@@ -96,23 +131,20 @@ def quieten_libraries() -> None:
 
 def as_document(made: Build) -> dict[str, Any]:
     """A run as JSON."""
-    header = made.header
+    shown = ("name", "kind", "images", "paired", "pairing", "skipped")
     return {
         "atlas": str(made.out),
         "work": str(made.work),
         "seconds": round(made.seconds, 2),
-        "sources": [
-            {key: source[key] for key in ("name", "kind", "images", "paired", "pairing", "skipped")}
-            for source in header["sources"]
-        ],
-        "dictionary": header["dictionary"],
+        "sources": [{key: source[key] for key in shown} for source in made.header["sources"]],
+        "dictionary": made.header["dictionary"],
         "skipped": str(made.skipped) if made.skipped else None,
         "stages": [asdict(outcome) for outcome in made.outcomes],
     }
 
 
 def print_summary(made: Build) -> None:
-    """A run in a few lines on stdout."""
+    """Print a run in a few lines on stdout."""
     console = Console(soft_wrap=True, highlight=False)
     ran = [outcome for outcome in made.outcomes if outcome.action != "kept"]
     table = Table("source", "images", "pairs by", "skipped", box=None, pad_edge=False)
