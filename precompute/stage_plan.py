@@ -196,7 +196,7 @@ class StagePlan:
         return Stage("assemble", self._run_assemble, params, after=tuple(before), unit="atlases")
 
     def _run_assemble(self, folder: Path, progress: Progress) -> Mapping[str, Any]:
-        from engine.atlas.schema import DeltaDefaults
+        from engine.blindspots.delta import DeltaSettings
         from precompute.stages.assemble import Findings, assemble
         from precompute.stages.encode import read_spec
 
@@ -213,7 +213,7 @@ class StagePlan:
             words=self.work.folder("words"),
             metrics=[self.work.folder(f"metrics/{name}") for name in self.sources],
             report=self.work.folder("report"),
-            delta=DeltaDefaults(**self.recipe.delta.model_dump()),
+            delta=DeltaSettings(**self.recipe.delta.model_dump()),
             prior=self._prior(),
             labels=self._labels(),
             fingerprints={stage.name: self.work.record(stage.name)["fingerprint"] for stage in self.stages()[:-1]},

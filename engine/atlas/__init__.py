@@ -5,7 +5,7 @@ every file. Importing this package loads numpy, pandas and pyarrow, never torch.
 """
 
 from engine.atlas.reader import Atlas
-from engine.atlas.schema import AtlasInfo, DeltaDefaults, Source
+from engine.atlas.schema import AtlasInfo, Source
 from engine.atlas.writer import AtlasWriter
 
-__all__ = ["Atlas", "AtlasInfo", "AtlasWriter", "DeltaDefaults", "Source"]
+__all__ = ["Atlas", "AtlasInfo", "AtlasWriter", "Source"]

@@ -88,7 +88,7 @@ class Analyses:
         DataFrame
             Indexed by pair: image and real_image (global ids), l2 (energy units), mean_delta, nearest_real (global id
             of the most similar real image), nearest_real_similarity (cosine of embeddings), p (share of the real
-            images that have a real neighbour at least as similar: small means a copy, `blindspots.memorisation`).
+            images that have a real neighbour at least as similar: small means a copy, `engine.blindspots.divergence`).
 
         Raises
         ------

@@ -19,7 +19,7 @@ from engine.atlas.images import ImageIndex
 from engine.atlas.schema import AtlasInfo
 from engine.atlas.search import ConceptSearch
 from engine.atlas.storage import MappedCSR, RankedTable, damaged, read_table
-from engine.blindspots.moments import Moments
+from engine.blindspots.significance import Moments
 
 
 class Measured(NamedTuple):

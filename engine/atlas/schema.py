@@ -17,6 +17,7 @@ from engine.atlas.columns import LATER as LATER
 from engine.atlas.columns import OPTIONAL_TABLES as OPTIONAL_TABLES
 from engine.atlas.columns import REPORT_TABLE as REPORT_TABLE
 from engine.atlas.columns import TABLES as TABLES
+from engine.blindspots.delta import DeltaSettings
 from engine.errors import BlindspotError
 
 FORMAT = "blindspot-atlas"
@@ -94,16 +95,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class DeltaDefaults:
-    """How delta is computed and read unless the reader asks for something else (DESIGN section 4)."""
-
-    estimator: str = "gap"
-    temperature: float = 0.8
-    suppressed: float = 0.1
-    exaggerated: float = 0.9
-
-
-@dataclass(frozen=True)
 class FileEntry:
     """Checksum of one file, or of one folder of thumbnails (its key ends in `/`, `rows` counts its files)."""
 
@@ -135,7 +126,7 @@ class AtlasInfo:
     sources: tuple[Source, ...]
     description: str = ""
     energy_reduction: str = "sum"
-    delta: DeltaDefaults = field(default_factory=DeltaDefaults)
+    delta: DeltaSettings = field(default_factory=DeltaSettings)
     prior: Mapping[str, Any] | None = None
     origin: Mapping[str, Any] | None = None
     stages: Mapping[str, Any] = field(default_factory=dict)
@@ -231,7 +222,7 @@ class AtlasInfo:
         known = {key: value for key, value in document.items() if key in cls.__dataclass_fields__}
         try:
             known["sources"] = tuple(Source(**source) for source in known.get("sources", ()))
-            known["delta"] = DeltaDefaults(**known.get("delta", {}))
+            known["delta"] = DeltaSettings(**known.get("delta", {}))
             known["files"] = {rel: FileEntry(**entry) for rel, entry in known.get("files", {}).items()}
             return cls(**known)
         except (TypeError, AttributeError) as error:

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from engine.atlas.schema import DeltaDefaults
-from engine.blindspots.changes import ChangeEvidence, Changes
-from engine.blindspots.delta import estimate_delta, relative_gap
+from engine.blindspots.composition import ChangeEvidence, Changes
+from engine.blindspots.delta import DeltaSettings, estimate_delta, relative_gap
 from engine.blindspots.divergence import Divergence
-from engine.blindspots.moments import Moments
-from engine.blindspots.significance import Gap, benjamini_hochberg, interval_degrees, normal_p, null_error
+from engine.blindspots.significance import Gap, Moments, benjamini_hochberg, interval_degrees, normal_p, null_error
 
 
 def energies_table(
@@ -39,7 +37,7 @@ def delta_table(
     model: Moments,
     gap: Gap,
     live: np.ndarray,
-    defaults: DeltaDefaults,
+    defaults: DeltaSettings,
     active: tuple[np.ndarray, np.ndarray],
 ) -> pd.DataFrame:
     """Rows of `delta.parquet` for one model, at the atlas's default estimator and temperature.

@@ -1,10 +1,10 @@
-"""From sparse codes to blindspots: paper 004's analyses, each with its error bars or its baseline.
+"""From sparse codes to blindspots: the analyses of "Conceptual Blindspots in Generative Image Models", with error bars.
 
-* concepts: `energy`, `moments`, `delta`, `significance`, `concentration`, `distribution`, `universal`, `correlation`,
-  `frequency`, and the words of `log_odds`;
-* single images: `divergence`, `memorisation`, `captions`, `post_training`;
-* pairs of concepts: `cooccurrence`, `composition`, `spectrum`, `changes`;
-* scalar metrics: `frechet`, `coverage`; and `baselines` for what chance alone gives.
+* concepts: `energy`, `significance`, `delta`, `distribution`, `correlation`, and the words of `words`;
+* single images: `divergence` (memorisation, failures, post-training);
+* pairs of concepts: `cooccurrence`, `composition`, `spectrum`;
+* scalar metrics: `metrics`.
 
-Pure functions on numpy arrays and scipy sparse matrices (DESIGN section 4); nothing here reads or writes a file.
+Pure functions on numpy arrays and scipy sparse matrices; nothing here reads or writes a file. Section, figure and
+theorem numbers in this package are those of that paper.
 """

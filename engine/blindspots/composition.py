@@ -1,8 +1,10 @@
-"""The co-occurrence matrix of token codes, Z^T Z, sparse and exact: its L0 curve and what it has that reality lacks.
+"""How the concepts that occur together differ between real and drawn images: what is new, and what changed most.
 
-Z is tokens x concepts (paper 004, sections D.5 and H). Only the upper triangle is stored, diagonal included, with the
-number of tokens behind every entry. One row lives densely at a time; the cost is the number of pairs of codes that
-share a token, about tokens x sparsity^2 / 2, and the memory that of the entries.
+`l0_curve` and `unique_share` count the entries of Z^T Z ("Conceptual Blindspots in Generative Image Models", sections
+D.5 and H). Pairs are ranked by the change of their cosine c_jk = (Z^T Z)_jk / sqrt((Z^T Z)_jj (Z^T Z)_kk): a model that
+merely weakens both concepts by a factor leaves it as it is. Tokens of an image depend on each other, so significance is
+judged on images: y_i = sum over the image's tokens of z_tj z_tk is one number per image, and its gap is tested like
+that of a concept's energy, paired where images are paired.
 """
 
 from __future__ import annotations
@@ -13,68 +15,53 @@ import numba
 import numpy as np
 from scipy import sparse
 
+from engine.blindspots.cooccurrence import Cooccurrence
+from engine.blindspots.significance import measure_gap, normal_p
 from engine.errors import BlindspotError
 
 
-class Composition(NamedTuple):
-    """Upper triangle of Z^T Z, rows sorted by concept."""
+class Changes(NamedTuple):
+    """Pairs of concepts, largest change of cosine first."""
 
-    tokens: int
-    """Tokens of the source."""
-    indptr: np.ndarray
-    """[K + 1] int64."""
-    indices: np.ndarray
-    """[entries] int32, the second concept; not below the row's own."""
-    sums: np.ndarray
-    """[entries] float64, sum over tokens of z_tj z_tk; all above zero."""
-    counts: np.ndarray
-    """[entries] int32, tokens on which both fire."""
+    first: np.ndarray
+    """[n] int32 the smaller concept."""
+    second: np.ndarray
+    """[n] int32 the larger concept."""
+    real: np.ndarray
+    """[n] cosine in real images, in [0, 1]."""
+    model: np.ndarray
+    """[n] cosine in the model's images."""
+    real_tokens: np.ndarray
+    """[n] int32 real tokens on which both fire."""
+    model_tokens: np.ndarray
+    """[n] int32 tokens of the model's images on which both fire."""
+    candidates: int
+    """Pairs that were frequent enough to be ranked; what a correction for many tests divides by."""
 
     @property
-    def concepts(self) -> int:
-        """Size of the dictionary, K."""
-        return len(self.indptr) - 1
-
-    @property
-    def rows(self) -> np.ndarray:
-        """[entries] int32, the first concept of every entry."""
-        return np.repeat(np.arange(self.concepts, dtype=np.int32), np.diff(self.indptr))
-
-    def diagonal(self, values: np.ndarray) -> np.ndarray:
-        """[K] the values of the entries (k, k), 0 where a concept is silent."""
-        found = np.zeros(self.concepts, values.dtype)
-        live = np.flatnonzero(np.diff(self.indptr))
-        found[live] = values[self.indptr[live]]
-        return found
-
-    def matrix(self) -> sparse.csr_matrix:
-        """[K, K] the whole symmetric Z^T Z."""
-        upper = sparse.csr_matrix((self.sums, self.indices, self.indptr), (self.concepts, self.concepts))
-        return upper + sparse.triu(upper, 1).T.tocsr()
+    def change(self) -> np.ndarray:
+        """[n] cosine in the model's images minus in real ones."""
+        return self.model - self.real
 
 
-def token_composition(codes: sparse.csr_matrix) -> Composition:
-    """The co-occurrence matrix of one source.
+class ChangeEvidence(NamedTuple):
+    """Image-level evidence for some pairs."""
 
-    Parameters
-    ----------
-    codes : [tokens, K], non-negative, one row per token, concepts of a row distinct. Sums are float64, so for codes
-        stored as float16 they do not depend on the order of the tokens.
-    """
-    rows = sparse.csr_matrix(codes, dtype=np.float32)
-    if not rows.has_sorted_indices:
-        rows = rows.sorted_indices()
-    columns = rows.tocsc()
-    row_parts = (rows.indptr.astype(np.int64), rows.indices.astype(np.int32, copy=False), rows.data)
-    column_parts = (columns.indptr.astype(np.int64), columns.indices.astype(np.int32, copy=False))
-    indptr = np.concatenate([[0], np.cumsum(_row_sizes(*row_parts, *column_parts))])
-    indices = np.empty(indptr[-1], np.int32)
-    sums, counts = np.empty(indptr[-1], np.float64), np.empty(indptr[-1], np.int32)
-    _fill(*row_parts, *column_parts, indptr, indices, sums, counts)
-    return Composition(rows.shape[0], indptr, indices, sums, counts)
+    real_images: np.ndarray
+    """[n] int64 real images with a token on which both fire."""
+    model_images: np.ndarray
+    """[n] int64 of the model's images."""
+    gap: np.ndarray
+    """[n] mean over images of y, model minus real; units of code squared."""
+    se: np.ndarray
+    """[n] its standard error."""
+    p: np.ndarray
+    """[n] two-sided normal p-value, not corrected."""
+    corrected: np.ndarray
+    """[n] p times the number of candidates, at most 1 (Bonferroni: the pairs were chosen for their change)."""
 
 
-def l0_curve(composition: Composition, eps: np.ndarray, scale: float = 1.0) -> np.ndarray:
+def l0_curve(composition: Cooccurrence, eps: np.ndarray, scale: float = 1.0) -> np.ndarray:
     """How many entries of Z^T Z / scale exceed each threshold (the paper's L0 norm at eps).
 
     Parameters
@@ -92,7 +79,7 @@ def l0_curve(composition: Composition, eps: np.ndarray, scale: float = 1.0) -> n
 
 
 def unique_share(
-    real: Composition, model: Composition, eps: np.ndarray, *, real_scale: float = 1.0, model_scale: float = 1.0
+    real: Cooccurrence, model: Cooccurrence, eps: np.ndarray, *, real_scale: float = 1.0, model_scale: float = 1.0
 ) -> np.ndarray:
     """Share of a model's entries above eps that the real matrix does not have above eps; nan where the model has none.
 
@@ -116,7 +103,7 @@ def unique_share(
     return np.divide(entries - both, entries, out=np.full(len(eps), np.nan), where=entries > 0)
 
 
-def aligned(at: Composition, other: Composition, values: np.ndarray) -> np.ndarray:
+def aligned(at: Cooccurrence, other: Cooccurrence, values: np.ndarray) -> np.ndarray:
     """[entries of `at`] the other composition's `values` at the places of `at`, 0 where it has no entry."""
     if at.concepts != other.concepts:
         raise BlindspotError(
@@ -133,53 +120,75 @@ def _exceed(values: np.ndarray, eps: np.ndarray, scale: float = 1.0) -> np.ndarr
     return np.cumsum(np.bincount(below, minlength=len(eps) + 1)[:0:-1])[::-1]
 
 
-@numba.njit(cache=True)
-def _row_sizes(row_ptr, row_concepts, row_values, column_ptr, column_tokens):  # pragma: no cover - compiled
-    concepts = len(column_ptr) - 1
-    last = np.full(concepts, -1, np.int32)
-    sizes = np.zeros(concepts, np.int64)
-    for concept in range(concepts):
-        for place in range(column_ptr[concept], column_ptr[concept + 1]):
-            token = column_tokens[place]
-            own = False
-            for entry in range(row_ptr[token], row_ptr[token + 1]):
-                other = row_concepts[entry]
-                if other == concept:
-                    own = row_values[entry] > 0
-                if own and row_values[entry] > 0 and last[other] != concept:
-                    last[other] = concept
-                    sizes[concept] += 1
-    return sizes
+def changed_pairs(real: Cooccurrence, model: Cooccurrence, count: int, *, least: int = 100) -> Changes:
+    """The `count` pairs of distinct concepts whose cosine changed most; of equal changes the smaller pair first.
+
+    Parameters
+    ----------
+    real, model : over the same dictionary.
+    count : pairs to return; fewer where fewer qualify.
+    least : tokens that a pair must share in at least one source. Rarer pairs change by chance.
+
+    Raises
+    ------
+    BlindspotError
+        If the dictionaries differ.
+    """
+    scales = [_inverse_root(side.diagonal(side.sums)) for side in (real, model)]
+    parts = []
+    for own, other, flip in ((real, model, False), (model, real, True)):
+        other_counts = aligned(own, other, other.counts)
+        keep = own.counts >= least if not flip else (own.counts >= least) & (other_counts < least)
+        rows, columns = own.rows[keep], own.indices[keep]
+        apart = rows != columns
+        rows, columns = rows[apart], columns[apart]
+        sums = [own.sums[keep][apart], aligned(own, other, other.sums)[keep][apart]]
+        counts = [own.counts[keep][apart], other_counts[keep][apart]]
+        if flip:
+            sums, counts = sums[::-1], counts[::-1]
+        parts.append((rows, columns, *sums, *counts))
+    rows, columns, *rest = (np.concatenate(part) for part in zip(*parts, strict=True))
+    cosines = [value * scale[rows] * scale[columns] for value, scale in zip(rest[:2], scales, strict=True)]
+    order = np.lexsort((columns, rows, -np.abs(cosines[1] - cosines[0])))[:count]
+    return Changes(rows[order], columns[order], *(value[order] for value in (*cosines, *rest[2:])), len(rows))
 
 
-@numba.njit(cache=True)
-def _fill(
-    row_ptr, row_concepts, row_values, column_ptr, column_tokens, indptr, indices, sums, counts
-):  # pragma: no cover - compiled
-    concepts = len(column_ptr) - 1
-    total = np.zeros(concepts)
-    times = np.zeros(concepts, np.int32)
-    for concept in range(concepts):
-        filled = indptr[concept]
-        for place in range(column_ptr[concept], column_ptr[concept + 1]):
-            token = column_tokens[place]
-            own = np.float64(0)
-            for entry in range(row_ptr[token], row_ptr[token + 1]):
-                other, value = row_concepts[entry], np.float64(row_values[entry])
-                if other == concept:
-                    own = value
-                if own > 0 and value > 0:
-                    if times[other] == 0:
-                        indices[filled] = other
-                        filled += 1
-                    total[other] += own * value
-                    times[other] += 1
-        found = indices[indptr[concept] : filled]
-        found.sort()
-        for place in range(len(found)):
-            other = found[place]
-            sums[indptr[concept] + place], counts[indptr[concept] + place] = total[other], times[other]
-            total[other], times[other] = 0, 0
+def change_evidence(
+    changes: Changes,
+    real: sparse.csr_matrix,
+    model: sparse.csr_matrix,
+    tokens: int,
+    real_rows: np.ndarray,
+    model_rows: np.ndarray,
+) -> ChangeEvidence:
+    """Test the given pairs on images.
+
+    Parameters
+    ----------
+    changes : the pairs.
+    real, model : [images * tokens, K] token codes.
+    tokens : tokens per image.
+    real_rows, model_rows : [pairs] images that belong to the same pair; empty when unpaired.
+    """
+    images = [_image_products(codes, changes.first, changes.second, tokens) for codes in (real, model)]
+    gap = measure_gap(*images, real_rows, model_rows)
+    p = normal_p(gap.gap, gap.se)
+    seen = [np.bincount(side.indices, minlength=len(p)) for side in images]
+    return ChangeEvidence(*seen, gap.gap, gap.se, p, np.minimum(p * changes.candidates, 1.0))
+
+
+def _image_products(codes: sparse.csr_matrix, first: np.ndarray, second: np.ndarray, tokens: int) -> sparse.csr_matrix:
+    """[images, pairs] sum over an image's tokens of z_tj z_tk, zeros not stored."""
+    columns = sparse.csc_matrix(codes, dtype=np.float64)
+    products = columns[:, first].multiply(columns[:, second]).tocoo()
+    shape = (codes.shape[0] // tokens, len(first))
+    summed = sparse.coo_matrix((products.data, (products.row // tokens, products.col)), shape).tocsr()
+    summed.eliminate_zeros()
+    return summed
+
+
+def _inverse_root(diagonal: np.ndarray) -> np.ndarray:
+    return np.divide(1.0, np.sqrt(diagonal), out=np.zeros(len(diagonal)), where=diagonal > 0)
 
 
 @numba.njit(cache=True)

@@ -1,4 +1,4 @@
-"""How alike models are in what they miss: Pearson and Spearman over concepts (paper 004, sections 4.2 and D.3)."""
+"""How alike models are in what they miss: Pearson and Spearman over concepts (sections 4.2 and D.3)."""
 
 from __future__ import annotations
 

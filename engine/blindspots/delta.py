@@ -1,7 +1,7 @@
 """Delta: how much a model under-produces (below 1/2) or over-produces (above) a concept, with its interval.
 
 Every estimator is an effect with a standard error, mapped into (0, 1) by the monotone sigmoid: delta =
-sigmoid(effect / T), and the ends of the effect's interval are mapped with it (DESIGN section 4).
+sigmoid(effect / T), and the ends of the effect's interval are mapped with it.
 
 | estimator      | effect                                   | T    | unit-free |
 | -------------- | ---------------------------------------- | ---- | --------- |
@@ -16,16 +16,35 @@ sigmoid(effect / T), and the ends of the effect's interval are mapped with it (D
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from pydantic import ConfigDict, Field
 from scipy import special
 
-from engine.blindspots.moments import Moments
-from engine.blindspots.significance import Interval, mean_covariance, student_quantile
+from engine.blindspots.significance import Interval, Moments, mean_covariance, student_quantile
 from engine.errors import BlindspotError
 
 SUPPRESSED, NEUTRAL, EXAGGERATED = "suppressed", "neutral", "exaggerated"
+
+
+@dataclass(frozen=True)
+class DeltaSettings:
+    """How delta is computed and read unless the reader asks for something else: a recipe's `delta`, an atlas's header.
+
+    A recipe validates the constraints; a header is read as it is, and `verify` says what is wrong with it.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    estimator: Literal["gap", "relative", "share", "standardised"] = "gap"
+    temperature: Annotated[float, Field(gt=0)] = 0.8
+    """In units of energy for `gap`: the paper's 0.8 suits energies of a few units, smaller energies a smaller one."""
+    suppressed: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """A concept with a delta below this is called suppressed."""
+    exaggerated: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """A concept with a delta above this is called exaggerated."""
 
 
 class Effect(NamedTuple):
@@ -203,6 +222,6 @@ def delta_of_gap(gap: np.ndarray, temperature: float = 0.8) -> np.ndarray:
 def classify(delta: np.ndarray, suppressed: float = 0.1, exaggerated: float = 0.9) -> np.ndarray:
     """`suppressed` where delta < `suppressed`, `exaggerated` where delta > `exaggerated`, else `neutral`.
 
-    Paper 004 prints "< 0.9" for exaggerated in D.3; the sense is "> 0.9".
+    Section D.3 prints "< 0.9" for exaggerated; the sense is "> 0.9".
     """
     return np.where(delta < suppressed, SUPPRESSED, np.where(delta > exaggerated, EXAGGERATED, NEUTRAL))

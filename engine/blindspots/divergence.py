@@ -1,8 +1,17 @@
-"""How far a drawn image is from the real one of its pair, in concepts (paper 004, sections 4.4 and D.4).
+"""How far a drawn image is from the real one of its pair, in concepts (sections 4.4, 4.5 and D.4).
 
-With d = xi(x') - xi(x) over concepts: l2 = ||d||_2, and mean_delta = mean_k sigmoid(d_k / T). Small l2 marks
-memorisation candidates (`memorisation.py` confirms them), large l2 failures. The two norms answer different questions:
-l2 how much differs, mean_delta which way.
+With d = xi(x') - xi(x) over concepts: l2 = ||d||_2, and mean_delta = mean_k sigmoid(d_k / T). The two norms answer
+different questions: l2 how much differs, mean_delta which way. Large l2 marks failures, small l2 memorisation
+candidates.
+
+A small divergence can also mean that both images are plain. So each candidate's similarity to its nearest real image is
+held against how near real images are to each other: p is the share of real images whose nearest OTHER real image is at
+least as similar. If drawn images were fresh draws from reality, p would be uniform (a conformal p-value), so at most
+`level` of them would be confirmed by chance. Real images with duplicates in the corpus make p larger: the test errs on
+the side of innocence there.
+
+What post-training changed is asked of two models that drew the same captions: every caption is its own control, and the
+tests are on the differences.
 """
 
 from __future__ import annotations
@@ -10,10 +19,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse, special
+from scipy import sparse, special, stats
 
+from engine.blindspots.significance import student_p
 from engine.errors import BlindspotError
 
+BINS = 60
+"""Of the histograms of `compare_divergence`."""
 _CHUNK = 2048
 """Pairs at once: bounds the memory, does not touch the result."""
 
@@ -114,3 +126,139 @@ def leading_concepts(real: sparse.csr_matrix, model: sparse.csr_matrix, count: i
         order = order[key[order] > 0]
         lists.append(Leading(concepts[order], left[order], right[order]))
     return LeadingConcepts(*lists)
+
+
+class MemorisationCandidates(NamedTuple):
+    """Memorisation candidates, smallest divergence first."""
+
+    pairs: np.ndarray
+    """[n] positions of the pairs."""
+    l2: np.ndarray
+    """[n] divergence."""
+    nearest: np.ndarray
+    """[n] the nearest real image."""
+    similarity: np.ndarray
+    """[n] its cosine similarity."""
+    own: np.ndarray
+    """[n] bool, whether it is the real image of the same pair."""
+    p: np.ndarray
+    """[n] share of real images that have a real neighbour at least as similar."""
+    confirmed: np.ndarray
+    """[n] bool, p <= level."""
+
+
+def memorisation_candidates(
+    l2: np.ndarray,
+    nearest: np.ndarray,
+    similarity: np.ndarray,
+    own: np.ndarray,
+    natural: np.ndarray,
+    *,
+    count: int = 100,
+    level: float = 0.01,
+) -> MemorisationCandidates:
+    """The pairs of smallest divergence and whether they are nearer to a real image than real images are to each other.
+
+    Parameters
+    ----------
+    l2 : [pairs] divergence (`divergence.pair_divergence`).
+    nearest, similarity : [pairs] the real image nearest to each drawn one, over the whole real corpus, and its cosine.
+    own : [pairs] the real image of each pair, in the ids of `nearest`.
+    natural : [real images] cosine of each real image to its nearest other real image.
+    count : candidates to return.
+    level : confirmation level; p cannot be below 1 / (real images + 1).
+
+    Raises
+    ------
+    BlindspotError
+        If the arrays do not describe the same pairs or there is no real image to compare with.
+    """
+    if not len(l2) == len(nearest) == len(similarity) == len(own):
+        raise BlindspotError(
+            f"Memorisation needs one nearest real image per pair, but there are {len(l2)} divergences, {len(nearest)} "
+            f"neighbours, {len(similarity)} similarities and {len(own)} real images: search the index for all pairs."
+        )
+    if not len(natural):
+        raise BlindspotError("Memorisation is judged against the real images' own neighbours: give at least one.")
+    pairs = np.argsort(np.asarray(l2), kind="stable")[:count]
+    ordered = np.sort(np.asarray(natural, np.float64))
+    found = np.asarray(similarity, np.float64)[pairs]
+    as_near = len(ordered) - np.searchsorted(ordered, found, side="left")
+    p = (1 + as_near) / (1 + len(ordered))
+    nearest = np.asarray(nearest)[pairs]
+    return MemorisationCandidates(
+        pairs, np.asarray(l2)[pairs], nearest, found, nearest == np.asarray(own)[pairs], p, p <= level
+    )
+
+
+class PostTraining(NamedTuple):
+    """Divergence before and after, over the captions that both models drew."""
+
+    pairs: int
+    """Captions, n."""
+    edges: np.ndarray
+    """[bins + 1] edges of both histograms."""
+    counts: np.ndarray
+    """[2, bins] int64 captions per bin, before and after."""
+    medians: tuple[float, float]
+    """Median divergence before and after."""
+    spreads: tuple[float, float]
+    """Interquartile range before and after."""
+    change: float
+    """Mean of after - before; below 0 the second model is closer to reality."""
+    low: float
+    """Lower end of the paired Student interval of the change."""
+    high: float
+    """Upper end."""
+    p: float
+    """Two-sided paired t-test."""
+    p_wilcoxon: float
+    """Wilcoxon's signed-rank test: the same question without trusting means of heavy tails."""
+    effect: float
+    """Cohen's d_z, change over the standard deviation of the differences; 0 when nothing changed at all."""
+    closer: float
+    """Share of captions where the second model is the closer one, ties counted half."""
+
+
+def compare_divergence(before: np.ndarray, after: np.ndarray, *, bins: int = BINS, level: float = 0.95) -> PostTraining:
+    """Compare the per-pair divergence of two models.
+
+    Parameters
+    ----------
+    before, after : [pairs] divergence (l2, or |mean_delta - 0.5|) of the same captions in the same order.
+    bins : of the two histograms, over the common range.
+    level : coverage of the interval.
+
+    Raises
+    ------
+    BlindspotError
+        If the two do not cover the same captions, or fewer than two.
+    """
+    before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    if before.shape != after.shape or before.ndim != 1 or len(before) < 2:
+        raise BlindspotError(
+            f"A paired comparison needs the same two or more captions from both models, not {before.shape} "
+            f"and {after.shape} divergences: keep the pairs that both have."
+        )
+    both = np.stack([before, after])
+    edges = np.histogram_bin_edges(both, bins)
+    counts = np.stack([np.histogram(side, edges)[0] for side in both])
+    quartiles = np.percentile(both, (25, 50, 75), axis=1)
+    difference = after - before
+    change, spread = float(difference.mean()), float(difference.std(ddof=1))
+    error = spread / np.sqrt(len(difference))
+    reach = float(stats.t.ppf(0.5 + level / 2, len(difference) - 1)) * error
+    return PostTraining(
+        pairs=len(difference),
+        edges=edges,
+        counts=counts,
+        medians=(float(quartiles[1, 0]), float(quartiles[1, 1])),
+        spreads=(float(quartiles[2, 0] - quartiles[0, 0]), float(quartiles[2, 1] - quartiles[0, 1])),
+        change=change,
+        low=change - reach,
+        high=change + reach,
+        p=float(student_p(change, error, len(difference) - 1)),
+        p_wilcoxon=float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0,
+        effect=change / spread if spread > 0 else float(np.sign(change)) * (np.inf if change else 0.0),
+        closer=float(np.mean(difference < 0) + np.mean(difference == 0) / 2),
+    )

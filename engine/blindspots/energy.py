@@ -1,7 +1,7 @@
 """One streaming pass over token codes: image energies, their sufficient statistics and the best images per concept.
 
 The energy of concept k in image x is the sum of its codes over ALL tokens, xi_k(x) = sum_t z_tk; exemplars rank by the
-mean code over the PATCH tokens only (DESIGN section 4). The pass touches each stored code once, so its cost is the
+mean code over the PATCH tokens only. The pass touches each stored code once, so its cost is the
 number of non-zero codes and not images x tokens x concepts, and its memory is one chunk plus a few numbers per concept.
 """
 
@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from scipy import sparse
 
-from engine.blindspots.moments import Moments
+from engine.blindspots.significance import Moments
 from engine.errors import BlindspotError
 
 

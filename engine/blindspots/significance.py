@@ -1,13 +1,13 @@
-"""How sure a gap is: standard errors for paired, unpaired and partly paired images, p, q and a finite-sample bound.
+"""How sure a gap is: moments of the energies, standard errors for paired, unpaired and partly paired images, p and q.
 
 The gap is a difference of two means, so its variance needs the variances of both means and their covariance:
 
     se^2 = V_model + V_real - 2 C,    V = s^2 / n,    C = pairs * cov_pairs / (n_model * n_real).
 
-With every image in a pair this is exactly the variance of the per-pair differences over n, the paired interval of
-DESIGN section 4; with no pair C = 0 and it is Welch's; in between it is the variance of two means that share some of
-their images. An atlas stores the moments of each source and `se`, so C follows from them (`mean_covariance`), and every
-estimator of delta gets its interval without going back to the images.
+With every image in a pair this is exactly the variance of the per-pair differences over n; with no pair C = 0 and it is
+Welch's; in between it is the variance of two means that share some of their images. An atlas stores the moments of each
+source and `se`, so C follows from them (`mean_covariance`), and every estimator of delta gets its interval without
+going back to the images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,38 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse, special
 
-from engine.blindspots.moments import Moments
+from engine.errors import BlindspotError
+
+
+class Moments(NamedTuple):
+    """Number of images, sum and sum of squares of their energies, per concept."""
+
+    images: int
+    """Number of images, n; those in which a concept is silent count with energy 0."""
+    sum: np.ndarray
+    """[K] float64, sum of energies."""
+    sum_sq: np.ndarray
+    """[K] float64, sum of squared energies."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """[K] mean energy E_k; zero when there is no image."""
+        return self.sum / max(self.images, 1)
+
+    @property
+    def variance(self) -> np.ndarray:
+        """[K] unbiased variance of the energies; infinite below two images, where nothing is known of it."""
+        if self.images < 2:
+            return np.full_like(self.sum, np.inf)
+        return np.maximum(self.sum_sq - self.sum * self.mean, 0.0) / (self.images - 1)
+
+    @classmethod
+    def of(cls, energies: sparse.csr_matrix) -> Moments:
+        """The moments of image energies [images, K]."""
+        values = energies.data.astype(np.float64)
+        concepts = energies.shape[1]
+        total = np.bincount(energies.indices, values, minlength=concepts)
+        return cls(energies.shape[0], total, np.bincount(energies.indices, values**2, minlength=concepts))
 
 
 class Gap(NamedTuple):
@@ -161,12 +192,6 @@ def student_p(effect: np.ndarray | float, se: np.ndarray | float, degrees: np.nd
     return 2 * special.stdtr(degrees, -np.where(np.equal(effect, 0), 0.0, t))
 
 
-def student_interval(gap: np.ndarray, se: np.ndarray, degrees: np.ndarray, level: float = 0.95) -> Interval:
-    """[K] the gap's Student interval: Welch's when unpaired, the paired one otherwise (see `degrees_of_freedom`)."""
-    reach = student_quantile(degrees, level) * se
-    return Interval(gap - reach, gap + reach)
-
-
 def benjamini_hochberg(p: np.ndarray, live: np.ndarray | None = None) -> np.ndarray:
     """Benjamini-Hochberg q-values: the smallest false discovery rate at which each hypothesis is rejected.
 
@@ -187,31 +212,29 @@ def benjamini_hochberg(p: np.ndarray, live: np.ndarray | None = None) -> np.ndar
     return q
 
 
-def hoeffding_interval(
-    gap: np.ndarray, n: int, span: np.ndarray | float, *, level: float = 0.95, paired: bool = False
-) -> Interval:
-    """An interval for the gap that holds at every sample size: Hoeffding's inequality on the difference of means.
+class Halves(NamedTuple):
+    """Two disjoint sets of images of one source, of equal size: the baseline of every statistic.
 
-    With n images of each source and energies in an interval of width `span` = M, the 2n independent images move the
-    gap by at most M/n each, so P(|error| > t) <= 2 exp(-n t^2 / M^2). Through the sigmoid, which is 1/(4T)-Lipschitz,
-    this gives 2 exp(-n eps^2 / L^2) with L = M/(4T) for delta: paper 004's Theorem 4 without its factor of 2 in the
-    exponent, which the sum over 2n coordinates of (L/n)^2 does not give. Mapping the ends through the sigmoid is
-    tighter still, so `delta_of_gap` of this interval is the interval for delta.
-
-    Parameters
-    ----------
-    gap : [K] gap of mean energies.
-    n : images of each source, or pairs.
-    span : width of the interval that the energies lie in.
-    paired : the two images of a pair depend on each other (same caption). Then only the n differences, each in an
-        interval of width 2M, are independent, P(|error| > t) <= 2 exp(-n t^2 / (2 M^2)), and the interval is
-        sqrt(2) wider.
+    One half plays the model. Whatever a divergence, a share of unique entries or an FID is between the halves, a model
+    has to exceed it before it means anything.
     """
-    radius = np.asarray(span) * np.sqrt((2 if paired else 1) * np.log(2 / (1 - level)) / n)
-    return Interval(gap - radius, gap + radius)
+
+    first: np.ndarray
+    """[images // 2] rows, rising."""
+    second: np.ndarray
+    """[images // 2] rows, rising."""
 
 
-def hoeffding_probability(error: np.ndarray | float, n: int, span: float, temperature: float = 1.0) -> np.ndarray:
-    """Bound on P(|estimated delta - delta| > error) for n independent images of each source (see above)."""
-    reach = span / (4 * temperature)
-    return np.minimum(1.0, 2 * np.exp(-n * np.square(error) / reach**2))
+def split_halves(images: int, generator: np.random.Generator) -> Halves:
+    """Split a source at random; an odd image is left out.
+
+    Raises
+    ------
+    BlindspotError
+        For fewer than four images, which leave no spread within a half.
+    """
+    if images < 4:
+        raise BlindspotError(f"A source of {images} images has no two halves to compare: give four or more.")
+    order = generator.permutation(images)
+    half = images // 2
+    return Halves(np.sort(order[:half]), np.sort(order[half : 2 * half]))

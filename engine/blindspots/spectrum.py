@@ -1,4 +1,4 @@
-"""The leading eigenvectors of Z^T Z by Lanczos, and how far two sources share them (paper 004, sections D.5 and H).
+"""The leading eigenvectors of Z^T Z by Lanczos, and how far two sources share them (sections D.5 and H).
 
 Z^T Z is applied as Z^T (Z v) and never formed: one step costs two passes over the codes.
 """

@@ -1,6 +1,6 @@
 """Which concepts appear together: the L0 curve, unique entries, spectra, shared directions and changed pairs.
 
-Paper 004: figures 19 to 21. The statistics come from `engine.blindspots.composition`, `.spectrum` and `.changes`.
+Paper 004: figures 19 to 21. The statistics come from `engine.blindspots.composition` and `.spectrum`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Blindspots over all concepts: densities of delta, both ends of the ranking, and misalignment against frequency.
 
-The statistics come ready-made as tables (`engine.blindspots.distribution`, `.frequency`); these functions only draw
+The statistics come ready-made as tables (`engine.blindspots.distribution`); these functions only draw
 them. Paper 004: figures 4, 8 and 11.
 """
 

@@ -1,6 +1,6 @@
 """Single images: how far drawn images are from real ones, which are copies, and what one pair differs in.
 
-Paper 004: figures 9 and 10. The statistics come from `engine.blindspots.divergence`, `.memorisation`, `.post_training`.
+Paper 004: figures 9 and 10. The statistics come from `engine.blindspots.divergence`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def divergence_histograms(
 
 
 def paired_finding(change: float, low: float, high: float, p: float, effect: float, closer: float) -> str:
-    """Say in one line how the second model differs from the first (`engine.blindspots.post_training`)."""
+    """Say in one line how the second model differs from the first (`engine.blindspots.divergence`)."""
     value = "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
     return (
         f"change {change:+.3g} [{low:+.3g}, {high:+.3g}], {value} (paired t), d = {effect:+.2f}, closer on {closer:.0%}"

@@ -1,6 +1,6 @@
 """How good drawn images are, beside their score: near the prior's own samples, different from each other, smooth.
 
-The Frechet distance is `engine.blindspots.frechet`'s; here is what needs nothing but one set of images or embeddings.
+The Frechet distance is `engine.blindspots.metrics`'s; here is what needs nothing but one set of images or embeddings.
 """
 
 from __future__ import annotations

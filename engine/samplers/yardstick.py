@@ -26,7 +26,7 @@ BATCH = 16
 EMBEDDED = 64
 """Images embedded at once."""
 Distance = Callable[[np.ndarray, np.ndarray], float]
-"""Of two sets of embeddings [n, d] and [m, d], such as the Frechet distance of `engine.blindspots.frechet`."""
+"""Of two sets of embeddings [n, d] and [m, d], such as the Frechet distance of `engine.blindspots.metrics`."""
 
 
 class Quality(NamedTuple):

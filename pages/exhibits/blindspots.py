@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from engine.atlas.storage import read_table
-from engine.blindspots.distribution import DeltaDistribution, delta_distribution, rank_concepts
-from engine.blindspots.frequency import frequency_bands
+from engine.blindspots.distribution import DeltaDistribution, delta_distribution, frequency_bands, rank_concepts
 from engine.errors import BlindspotError
 from engine.figures.distribution import delta_densities, delta_ranking, frequency_scatter
 from engine.figures.frame import Basis

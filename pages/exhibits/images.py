@@ -9,9 +9,8 @@ import pandas as pd
 from scipy import sparse
 
 from engine.atlas.storage import MappedCSR
-from engine.blindspots.captions import rating_sheet
-from engine.blindspots.divergence import LeadingConcepts, leading_concepts
-from engine.blindspots.post_training import BINS, PostTraining, compare_divergence
+from engine.blindspots.divergence import BINS, LeadingConcepts, PostTraining, compare_divergence, leading_concepts
+from engine.blindspots.words import rating_sheet
 from engine.errors import BlindspotError
 from engine.figures import divergence as figures
 from pages.exhibits.base import Exhibit, Maker, drawn
@@ -19,7 +18,7 @@ from pages.widgets import data
 from pages.widgets.state import View
 
 LEVEL = 0.01
-"""Level at which a copy is confirmed, as in `engine.blindspots.memorisation`."""
+"""Level at which a copy is confirmed, as in `engine.blindspots.divergence`."""
 AXIS = "divergence (l2 of the energy difference)"
 """The figures' own title is too long for a narrow screen."""
 TALL = 560

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from engine.blindspots.correlation import correlate_models
-from engine.blindspots.universal import shared_blindspots
+from engine.blindspots.distribution import shared_blindspots
 from engine.figures import agreement
 from engine.figures.tables import certain
 from pages.exhibits.base import DELTA_KEYS, Exhibit, Maker, drawn

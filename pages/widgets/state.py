@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from engine.blindspots.universal import MARGIN
+from engine.blindspots.distribution import MARGIN
 from engine.figures.tables import STATUSES
 
 COLOURS = ("delta", "relative", "frequency", "cluster")

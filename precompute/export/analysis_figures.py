@@ -12,13 +12,13 @@ import plotly.graph_objects as go
 from engine.atlas import Atlas
 from engine.atlas.columns import HALVES
 from engine.atlas.schema import REAL
-from engine.blindspots.post_training import BINS
+from engine.blindspots.divergence import BINS
 from engine.blindspots.spectrum import Spectrum, eigenvector_similarity, subspace_overlap
 from engine.errors import BlindspotError
 from engine.figures import composition, divergence
 
 LEVEL = 0.01
-"""Level at which a copy is confirmed, as in `engine.blindspots.memorisation`."""
+"""Level at which a copy is confirmed, as in `engine.blindspots.divergence`."""
 CHANGED = 30
 """Pairs of concepts in the figure of changes."""
 

@@ -16,8 +16,7 @@ from engine.atlas import Atlas
 from engine.atlas.schema import REAL
 from engine.atlas.storage import read_table
 from engine.blindspots.correlation import METHODS, correlate_models
-from engine.blindspots.distribution import delta_distribution, rank_concepts
-from engine.blindspots.frequency import frequency_bands
+from engine.blindspots.distribution import delta_distribution, frequency_bands, rank_concepts
 from engine.errors import BlindspotError
 from engine.figures import agreement, dictionary, distribution
 from engine.figures.compare import model_maps

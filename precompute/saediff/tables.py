@@ -8,8 +8,8 @@ import faiss
 import numpy as np
 import pandas as pd
 
-from engine.atlas import DeltaDefaults, Source
-from engine.blindspots.delta import delta_of_gap
+from engine.atlas import Source
+from engine.blindspots.delta import DeltaSettings, delta_of_gap
 from precompute.saediff.enriched import Connections, Enriched
 from precompute.saediff.sides import Sides
 from precompute.stages.index import nearest
@@ -48,7 +48,7 @@ def delta_table(sources: Sequence[Source], files: Sequence[Enriched], sides: Sid
     for source, file, model in zip(sources[1:], files, sides.models, strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = file.gap / (model + sides.real) if file.relative is None else file.relative
-        columns = {"gap": file.gap, "relative": relative, "delta": delta_of_gap(file.gap, DeltaDefaults.temperature)}
+        columns = {"gap": file.gap, "relative": relative, "delta": delta_of_gap(file.gap, DeltaSettings.temperature)}
         frames.append(pd.DataFrame({"model": source.name, "concept": np.arange(len(model)), **columns, **unknown}))
     return pd.concat(frames, ignore_index=True)
 

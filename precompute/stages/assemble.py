@@ -18,14 +18,13 @@ from engine.atlas.schema import (
     REPORT,
     REPORT_TABLE,
     AtlasInfo,
-    DeltaDefaults,
     Source,
     thumb_file,
 )
 from engine.atlas.tables import delta_table, divergence_table, energies_table, exemplars_table, neighbours_table
 from engine.atlas.writer import AtlasWriter
-from engine.blindspots.moments import Moments
-from engine.blindspots.significance import measure_gap
+from engine.blindspots.delta import DeltaSettings
+from engine.blindspots.significance import Moments, measure_gap
 from precompute.stages.composition import read_changes, read_curves
 from precompute.stages.divergence import read_pairs
 from precompute.stages.energies import read_csr, read_statistics
@@ -79,7 +78,7 @@ class Findings:
     metrics: Sequence[Path]
     """Folders of the metrics stages."""
     report: Path
-    delta: DeltaDefaults
+    delta: DeltaSettings
     prior: Mapping[str, Any] | None
     labels: Sequence[tuple[int, str, str]] | None
     """Ground truth of the real images: position, attribute, value."""
@@ -164,7 +163,7 @@ def _delta(
     statistics: Sequence[Mapping[str, np.ndarray]],
     concepts: int,
     live: np.ndarray,
-    defaults: DeltaDefaults,
+    defaults: DeltaSettings,
 ) -> pd.DataFrame:
     real = read_csr(sources[0].energies / "energy", concepts)
     frames = []

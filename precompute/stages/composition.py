@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from engine.atlas.analyses import Composition as Stored
+from engine.atlas.analyses import Composition
 from engine.atlas.schema import REAL
 from engine.atlas.tables import changes_table
-from engine.blindspots.baselines import split_halves, token_rows
-from engine.blindspots.changes import change_evidence, changed_pairs
-from engine.blindspots.composition import Composition, l0_curve, token_composition, unique_share
+from engine.blindspots.composition import change_evidence, changed_pairs, l0_curve, unique_share
+from engine.blindspots.cooccurrence import Cooccurrence, cooccurrence_matrix, token_rows
+from engine.blindspots.significance import split_halves
 from engine.blindspots.spectrum import cooccurrence_spectrum
 from engine.files import write_arrays, write_whole
 from precompute.plan import Progress
@@ -43,7 +43,7 @@ def compose_real(codes: sparse.csr_matrix, tokens: int, folder: Path, progress: 
         progress: called with the parts done.
     """
     images = codes.shape[0] // tokens
-    found = token_composition(codes)
+    found = cooccurrence_matrix(codes)
     eps = thresholds(found, images)
     write_arrays(folder / MATRIX, **found._asdict())
     progress(1, PARTS)
@@ -74,7 +74,7 @@ def compose_model(
     """
     real_images, images = (side.shape[0] // tokens for side in codes)
     reality, shared = _matrix(real), read_curves(real)
-    found = token_composition(codes[1])
+    found = cooccurrence_matrix(codes[1])
     progress(1, PARTS)
     unique = unique_share(reality, found, shared["eps"], real_scale=real_images, model_scale=images)
     changed = changed_pairs(reality, found, CHANGED)
@@ -97,7 +97,7 @@ def read_changes(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / CHANGES)
 
 
-def thresholds(real: Composition, images: int) -> np.ndarray:
+def thresholds(real: Cooccurrence, images: int) -> np.ndarray:
     """[THRESHOLDS] from the weakest percent of the real entries per image to twice the strongest, equal ratios."""
     entries = real.sums / images if len(real.sums) else np.ones(1)
     return np.geomspace(np.quantile(entries, 0.01), 2 * entries.max(), THRESHOLDS)
@@ -109,13 +109,13 @@ def halves_unique(codes: sparse.csr_matrix, tokens: int, eps: np.ndarray) -> np.
     if images < 4:
         return np.full(len(eps), np.nan)
     halves = split_halves(images, np.random.default_rng(SEED))
-    first, second = (token_composition(codes[token_rows(half, tokens)]) for half in halves)
+    first, second = (cooccurrence_matrix(codes[token_rows(half, tokens)]) for half in halves)
     return unique_share(first, second, eps, real_scale=images // 2, model_scale=images // 2)
 
 
 def _keep(
     name: str,
-    found: Composition,
+    found: Cooccurrence,
     codes: sparse.csr_matrix,
     images: int,
     eps: np.ndarray,
@@ -127,12 +127,12 @@ def _keep(
     spectrum = cooccurrence_spectrum(codes, min(RANK, codes.shape[1]))
     entries = 2 * len(found.sums) - np.count_nonzero(found.diagonal(found.sums))
     curve = l0_curve(found, eps, images)
-    stored = Stored(eps, curve, unique, reference, *spectrum, found.tokens, entries, images)
+    stored = Composition(eps, curve, unique, reference, *spectrum, found.tokens, entries, images)
     write_arrays(folder / CURVES, **stored.stored(name))
     progress(PARTS, PARTS)
     return {"entries": int(entries)}
 
 
-def _matrix(folder: Path) -> Composition:
+def _matrix(folder: Path) -> Cooccurrence:
     with np.load(folder / MATRIX, allow_pickle=False) as stored:
-        return Composition(**{name: value if value.ndim else int(value) for name, value in stored.items()})
+        return Cooccurrence(**{name: value if value.ndim else int(value) for name, value in stored.items()})

@@ -9,8 +9,7 @@ import faiss
 import numpy as np
 from scipy import sparse
 
-from engine.blindspots.divergence import Divergence, pair_divergence
-from engine.blindspots.memorisation import memorisation_candidates
+from engine.blindspots.divergence import Divergence, memorisation_candidates, pair_divergence
 from engine.files import write_arrays
 
 TABLE = "divergence.npz"

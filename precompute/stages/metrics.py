@@ -11,9 +11,8 @@ import numpy as np
 from scipy import sparse
 
 from engine.atlas.columns import HALVES
-from engine.blindspots.baselines import split_halves
-from engine.blindspots.coverage import Features, Manifold, manifold_metrics
-from engine.blindspots.frechet import Frechet, frechet_distance
+from engine.blindspots.metrics import Features, Frechet, Manifold, frechet_distance, manifold_metrics
+from engine.blindspots.significance import split_halves
 from engine.files import read_json, write_json
 from precompute.plan import Progress
 

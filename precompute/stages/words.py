@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from engine.blindspots.log_odds import weighted_log_odds
+from engine.blindspots.words import weighted_log_odds
 from engine.files import read_json, write_json
 
 WORDS = "words.json"

@@ -11,7 +11,7 @@ import pandas as pd
 from torch import Tensor
 
 from engine.atlas import Atlas
-from engine.blindspots.frechet import frechet_distance
+from engine.blindspots.metrics import frechet_distance
 from engine.figures.drawings import level_strips, neuron_bars, strength_curves
 from engine.figures.grid import SIDE, Block, Row, picture_grid
 from engine.figures.injection import drift_table, object_drift

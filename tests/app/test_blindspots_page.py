@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from engine.atlas import Atlas
-from engine.blindspots.distribution import delta_distribution
-from engine.blindspots.universal import shared_blindspots
+from engine.blindspots.distribution import delta_distribution, shared_blindspots
 from engine.figures.tables import most_different
 from pages.exhibits import named
 from pages.exhibits.blindspots import ends

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from engine.atlas import Atlas
-from engine.blindspots.divergence import leading_concepts
-from engine.blindspots.post_training import compare_divergence
+from engine.blindspots.divergence import compare_divergence, leading_concepts
 from tests.app.analyses import add_analyses
 from tests.app.test_pages import html, opened, url
 from tests.synthetic import build_synthetic_atlas

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from engine.blindspots.composition import Composition, token_composition
+from engine.blindspots.cooccurrence import Cooccurrence, cooccurrence_matrix
 from engine.blindspots.energy import EnergyPass, SourceEnergies
 from tests.benchmarks.heavy_tails import PREFIX, TOKENS, heavy_codes
 
@@ -57,14 +57,14 @@ def dense_way(codes: sparse.csr_matrix) -> Dense:
     return Dense(energy, exemplars, gram)
 
 
-def sparse_way(codes: sparse.csr_matrix) -> tuple[SourceEnergies, Composition]:
+def sparse_way(codes: sparse.csr_matrix) -> tuple[SourceEnergies, Cooccurrence]:
     """The same from the sparse codes."""
     running = EnergyPass(codes.shape[1], TOKENS, PREFIX, exemplars=EXEMPLARS)
     running.add(codes.indptr, codes.indices, codes.data)
-    return running.finish(), token_composition(codes)
+    return running.finish(), cooccurrence_matrix(codes)
 
 
-def check(dense: Dense, energies: SourceEnergies, composition: Composition) -> None:
+def check(dense: Dense, energies: SourceEnergies, composition: Cooccurrence) -> None:
     """Stop if the two ways do not agree.
 
     Raises

@@ -21,8 +21,8 @@ import numpy as np
 from scipy import sparse
 
 from engine.blindspots.delta import ESTIMATORS, delta_of_gap, estimate_delta
-from engine.blindspots.moments import Moments
 from engine.blindspots.significance import (
+    Moments,
     benjamini_hochberg,
     interval_degrees,
     measure_gap,

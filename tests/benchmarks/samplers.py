@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from engine.atlas import Atlas
-from engine.blindspots.frechet import frechet_distance
+from engine.blindspots.metrics import frechet_distance
 from engine.figures.grid import Block, Row, picture_grid
 from engine.samplers.files import to_pictures
 from engine.samplers.instruments import Instruments

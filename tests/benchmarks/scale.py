@@ -31,12 +31,11 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from engine.blindspots.changes import change_evidence, changed_pairs
-from engine.blindspots.composition import l0_curve, token_composition, unique_share
-from engine.blindspots.coverage import manifold_metrics
+from engine.blindspots.composition import change_evidence, changed_pairs, l0_curve, unique_share
+from engine.blindspots.cooccurrence import cooccurrence_matrix
 from engine.blindspots.divergence import pair_divergence
 from engine.blindspots.energy import EnergyPass
-from engine.blindspots.frechet import frechet_distance
+from engine.blindspots.metrics import frechet_distance, manifold_metrics
 from engine.blindspots.spectrum import cooccurrence_spectrum, eigenvector_similarity
 from precompute.recipe import LayoutPart
 from precompute.stages.layout import lay_out
@@ -83,12 +82,12 @@ def energies(folder: Path, concepts: int, tokens: int) -> Task:
 def composition(folder: Path, concepts: int, tokens: int) -> Task:
     sides = load(folder / "real", concepts), load(folder / "model", concepts)
     images = sides[0].shape[0] // tokens
-    real = token_composition(sides[0])
+    real = cooccurrence_matrix(sides[0])
     real_spectrum = cooccurrence_spectrum(sides[0], RANK)
 
     def task() -> Callable[[], dict]:
         marks = {"start": time.process_time()}
-        model = token_composition(sides[1])
+        model = cooccurrence_matrix(sides[1])
         marks["matrix"] = time.process_time()
         l0_curve(model, EPS, images)
         unique = unique_share(real, model, EPS, real_scale=images, model_scale=images)
@@ -190,7 +189,7 @@ def warm_up(name: str) -> None:
     if name in ("layout", "umap"):
         lay_out(energy, np.ones((300, 4), np.float32), LayoutPart())
         return
-    small = token_composition(codes)
+    small = cooccurrence_matrix(codes)
     unique_share(small, small, EPS)
     changed_pairs(small, small, 1)
 

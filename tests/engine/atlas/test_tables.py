@@ -1,10 +1,10 @@
 import numpy as np
 from scipy import sparse
 
-from engine.atlas.schema import TABLES, DeltaDefaults
+from engine.atlas.schema import TABLES
 from engine.atlas.tables import delta_table, energies_table, exemplars_table, neighbours_table
-from engine.blindspots.moments import Moments
-from engine.blindspots.significance import measure_gap
+from engine.blindspots.delta import DeltaSettings
+from engine.blindspots.significance import Moments, measure_gap
 
 ACTIVE = np.array([2, 0]), np.array([2, 0])
 
@@ -19,7 +19,7 @@ def test_tables_have_their_schemas_columns():
     ids = np.array([[3, -1], [-1, -1]])
     made = {
         "energies": energies_table("real", real, np.zeros(2), np.zeros(2), np.zeros(2)),
-        "delta": delta_table("m", real, model, gap, np.ones(2, bool), DeltaDefaults(), ACTIVE),
+        "delta": delta_table("m", real, model, gap, np.ones(2, bool), DeltaSettings(), ACTIVE),
         "exemplars": exemplars_table("real", ids, np.ones((2, 2))),
         "neighbours": neighbours_table({"map": (ids, np.ones((2, 2)))}),
     }
@@ -35,11 +35,11 @@ def test_n_is_the_number_of_pairs_or_the_models_images():
     for rows, n in ((np.arange(2), 2), (np.arange(0), 3)):
         real, model, gap = gap_of([[1], [2]], [[3], [5], [6]], rows)
         active = np.array([2]), np.array([3])
-        assert delta_table("m", real, model, gap, np.ones(1, bool), DeltaDefaults(), active)["n"].tolist() == [n]
+        assert delta_table("m", real, model, gap, np.ones(1, bool), DeltaSettings(), active)["n"].tolist() == [n]
 
 
 def test_dead_concepts_have_q_one():
     real, model, gap = gap_of([[1, 0], [1.5, 0], [1, 0]], [[9, 0], [8, 0], [9, 0]], np.arange(3))
-    frame = delta_table("m", real, model, gap, np.array([True, False]), DeltaDefaults(), ACTIVE)
+    frame = delta_table("m", real, model, gap, np.array([True, False]), DeltaSettings(), ACTIVE)
     assert frame["q"][0] == frame["p"][0] < 0.01
     assert frame["q"][1] == 1

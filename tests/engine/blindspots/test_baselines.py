@@ -3,9 +3,8 @@ import pytest
 from scipy import sparse
 
 from engine.atlas import Atlas
-from engine.blindspots.baselines import split_halves, token_rows
-from engine.blindspots.moments import Moments
-from engine.blindspots.significance import benjamini_hochberg, measure_gap, normal_p, null_error
+from engine.blindspots.cooccurrence import token_rows
+from engine.blindspots.significance import Moments, benjamini_hochberg, measure_gap, normal_p, null_error, split_halves
 from engine.errors import BlindspotError
 from tests.benchmarks.planted import EXAGGERATED, ROOT, SUPPRESSED, matched, precisions
 

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from engine.blindspots.changes import change_evidence, changed_pairs
-from engine.blindspots.composition import token_composition
+from engine.blindspots.composition import change_evidence, changed_pairs
+from engine.blindspots.cooccurrence import cooccurrence_matrix
 
 TOKENS = 4
 NONE = np.zeros(0, int)
@@ -21,7 +21,7 @@ def random_codes(seed: int, images: int = 12, concepts: int = 7) -> np.ndarray:
 @given(st.integers(0, 10_000), st.integers(1, 12))
 def test_the_list_agrees_with_a_loop_over_all_pairs_of_concepts(seed, least):
     dense = random_codes(seed).astype(float), random_codes(seed + 1).astype(float)
-    found = changed_pairs(*(token_composition(sparse.csr_matrix(codes)) for codes in dense), 100, least=least)
+    found = changed_pairs(*(cooccurrence_matrix(sparse.csr_matrix(codes)) for codes in dense), 100, least=least)
     expected = {}
     for j in range(7):
         for k in range(j + 1, 7):
@@ -42,7 +42,7 @@ def test_the_list_agrees_with_a_loop_over_all_pairs_of_concepts(seed, least):
 def test_evidence_is_the_paired_t_statistic_of_the_images_products():
     dense = random_codes(1).astype(float), random_codes(2).astype(float)
     sides = [sparse.csr_matrix(codes) for codes in dense]
-    changes = changed_pairs(*(token_composition(side) for side in sides), 5, least=1)
+    changes = changed_pairs(*(cooccurrence_matrix(side) for side in sides), 5, least=1)
     rows = np.arange(12)
     found = change_evidence(changes, *sides, TOKENS, rows, rows)
     for number, (j, k) in enumerate(zip(changes.first, changes.second, strict=True)):
@@ -60,16 +60,16 @@ def test_a_pair_that_a_model_no_longer_draws_together_comes_first_and_weaker_cod
     model = real * np.float32([1, 1, 0.2, 0.2, 1, 1])
     model[:, 1] = rng.permutation(model[:, 1])
     sides = [sparse.csr_matrix(codes) for codes in (real, model)]
-    changes = changed_pairs(*(token_composition(side) for side in sides), 3)
+    changes = changed_pairs(*(cooccurrence_matrix(side) for side in sides), 3)
     assert (changes.first[0], changes.second[0]) == (0, 1) and changes.change[0] < -0.3
     assert changes.real_tokens[0] > 2 * changes.model_tokens[0]
     evidence = change_evidence(changes, *sides, TOKENS, NONE, NONE)
     assert evidence.corrected[0] < 1e-6
-    everything = changed_pairs(*(token_composition(side) for side in sides), 20, least=20)
+    everything = changed_pairs(*(cooccurrence_matrix(side) for side in sides), 20, least=20)
     unchanged = everything.change[(everything.first == 2) & (everything.second == 3)]
     assert abs(unchanged[0]) < 1e-6
 
 
 def test_equal_sources_have_no_change():
-    side = token_composition(sparse.csr_matrix(random_codes(4)))
+    side = cooccurrence_matrix(sparse.csr_matrix(random_codes(4)))
     assert not changed_pairs(side, side, 50, least=1).change.any()

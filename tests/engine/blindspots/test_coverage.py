@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
-from engine.blindspots.coverage import manifold_metrics, squared_radii
+from engine.blindspots.metrics import manifold_metrics, squared_radii
 from engine.errors import BlindspotError
 
 

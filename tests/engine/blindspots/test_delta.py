@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from scipy import sparse, special
 
 from engine.blindspots.delta import ESTIMATORS, classify, delta_of_gap, estimate_delta, relative_gap
-from engine.blindspots.moments import Moments
-from engine.blindspots.significance import measure_gap
+from engine.blindspots.significance import Moments, measure_gap
 from engine.errors import BlindspotError
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg, sparse
 
-from engine.blindspots.frechet import frechet_distance
+from engine.blindspots.metrics import frechet_distance
 from engine.errors import BlindspotError
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.blindspots.frequency import frequency_bands
+from engine.blindspots.distribution import frequency_bands
 from engine.errors import BlindspotError
 
 

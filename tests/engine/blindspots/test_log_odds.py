@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.blindspots.log_odds import weighted_log_odds
+from engine.blindspots.words import weighted_log_odds
 
 
 def test_the_z_score_is_monroes_formula_by_hand():

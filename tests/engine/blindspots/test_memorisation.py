@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine.blindspots.memorisation import memorisation_candidates
+from engine.blindspots.divergence import memorisation_candidates
 from engine.errors import BlindspotError
 
 

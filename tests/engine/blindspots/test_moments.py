@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from engine.blindspots.moments import Moments
+from engine.blindspots.significance import Moments
 
 energies = hnp.arrays(
     np.float32,

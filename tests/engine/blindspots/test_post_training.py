@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from engine.blindspots.post_training import compare_divergence
+from engine.blindspots.divergence import compare_divergence
 from engine.errors import BlindspotError
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.blindspots.universal import shared_blindspots
+from engine.blindspots.distribution import shared_blindspots
 from engine.errors import BlindspotError
 
 

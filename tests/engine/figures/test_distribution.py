@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from engine.blindspots.correlation import correlate_models
-from engine.blindspots.distribution import delta_distribution
-from engine.blindspots.frequency import frequency_bands
+from engine.blindspots.distribution import delta_distribution, frequency_bands
 from engine.figures.agreement import correlation_heat, scatter_matrix
 from engine.figures.distribution import delta_densities, delta_ranking, frequency_scatter
 from engine.figures.frame import Basis

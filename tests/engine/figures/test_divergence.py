@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.blindspots.post_training import compare_divergence
+from engine.blindspots.divergence import compare_divergence
 from engine.figures.divergence import divergence_histograms, memorisation_scatter, pair_concepts, paired_finding
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.blindspots.frechet import frechet_distance
+from engine.blindspots.metrics import frechet_distance
 from engine.errors import BlindspotError
 from engine.samplers.drawing import Order
 from engine.samplers.instruments import Instruments

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from engine.blindspots.composition import token_composition
-from engine.blindspots.frechet import frechet_distance
+from engine.blindspots.cooccurrence import cooccurrence_matrix
+from engine.blindspots.metrics import frechet_distance
 from precompute.stages.composition import (
     compose_model,
     compose_real,
@@ -77,11 +77,11 @@ def test_a_duplicate_is_the_nearest_other_image():
 
 
 def test_thresholds_rise_from_the_weak_entries_beyond_the_strongest():
-    found = token_composition(codes_of(10, 0))
+    found = cooccurrence_matrix(codes_of(10, 0))
     eps = thresholds(found, 10)
     entries = found.sums / 10
     assert (np.diff(eps) > 0).all() and entries.min() <= eps[0] < np.median(entries) < entries.max() < eps[-1]
-    assert (np.diff(thresholds(token_composition(sparse.csr_matrix((4, CONCEPTS))), 1)) > 0).all()
+    assert (np.diff(thresholds(cooccurrence_matrix(sparse.csr_matrix((4, CONCEPTS))), 1)) > 0).all()
 
 
 def test_halves_that_share_no_pair_of_concepts_are_wholly_unique():
