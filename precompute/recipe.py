@@ -1,6 +1,7 @@
 """What a recipe may say: the validated form of the YAML files in data/recipes.
 
-Every field is documented below it. `precompute.recipe_files` reads the YAML, resolves its paths and applies `--set`.
+Every field is documented below it; the blocks of models are the classes of the engine that use them.
+`precompute.recipe_files` reads the YAML, resolves its paths and applies `--set`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
+from engine.devices import Device, Dtype
 from engine.dictionary.spec import DictionarySpec
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Dtype = Literal["float32", "bfloat16", "float16"]
+from engine.priors.spec import PriorSpec
+from engine.vision.spec import EncoderConfig
 
 
 class Part(BaseModel):
@@ -70,32 +71,6 @@ class Pipeline(Shown):
     device: Device = "auto"
 
 
-class EncoderPart(Part):
-    """Any vision backbone of transformers."""
-
-    id: str
-    """A folder or a Hugging Face id."""
-    revision: str | None = None
-    layer: int | None = None
-    """Hidden layer to read, normalised by the model's final layer norm; the last one if not given."""
-    hook: str | None = None
-    """Instead of a layer: the inner module whose output is read, for example `model.stages.2.layers.20`."""
-    image_size: int | None = Field(None, ge=14)
-    resize: Literal["square", "crop"] | None = None
-    device: Device = "auto"
-    dtype: Dtype = "float32"
-    batch: int = Field(32, ge=1)
-    store: Dtype = "float16"
-    """Precision of the tokens kept between stages: float16, or float32 for twice the disk and exact energies."""
-
-    @field_validator("store")
-    @classmethod
-    def _storable(cls, value: str) -> str:
-        if value == "bfloat16":
-            raise ValueError("must be float16 or float32")
-        return value
-
-
 class LayoutPart(Part):
     """The concept map."""
 
@@ -121,23 +96,6 @@ class WordsPart(Part):
 
     count: int = Field(8, ge=0)
     """Words kept per concept."""
-
-
-class PriorPart(Part):
-    """The diffusion model that EnergyDPS guides when a person presses *Generate*."""
-
-    id: str
-    """A folder or a Hugging Face id."""
-    kind: Literal["latent", "pixel", "dit", "adm"] = "latent"
-    """A text-to-image pipeline, an unconditional one, a DiT, or what `python -m precompute convert-adm` wrote."""
-    prompt: str = ""
-    """For latent; empty for its unconditional images."""
-    guidance: float = Field(1.0, ge=0)
-    """Classifier-free guidance scale of a prompt or of a DiT's class; 1 is none."""
-    label: int | None = Field(None, ge=0)
-    """The class to draw: for dit all of them if not given, for a class-conditional adm needed."""
-    scheduler: str | None = None
-    """Name of a diffusers scheduler class that replaces the pipeline's own, for example LCMScheduler."""
 
 
 class Limits(Part):
@@ -179,12 +137,12 @@ class Recipe(Part):
     """The real images: `{folder: DIR}` or `{world: tabletop, count: N, seed: S}`; a plain string is a folder."""
     models: dict[str, Model]
     """The generated ones: `NAME: {folder: DIR}` or `NAME: {pipeline: ID}`; a plain string is a folder."""
-    encoder: EncoderPart
+    encoder: EncoderConfig
     dictionary: DictionarySpec = DictionarySpec()
     layout: LayoutPart = LayoutPart()
     words: WordsPart = WordsPart()
     delta: DeltaPart = DeltaPart()
-    prior: PriorPart | None = None
+    prior: PriorSpec | None = None
     limits: Limits = Limits()
     thumbs: Thumbs = Thumbs()
 

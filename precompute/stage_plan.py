@@ -251,8 +251,7 @@ class StagePlan:
         if prior is None:
             return None
         model_input("prior.id", prior.id, {})
-        more = prior.model_dump(exclude={"id", "kind", "prompt"}, exclude_defaults=True)
-        return {"id": reference(prior.id, self.out), "kind": prior.kind, "prompt": prior.prompt, **more}
+        return prior.to_dict() | {"id": reference(prior.id, self.out)}
 
     def _labels(self) -> list[tuple[int, str, str]] | None:
         from precompute.stages.corpus import LABELS

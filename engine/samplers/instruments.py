@@ -16,6 +16,7 @@ from engine.errors import BlindspotError
 from engine.priors.base import DiffusionPrior
 from engine.priors.loading import load_prior, open_pipeline
 from engine.vision.encoder import Encoder
+from engine.vision.spec import EncoderConfig, EncoderSpec
 
 _LOADING = threading.Lock()
 
@@ -126,16 +127,9 @@ def _version(folder: Path) -> int:
 
 @lru_cache(maxsize=2)
 def _encoder(path: str, description: str, device: str) -> Encoder:
-    spec = json.loads(description)
-    return Encoder.from_pretrained(
-        path,
-        revision=spec["revision"],
-        layer=spec["layer"],
-        hook=spec.get("hook"),
-        image_size=spec["image_size"],
-        resize=spec["resize"],
-        device=device,
-    )
+    spec = EncoderSpec.from_dict(json.loads(description))
+    config = EncoderConfig(path, spec.revision, spec.layer, spec.hook, spec.image_size, spec.resize)
+    return Encoder.from_pretrained(config, device)
 
 
 @lru_cache(maxsize=4)

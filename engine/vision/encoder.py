@@ -1,49 +1,52 @@
-"""One face for every image backbone of `transformers`: images in [0, 1] in, prefix and patch tokens out."""
+"""One interface for every image backbone of `transformers`: images in [0, 1] in, prefix and patch tokens out."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from dataclasses import replace
+from pathlib import Path
 from threading import get_ident
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
+from engine.devices import pick_device
 from engine.errors import BlindspotError
-from engine.vision.preprocess import prepare
-from engine.vision.pretrained import image_settings, load_backbone
-from engine.vision.spec import EncoderSpec
-
-__all__ = ["Encoder", "EncoderSpec", "Tokens"]
+from engine.hub import find_model
+from engine.vision.preprocess import image_settings, prepare
+from engine.vision.spec import EncoderConfig, EncoderSpec
 
 DEFAULT_IMAGE_SIZE = 224
 FINAL_NORMS = ("layernorm", "norm", "layer_norm", "post_layernorm")
+NEVER_USED_KEYS = ("pooler", "mask_token")
+"""Parts of a backbone that a checkpoint may lack."""
 
 
 class Tokens(NamedTuple):
     """The features of a batch of images, float32."""
 
-    patches: Tensor
-    """Patch tokens [B, h, w, d], rows from top to bottom."""
+    patches: Float[Tensor, "n height width dim"]
+    """Patch tokens, rows from top to bottom."""
+    prefix: Float[Tensor, "n prefix dim"]
+    """Class token, then registers; none for plain feature maps."""
 
-    prefix: Tensor
-    """Class token, then registers [B, p, d]; p is 0 for plain feature maps."""
-
-    def flat(self) -> Tensor:
-        """All tokens [B, p + h * w, d], prefix first, patches row by row."""
+    def flat(self) -> Float[Tensor, "n tokens dim"]:
+        """All tokens, prefix first, patches row by row."""
         return torch.cat([self.prefix, self.patches.flatten(1, 2)], dim=1)
 
-    def embedding(self) -> Tensor:
-        """One unit vector per image [B, d]: its class token, or the mean patch of an encoder that has none."""
+    def embedding(self) -> Float[Tensor, "n dim"]:
+        """One unit vector per image: its class token, or the mean patch of an encoder that has none."""
         whole = self.prefix[:, 0] if self.prefix.shape[1] else self.patches.mean(dim=(1, 2))
         return nn.functional.normalize(whole.float(), dim=-1)
 
 
 class Encoder(nn.Module):
-    """A frozen image backbone; `spec` says what it expects and returns.
+    """A frozen image backbone; `spec` says what it expects and returns. Load one with `Encoder.from_pretrained`.
 
     Layers. `layer=None` is the model's `last_hidden_state`. `layer=n` is `hidden_states[n]` (0: the embeddings, n:
     after block n, negative: from the end) passed through the model's final layer norm, so that `layer=-1` equals None
@@ -53,73 +56,54 @@ class Encoder(nn.Module):
 
     Hooks. `hook` names any inner module, such as `model.stages.2.layers.20` of DINOv3-ConvNeXt; its output is read as
     it is, a feature map [B, d, h, w] or a token sequence [B, tokens, d], without a norm.
-
-    Use `Encoder.from_pretrained`.
     """
 
     def __init__(self, backbone: PreTrainedModel, spec: EncoderSpec) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()
+        self.spec = spec
         self.spec = _measured(self, spec)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        id_or_path: str,
-        *,
-        revision: str | None = None,
-        layer: int | None = None,
-        hook: str | None = None,
-        image_size: int | None = None,
-        resize: Literal["square", "crop"] | None = None,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> Encoder:
+    def from_pretrained(cls, config: EncoderConfig, device: str | torch.device | None = None) -> Encoder:
         """Load a backbone with the image settings of its `preprocessor_config.json` (ImageNet's when there is none).
+
+        The spec records the commit that was found on the hub.
 
         Parameters
         ----------
-        id_or_path
-            Local folder or hub id of any `transformers` image backbone (safetensors).
-        revision
-            Hub commit, tag or branch; the spec records the commit that was found.
-        layer, hook
-            Which features, see the class; at most one of the two.
-        image_size
-            Side in pixels that the backbone sees; position embeddings are interpolated when it differs from training.
-        resize
-            Overrides the checkpoint's way of making images square.
-        device, dtype
-            Where and in which precision the backbone computes; tokens are float32 in any case.
+        config
+            Which backbone (safetensors) and what is read of it.
+        device
+            Where the backbone computes, instead of the config's device.
 
         Raises
         ------
         BlindspotError
-            When the checkpoint cannot be had, is not an image backbone, or does not fit the other arguments.
+            When the checkpoint cannot be had, is not an image backbone, or does not fit the config.
         """
-        source = str(id_or_path)
-        if layer is not None and hook is not None:
+        if config.layer is not None and config.hook is not None:
             raise BlindspotError(
-                f"The encoder {source} cannot be read at a layer and a hook at once; give one of them."
+                f"The encoder {config.id} cannot be read at a layer and a hook at once; give one of them."
             )
-        backbone = load_backbone(source, revision, dtype).to(device)
-        settings = image_settings(source, revision)
-        size = image_size or settings.image_size or _trained_size(backbone) or DEFAULT_IMAGE_SIZE
+        backbone = load_backbone(config.id, config.revision, getattr(torch, config.dtype))
+        backbone.to(pick_device(config.device) if device is None else torch.device(device))  # type: ignore[arg-type]
+        settings = image_settings(config.id, config.revision)
         draft = EncoderSpec(
-            id=source,
-            revision=getattr(backbone.config, "_commit_hash", None) or revision,
-            layer=layer,
-            image_size=size,
+            id=config.id,
+            revision=getattr(backbone.config, "_commit_hash", None) or config.revision,
+            layer=config.layer,
+            image_size=config.image_size or settings.image_size or _trained_size(backbone) or DEFAULT_IMAGE_SIZE,
             patch=0,
             grid=(0, 0),
             prefix_tokens=0,
             dim=0,
-            resize=resize or settings.resize,
+            resize=config.resize or settings.resize,
             interpolation=settings.interpolation,
             mean=settings.mean,
             std=settings.std,
             crop_fraction=settings.crop_fraction,
-            hook=hook,
+            hook=config.hook,
         )
         return cls(backbone, draft)
 
@@ -128,19 +112,8 @@ class Encoder(nn.Module):
         """Where the backbone lives."""
         return self.backbone.device
 
-    def forward(self, images: Tensor) -> Tokens:
-        """Tokens of images; resizes and normalises inside, differentiable in the images.
-
-        Parameters
-        ----------
-        images
-            Float [B, 3, H, W] in [0, 1], any size.
-
-        Returns
-        -------
-        Tokens
-            Patches [B, h, w, d] and prefix [B, p, d], float32.
-        """
+    def forward(self, images: Float[Tensor, "n 3 height width"]) -> Tokens:
+        """Compute the tokens of images in [0, 1] of any size; resizes and normalises inside, differentiable."""
         features = self._features(prepare(images.to(self.device).float(), self.spec)).float()
         if features.ndim == 4:
             return Tokens(features.permute(0, 2, 3, 1), features.new_empty(len(features), 0, features.shape[1]))
@@ -152,9 +125,10 @@ class Encoder(nn.Module):
         options = {"output_hidden_states": self.spec.layer is not None}
         if "interpolate_pos_encoding" in inspect.signature(self.backbone.forward).parameters:
             options["interpolate_pos_encoding"] = self.spec.image_size != _trained_size(self.backbone)
+        pixels = pixels.to(self.backbone.dtype)
         if self.spec.hook is not None:
-            return self._hooked(pixels.to(self.backbone.dtype), options)
-        output = self.backbone(pixels.to(self.backbone.dtype), **options)
+            return self._hooked(self.spec.hook, pixels, options)
+        output = self.backbone(pixels, **options)
         if self.spec.layer is None:
             return output.last_hidden_state
         states = output.hidden_states
@@ -164,14 +138,16 @@ class Encoder(nn.Module):
                 f"{self.spec.layer}; choose one of them."
             )
         state = states[self.spec.layer]
-        return self._final_norm()(state) if state.ndim == 3 else state
+        norms = (getattr(self.backbone, name, None) for name in FINAL_NORMS)
+        final_norm = next((norm for norm in norms if norm is not None), nn.Identity())
+        return final_norm(state) if state.ndim == 3 else state
 
-    def _hooked(self, pixels: Tensor, options: dict[str, bool]) -> Tensor:
+    def _hooked(self, hook: str, pixels: Tensor, options: dict[str, bool]) -> Tensor:
         """The output of the hooked module while the backbone looks at pixels [B, 3, s, s]."""
-        module = dict(self.backbone.named_modules()).get(self.spec.hook)
-        if not self.spec.hook or module is None:
+        module = dict(self.backbone.named_modules()).get(hook)
+        if not hook or module is None:
             raise BlindspotError(
-                f"The encoder {self.spec.id} has no module {self.spec.hook!r}; name one of its blocks, for example "
+                f"The encoder {self.spec.id} has no module {hook!r}; name one of its blocks, for example "
                 f"{_last_block(self.backbone)}."
             )
         found: list[Tensor] = []
@@ -188,16 +164,47 @@ class Encoder(nn.Module):
             handle.remove()
         return found[-1]
 
-    def _final_norm(self) -> nn.Module:
-        norms = (getattr(self.backbone, name, None) for name in FINAL_NORMS)
-        return next((norm for norm in norms if norm is not None), nn.Identity())
+
+def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    """Load the weights (safetensors only) of a folder or hub id; the hub's local cache is tried before the network.
+
+    Raises
+    ------
+    BlindspotError
+        When there is no such checkpoint, when it is not a model of `transformers`, or when weights are missing.
+    """
+    found = find_model(source, f"There is no encoder folder {source}; check the path.")
+    if isinstance(found, Path) and not (found / "config.json").is_file():
+        raise BlindspotError(f"The encoder folder {source} has no config.json; point to a saved transformers model.")
+    options: dict[str, Any] = {"revision": revision or "main", "dtype": dtype, "use_safetensors": True}
+    misfit = f"The weights of the encoder {source} do not fit its config.json; get both from the same checkpoint."
+    for cached in (True, False):
+        try:
+            model, loading = AutoModel.from_pretrained(
+                str(found), local_files_only=cached, output_loading_info=True, **options
+            )
+            break
+        except RuntimeError as error:
+            raise BlindspotError(misfit) from error
+        except (OSError, ValueError, SafetensorError) as error:
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
+            if isinstance(found, Path):
+                raise BlindspotError(f"The encoder in {source} cannot be loaded: {first_line}") from error
+            if not cached:
+                raise BlindspotError(
+                    f"The encoder {source} is neither a folder here nor a model that the Hugging Face hub gives us; "
+                    f"check its name and the network ({first_line})"
+                ) from error
+    if any(not any(name in key for name in NEVER_USED_KEYS) for key in loading["missing_keys"]):
+        raise BlindspotError(misfit)
+    return model
 
 
 def _last_block(backbone: PreTrainedModel) -> str:
     """The name of the last module of the backbone's longest list of blocks."""
-    lists = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)]
-    name, blocks = max(lists, key=lambda found: len(found[1]), default=("encoder.layer", [None]))
-    return f"{name}.{len(blocks) - 1}"
+    lists = [(name, len(module)) for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)]
+    name, count = max(lists, key=lambda found: found[1], default=("encoder.layer", 1))
+    return f"{name}.{count - 1}"
 
 
 def _trained_size(backbone: PreTrainedModel) -> int | None:
@@ -207,7 +214,6 @@ def _trained_size(backbone: PreTrainedModel) -> int | None:
 
 def _measured(encoder: Encoder, draft: EncoderSpec) -> EncoderSpec:
     """Complete a draft with the grid, prefix and width that one blank image shows."""
-    encoder.spec = draft
     blank = torch.zeros(1, 3, draft.image_size, draft.image_size, device=encoder.device)
     try:
         with torch.inference_mode():
@@ -221,14 +227,8 @@ def _measured(encoder: Encoder, draft: EncoderSpec) -> EncoderSpec:
         _, dim, height, width = features.shape
         return replace(draft, patch=draft.image_size // height, grid=(height, width), prefix_tokens=0, dim=dim)
     tokens, dim = features.shape[1:]
-    prefix, side = _layout(encoder.backbone.config, draft, tokens)
-    return replace(draft, patch=draft.image_size // side, grid=(side, side), prefix_tokens=prefix, dim=dim)
-
-
-def _layout(config: object, draft: EncoderSpec, tokens: int) -> tuple[int, int]:
-    """Prefix tokens and side of the patch grid of a token sequence, from the model's config."""
-    prefix = 1 + getattr(config, "num_register_tokens", 0)
-    patch = getattr(config, "patch_size", None)
+    prefix = 1 + getattr(encoder.backbone.config, "num_register_tokens", 0)
+    patch = getattr(encoder.backbone.config, "patch_size", None)
     if isinstance(patch, int) and draft.image_size % patch:
         nearest = max(1, round(draft.image_size / patch)) * patch
         raise BlindspotError(
@@ -241,4 +241,4 @@ def _layout(config: object, draft: EncoderSpec, tokens: int) -> tuple[int, int]:
             f"The model {draft.id} gives {tokens} tokens, which is not a class token, its registers and a square grid; "
             "choose a backbone with that layout, such as DINOv2, DINOv3 or ViT."
         )
-    return prefix, side
+    return replace(draft, patch=draft.image_size // side, grid=(side, side), prefix_tokens=prefix, dim=dim)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.vision.spec import EncoderSpec
+from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec, Interpolation, Resize
 
 MAX_PIXELS = 64_000_000
+PIL_BILINEAR = 2
+CONVNEXT_SQUARE_FROM = 384
+"""Size from which ConvNeXt's processor squeezes images instead of cropping them."""
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -63,8 +69,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_tensor(images: Sequence[Image.Image], spec: EncoderSpec | None = None) -> Tensor:
-    """Stack images into one batch.
+def to_tensor(images: Sequence[Image.Image], spec: EncoderSpec | None = None) -> Float[Tensor, "n 3 height width"]:
+    """Stack images into one batch in [0, 1].
 
     Parameters
     ----------
@@ -73,11 +79,6 @@ def to_tensor(images: Sequence[Image.Image], spec: EncoderSpec | None = None) ->
     spec
         When given, every image is resized or cropped on its own, as the encoder wants it; best for a corpus of mixed
         shapes. When absent and the sizes differ, all are squeezed to a square as wide as the smallest shorter side.
-
-    Returns
-    -------
-    Tensor
-        Float [B, 3, H, W] in [0, 1].
     """
     if not images:
         raise BlindspotError("There are no images to encode; give at least one.")
@@ -95,39 +96,18 @@ def _pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0).float().div(255)
 
 
-def prepare(images: Tensor, spec: EncoderSpec) -> Tensor:
-    """What the backbone sees: `fit`, then minus mean, over standard deviation; differentiable.
-
-    Parameters
-    ----------
-    images
-        Float [B, 3, H, W] in [0, 1].
-
-    Returns
-    -------
-    Tensor
-        Float [B, 3, image_size, image_size].
-    """
+def prepare(images: Float[Tensor, "n 3 height width"], spec: EncoderSpec) -> Float[Tensor, "n 3 size size"]:
+    """Return what the backbone sees of images in [0, 1]: `fit`, then minus mean, over standard deviation."""
     mean = images.new_tensor(spec.mean).view(3, 1, 1)
     std = images.new_tensor(spec.std).view(3, 1, 1)
     return (fit(images, spec) - mean) / std
 
 
-def fit(images: Tensor, spec: EncoderSpec) -> Tensor:
-    """Resize or crop to the encoder's square, still in [0, 1]; differentiable.
+def fit(images: Float[Tensor, "n 3 height width"], spec: EncoderSpec) -> Float[Tensor, "n 3 size size"]:
+    """Resize or crop images in [0, 1] to the encoder's square; differentiable.
 
     Images that already have the encoder's size pass through untouched, also under `crop`, so that what a sampler
     optimises is exactly what the backbone sees.
-
-    Parameters
-    ----------
-    images
-        Float [B, 3, H, W] in [0, 1].
-
-    Returns
-    -------
-    Tensor
-        Float [B, 3, image_size, image_size].
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise BlindspotError(f"Images must have the shape [batch, 3, height, width], not {list(images.shape)}.")
@@ -149,3 +129,59 @@ def _resample(images: Tensor, size: tuple[int, int], interpolation: str) -> Tens
     if tuple(images.shape[-2:]) == size:
         return images
     return F.interpolate(images, size=size, mode=interpolation, antialias=True, align_corners=False).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How a checkpoint's authors prepared images; the defaults are ImageNet's and a square resize."""
+
+    image_size: int | None = None
+    """Side in pixels of what the backbone saw; None when the checkpoint does not say."""
+    resize: Resize = "square"
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop_fraction: float = 0.875
+
+
+def image_settings(source: str, revision: str | None) -> ImageSettings:
+    """Read `preprocessor_config.json` of a folder or hub id; without one, ImageNet's defaults."""
+    from transformers.utils import cached_file
+
+    path = Path(source).expanduser() / "preprocessor_config.json"
+    if not path.parent.is_dir():
+        found = cached_file(
+            source,
+            "preprocessor_config.json",
+            revision=revision or "main",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        path = Path(found or path)
+    if not path.is_file():
+        return ImageSettings()
+    try:
+        return parse_settings(json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError) as error:
+        raise BlindspotError(f"The image settings in {path} cannot be read; repair or remove that file.") from error
+
+
+def parse_settings(config: dict[str, Any]) -> ImageSettings:
+    """Translate the dialects of `preprocessor_config.json` (ViT, BiT, ConvNeXt) into one."""
+    size, crop = _side(config.get("size")), _side(config.get("crop_size"))
+    interpolation: Interpolation = "bilinear" if config.get("resample", 3) == PIL_BILINEAR else "bicubic"
+    normalise = config.get("do_normalize", True)
+    mean = tuple(config.get("image_mean") or IMAGENET_MEAN) if normalise else (0.0, 0.0, 0.0)
+    std = tuple(config.get("image_std") or IMAGENET_STD) if normalise else (1.0, 1.0, 1.0)
+    if config.get("do_center_crop") and crop:
+        fraction = min(1.0, crop / size) if size and config.get("do_resize", True) else 1.0
+        return ImageSettings(crop, "crop", interpolation, mean, std, fraction)
+    if config.get("crop_pct") and size and size < CONVNEXT_SQUARE_FROM:
+        return ImageSettings(size, "crop", interpolation, mean, std, float(config["crop_pct"]))
+    return ImageSettings(size, "square", interpolation, mean, std)
+
+
+def _side(size: int | dict[str, int] | None) -> int | None:
+    if isinstance(size, dict):
+        return size.get("shortest_edge") or size.get("height")
+    return size

@@ -14,13 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.devices import pick_device
 from engine.files import read_json, write_array, write_json
 from engine.vision.encoder import Encoder, Tokens
 from engine.vision.preprocess import load_image, to_tensor
-from engine.vision.spec import EncoderSpec
+from engine.vision.spec import EncoderConfig, EncoderSpec
 from precompute.plan import Progress
-from precompute.recipe import EncoderPart
 from precompute.stages.manifest import Picture
 
 SHARD = 64
@@ -30,7 +28,7 @@ EMBEDDINGS = "embeddings.npy"
 
 
 def encode(
-    part: EncoderPart, pictures: Sequence[Picture], max_pixels: int, folder: Path, progress: Progress
+    part: EncoderConfig, pictures: Sequence[Picture], max_pixels: int, folder: Path, progress: Progress
 ) -> dict[str, int]:
     """Encode the images of a source; shards that are there already are kept.
 
@@ -48,7 +46,7 @@ def encode(
     left = [number for number in range(len(spans)) if not _embedding_shard(folder, number).exists()]
     progress((len(spans) - len(left)) * SHARD, len(pictures))
     if left or not (folder / SPEC).exists():
-        encoder = load_encoder(part)
+        encoder = Encoder.from_pretrained(part)
         write_json(folder / SPEC, encoder.spec.to_dict())
     for number in left:
         tokens, embeddings = _encode_shard(encoder, part, pictures[spans[number]], max_pixels)
@@ -58,20 +56,6 @@ def encode(
     shards = [np.load(_embedding_shard(folder, number)) for number in range(len(spans))]
     write_array(folder / EMBEDDINGS, np.concatenate(shards))
     return {"images": len(pictures)}
-
-
-def load_encoder(part: EncoderPart) -> Encoder:
-    """The recipe's encoder, frozen and on its device."""
-    return Encoder.from_pretrained(
-        part.id,
-        revision=part.revision,
-        layer=part.layer,
-        hook=part.hook,
-        image_size=part.image_size,
-        resize=part.resize,
-        device=pick_device(part.device),
-        dtype=getattr(torch, part.dtype),
-    )
 
 
 def read_spec(folder: Path) -> EncoderSpec:
@@ -94,7 +78,7 @@ def _embedding_shard(folder: Path, number: int) -> Path:
 
 
 def _encode_shard(
-    encoder: Encoder, part: EncoderPart, pictures: Sequence[Picture], max_pixels: int
+    encoder: Encoder, part: EncoderConfig, pictures: Sequence[Picture], max_pixels: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens `[images * tokens, dim]` and unit embeddings `[images, dim]`, both float32."""
     tokens, embeddings = [], []

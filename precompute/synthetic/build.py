@@ -15,11 +15,11 @@ from scipy import sparse
 
 from engine.atlas.schema import REAL
 from engine.files import write_array, write_json
-from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
+from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, EncoderSpec
 from precompute.analysis_plan import analysis_stages
 from precompute.build import Build, build_stages
 from precompute.plan import Progress, Stage, WorkDirectory
-from precompute.recipe import EncoderPart, Folder, Pipeline, Recipe
+from precompute.recipe import Folder, Pipeline, Recipe
 from precompute.stage_plan import StagePlan, source_stage
 from precompute.stages.corpus import LABELS
 from precompute.stages.encode import EMBEDDINGS, SPEC
@@ -169,7 +169,7 @@ def _recipe(invented: Invention) -> Recipe:
         for name in invented.models
     }
     real = Folder(folder=Path("invented"), label="Real images", description="Invented.")
-    return Recipe(name="synthetic", description=DESCRIPTION, real=real, models=models, encoder=EncoderPart(id=NAME))
+    return Recipe(name="synthetic", description=DESCRIPTION, real=real, models=models, encoder=EncoderConfig(NAME))
 
 
 def _counted(chunks: Iterable[Csr], images: int, progress: Progress) -> Iterator[Csr]:

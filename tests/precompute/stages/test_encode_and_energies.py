@@ -13,7 +13,8 @@ from engine.dictionary.topk import TopK
 from engine.errors import BlindspotError
 from engine.vision.encoder import Encoder
 from engine.vision.preprocess import load_image, to_tensor
-from precompute.recipe import EncoderPart, Folder, Limits
+from engine.vision.spec import EncoderConfig
+from precompute.recipe import Folder, Limits
 from precompute.stages import encode as encoding
 from precompute.stages.corpus import gather_folder
 from precompute.stages.encode import EMBEDDINGS, embed, encode, read_spec, token_shards
@@ -37,7 +38,7 @@ def pictures(tmp_path: Path):
 @pytest.fixture
 def encoded(tmp_path: Path, pictures, encoder_folder: Path, monkeypatch):
     monkeypatch.setattr(encoding, "SHARD", 3)
-    part = EncoderPart(id=str(encoder_folder), batch=2, store="float32", device="cpu")
+    part = EncoderConfig(id=str(encoder_folder), batch=2, store="float32", device="cpu")
 
     def run(name: str = "tokens") -> Path:
         folder = tmp_path / name
@@ -51,7 +52,7 @@ def encoded(tmp_path: Path, pictures, encoder_folder: Path, monkeypatch):
 def test_tokens_are_those_of_the_encoder(encoded, pictures, encoder_folder: Path):
     folder = encoded()
     tokens = np.concatenate([np.load(shard) for shard in token_shards(folder)])
-    encoder = Encoder.from_pretrained(str(encoder_folder))
+    encoder = Encoder.from_pretrained(EncoderConfig(str(encoder_folder)))
     images = [to_tensor([load_image(picture.path)], encoder.spec) for picture in pictures]
     with torch.inference_mode():
         found = encoder(torch.cat(images))
@@ -71,7 +72,7 @@ def test_an_interrupted_encoding_ends_with_the_same_bytes(encoded):
 
 def test_an_unknown_encoder_is_said_in_a_sentence(tmp_path: Path, pictures):
     with pytest.raises(BlindspotError) as caught:
-        encode(EncoderPart(id="nobody/nothing"), pictures, 10**6, tmp_path, quiet)
+        encode(EncoderConfig(id="nobody/nothing"), pictures, 10**6, tmp_path, quiet)
     assert "nobody/nothing" in str(caught.value) and "\n" not in str(caught.value)
 
 
