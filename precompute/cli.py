@@ -1,5 +1,5 @@
 """The command line: `python -m precompute run | demo | verify | export | sample | gallery | study |
-theory | import-dictionary | import-saediff | synthesize | convert-adm`.
+benchmark | theory | import-dictionary | import-saediff | synthesize | convert-adm`.
 
 Bad input ends with one sentence on stderr and exit code 1; with --json, stdout holds one JSON document and no more.
 """
@@ -14,6 +14,7 @@ import typer
 
 from engine.errors import BlindspotError
 from engine.files import DATA
+from precompute.benchmark import CONTEXT, benchmark
 from precompute.console import AsJson, VariadicCommand, print_json
 from precompute.drawing_commands import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
@@ -148,6 +149,7 @@ app.command("import-dictionary")(import_dictionary)
 app.command("import-saediff")(import_saediff)
 app.command("convert-adm")(convert_adm)
 app.add_typer(study, name="study")
+app.command(context_settings=CONTEXT)(benchmark)
 
 
 @app.command(cls=VariadicCommand)

@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.planted import planted
 from engine.atlas import Atlas
 from engine.atlas.verify import verify
-from tests.benchmarks.planted import planted
 
 DEMO = Path(__file__).parents[1] / "data/demo"
 pytestmark = pytest.mark.skipif(not (DEMO / "atlas/atlas.json").exists(), reason="data/demo/atlas is not built")

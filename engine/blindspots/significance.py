@@ -160,7 +160,7 @@ def active_degrees(real_active: np.ndarray, model_active: np.ndarray) -> np.ndar
 
     The many silent images add nothing to what is known of the spread, so a concept seen in 20 of 10,000 images has
     an error bar that is itself uncertain. Student's interval with these degrees is wider than the normal one where that
-    matters and equal to it for frequent concepts (measured in tests/benchmarks/coverage.py).
+    matters and equal to it for frequent concepts (measured in benchmarks/coverage.py).
 
     Parameters
     ----------

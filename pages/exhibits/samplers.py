@@ -21,7 +21,7 @@ from pages.widgets.state import View
 FOLDER = DATA / "samplers"
 """The comparison, and one picture per concept; the app hands the folder to the browser below ADDRESS."""
 ADDRESS = "/atlas/samplers"
-COMMAND = "python -m tests.benchmarks.samplers --json"
+COMMAND = "python -m precompute benchmark samplers --json"
 RIVAL, PRIOR, CORPUS = "energydps", "prior", "corpus"
 BASES = (PRIOR, CORPUS)
 """Rows that no method drew: what a method's figures are to be compared with."""

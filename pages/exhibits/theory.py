@@ -21,7 +21,7 @@ from pages.widgets.state import TARGETS, View
 
 MEASURED = DATA / "theory" / "mixture.json"
 """What COMMAND printed."""
-COMMAND = "python -m tests.benchmarks.mixture --json"
+COMMAND = "python -m precompute benchmark mixture --json"
 CURVE_NODES = 2**15
 """Quadrature nodes of a point on a curve: good to 5e-5."""
 CURVE = np.round(np.linspace(*TARGETS, 19), 2)

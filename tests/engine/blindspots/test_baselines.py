@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from benchmarks.planted import EXAGGERATED, SUPPRESSED, matched, precisions
 from engine.atlas import Atlas
 from engine.blindspots.cooccurrence import token_rows
 from engine.blindspots.significance import Moments, benjamini_hochberg, measure_gap, normal_p, null_error, split_halves
 from engine.errors import BlindspotError
-from tests.benchmarks.planted import EXAGGERATED, ROOT, SUPPRESSED, matched, precisions
+from engine.files import DATA
 
-DEMO = ROOT / "data/demo/atlas"
+DEMO = DATA / "demo/atlas"
 NONE = np.zeros(0, int)
 
 

@@ -1,8 +1,8 @@
-"""The small version of `python -m tests.benchmarks.coverage`: do intervals and q-values mean what they say?"""
+"""The small version of `python -m precompute benchmark coverage`: do intervals and q-values mean what they say?"""
 
 import pytest
 
-from tests.benchmarks.coverage import CHANGES, false_discoveries, interval_coverage
+from benchmarks.coverage import CHANGES, false_discoveries, interval_coverage
 
 
 @pytest.mark.parametrize("change", ["equal", "half as often"])

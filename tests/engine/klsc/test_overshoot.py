@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from benchmarks.oracle import draw
 from engine.klsc.mixture import AngularConcept, Grid, Mixture
-from tests.benchmarks.oracle import draw
 
 GRID, MIXTURE, CONCEPT = Grid(), Mixture(), AngularConcept()
 

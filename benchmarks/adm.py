@@ -1,4 +1,6 @@
-"""How long and how much memory does a drawing take at the paper's sizes? `python -m tests.benchmarks.adm --json`
+"""How long and how much memory does a drawing take at the paper's sizes?
+
+    python -m precompute benchmark adm --json
 
 Paper 000 draws with an ADM of 256 pixels, 1000 steps, one image at a time, in float32 and with gradients through the
 denoiser: 96 s and 14.6 GB an image on an H100. Here that, and what this project does instead, in one run on random
@@ -27,6 +29,7 @@ from pathlib import Path
 import torch
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
+from benchmarks.scale import highest, resident
 from engine.dictionary.transcoder import Transcoder
 from engine.jobs import Cancelled
 from engine.priors.adm import ADMPrior
@@ -39,7 +42,6 @@ from engine.samplers.score import ConceptScore
 from engine.samplers.thinning import Thinning
 from engine.vision.encoder import Encoder
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
-from tests.benchmarks.scale import highest, resident
 
 PRINTED_STEPS = 1000
 SPARSITY = 32

@@ -104,7 +104,7 @@ def alone(
 ) -> dict[str, Any]:
     """What `measure` finds in a fresh process, or `{"failed": ...}` with the last line of its error."""
     sizes = [part for name in SIZES for part in (f"--{name}", str(getattr(options, name)))]
-    command = [sys.executable, "-m", "tests.benchmarks.dictionary_sides", who, *sizes, "--rounds", str(rounds)]
+    command = [sys.executable, "-m", "benchmarks.dictionary_sides", who, *sizes, "--rounds", str(rounds)]
     child = subprocess.run(command, env=os.environ | (environment or {}), capture_output=True, text=True)
     if child.returncode:
         return {"failed": (child.stderr.strip().splitlines() or ["killed"])[-1][:200]}

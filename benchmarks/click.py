@@ -1,6 +1,6 @@
 """How long a click on the map takes until the concept's card is drawn, in a real browser.
 
-    python -m tests.benchmarks.click [--concepts 32000] [--clicks 30] [--atlas DIR]
+    python -m precompute benchmark click [--concepts 32000] [--clicks 30] [--atlas DIR]
 
 Builds a synthetic atlas of 4 models unless one is given, starts the app, clicks dots all over the map and measures, in
 the page, from the mouse button's release until the card shows that concept and every image of it is there. Prints JSON.

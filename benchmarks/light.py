@@ -1,4 +1,6 @@
-"""What does `light` guidance save, and what does it cost? `python -m tests.benchmarks.light --json`
+"""What does light guidance save, and what does it cost?
+
+    python -m precompute benchmark light --json
 
 Draws random concepts of the demo atlas with `energydps` and `energydps-light`, each at the strength that reaches the
 mean score of the four best real images within the tolerance, and compares the seconds and the memory of one drawing
@@ -19,16 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.costs import costed
 from engine.atlas import Atlas
+from engine.files import DATA
 from engine.samplers.drawing import STATES, STEPS, best_real
 from engine.samplers.instruments import Instruments
 from engine.samplers.matching import real_target
 from engine.samplers.registry import Settings, create
 from engine.samplers.score import ConceptScore
 from precompute.studies.comparison import Contest, compete
-from tests.benchmarks.costs import costed
 
-ROOT = Path(__file__).parents[2]
 METHODS = ("energydps", "energydps-light")
 
 
@@ -65,7 +67,7 @@ def alone(work: Callable[..., dict], *arguments: Any) -> dict:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments.add_argument("--atlas", type=Path, default=ROOT / "data/demo/atlas")
+    arguments.add_argument("--atlas", type=Path, default=DATA / "demo/atlas")
     arguments.add_argument("--concepts", type=int, default=8)
     arguments.add_argument("--count", type=int, default=4)
     arguments.add_argument("--steps", type=int, default=STEPS)

@@ -1,4 +1,6 @@
-"""Does guidance work? `python -m tests.benchmarks.guidance --json`
+"""Does guidance work?
+
+    python -m precompute benchmark guidance --json
 
 Draws random live concepts of the demo atlas with EnergyDPS and, from the same seeds, without guidance, and compares the
 score s_k of the samples with that of the best four real images.
@@ -15,9 +17,8 @@ import numpy as np
 import torch
 
 from engine.atlas import Atlas
+from engine.files import DATA
 from engine.samplers.drawing import draw_concept, warm_up
-
-ROOT = Path(__file__).parents[2]
 
 
 class Clock:
@@ -69,7 +70,7 @@ def measure(atlas: Atlas, concepts: int, count: int, seed: int) -> dict:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments.add_argument("--atlas", type=Path, default=ROOT / "data/demo/atlas")
+    arguments.add_argument("--atlas", type=Path, default=DATA / "demo/atlas")
     arguments.add_argument("--concepts", type=int, default=16)
     arguments.add_argument("--count", type=int, default=4)
     arguments.add_argument("--seed", type=int, default=0)

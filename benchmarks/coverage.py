@@ -1,4 +1,6 @@
-"""Do the error bars hold? `python -m tests.benchmarks.coverage --json`
+"""Do the error bars hold?
+
+    python -m precompute benchmark coverage --json
 
 Energies are simulated from known laws, so the true gap is known: how often does the 95 % interval hold it, and how many
 of the concepts called significant are not? Like those of the demo's encoder, energies are zero in most images and

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scale import highest, resident
 from engine.samplers.record import Costed
-from tests.benchmarks.scale import highest, resident
 
 
 def costed(work: Callable[[], Any]) -> Costed:

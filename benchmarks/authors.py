@@ -1,4 +1,6 @@
-"""The authors' way against one sparse pass, on the same codes: `python -m tests.benchmarks.authors --json`
+"""The authors' way against one sparse pass, on the same codes.
+
+    python -m precompute benchmark authors --json
 
 Their published analysis works on dense codes: four images at a time, [4, tokens, K] floats of which one in 6,400 is not
 zero, a Python loop over the K concepts that updates each one's energy and best images, and a dense K x K product added
@@ -19,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from benchmarks.heavy_tails import PREFIX, TOKENS, heavy_codes
 from engine.blindspots.cooccurrence import Cooccurrence, cooccurrence_matrix
 from engine.blindspots.energy import EnergyPass, SourceEnergies
-from tests.benchmarks.heavy_tails import PREFIX, TOKENS, heavy_codes
 
 BATCH = 4
 EXEMPLARS = 10
