@@ -109,7 +109,7 @@ def test_the_measured_samplers_do_what_is_said_of_them(target):
 @pytest.mark.parametrize("text", [None, "{", "[{}]", '[{"target": 5, "beta": 1}]'])
 def test_samplers_that_were_not_measured_are_one_sentence(measured, text):
     measured.unlink() if text is None else measured.write_text(text)
-    with pytest.raises(BlindspotError, match=r"python -m tests\.benchmarks\.mixture --json"):
+    with pytest.raises(BlindspotError, match=r"python -m precompute benchmark mixture --json"):
         theory.measured_rows()
     app = opened(PAGE)
     assert not app.exception and any("benchmark mixture" in entry.value for entry in app.info)
