@@ -174,7 +174,7 @@ def test_one_judge_alone_is_enough(folder):
 def test_what_was_not_measured_is_one_sentence(folder, text):
     path = folder / "comparison.json"
     path.unlink() if text is None else path.write_text(text)
-    with pytest.raises(BlindspotError, match=r"python -m tests\.benchmarks\.samplers --json"):
+    with pytest.raises(BlindspotError, match=r"python -m precompute benchmark samplers --json"):
         samplers.measured()
     app = opened(PAGE)
     assert len(app.info) == 1 and "benchmark samplers" in app.info[0].value and html(app) == ""
