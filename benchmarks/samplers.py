@@ -39,7 +39,7 @@ from torch import Tensor
 from benchmarks.costs import costed
 from engine.atlas import Atlas
 from engine.blindspots.metrics import frechet_distance
-from engine.figures.grid import Block, Row, picture_grid
+from engine.figures.images import Block, Row, image_grid
 from engine.files import DATA
 from engine.samplers.files import to_pictures
 from engine.samplers.instruments import Instruments
@@ -220,7 +220,7 @@ def picture(bench: Bench, drawn: Drawn, names: list[str]) -> Any:
             caption = f"score {entry.score:.3g}" + ("" if entry.matched else ", not matched")
             blocks.append(Block(to_pictures(entry.images[:4]), caption))
         rows.append(Row(f"{bench.atlas.concepts.label[concept]} · {concept}", blocks))
-    return picture_grid("Concepts drawn at equal activation", ["best real images", *names], rows, tile=64)
+    return image_grid("Concepts drawn at equal activation", ["best real images", *names], rows, tile=64)
 
 
 def publish(bench: Bench, drawn: Drawn, report: dict[str, Any], folder: Path, examples: list[int]) -> None:

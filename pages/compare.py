@@ -6,8 +6,9 @@ from urllib.parse import urlencode
 import pandas as pd
 import streamlit as st
 
-from engine.figures import compare
-from engine.figures.intervals import delta_intervals
+from engine.figures.compare import SCATTER_HEIGHT, SCATTER_HOW
+from engine.figures.distribution import delta_intervals
+from engine.figures.map import MAPS_HOW, maps_height
 from engine.figures.tables import LEVEL, disagreement, pearson
 from pages.widgets import card, controls, data, markup, state, url
 from pages.widgets.live import asset, link, live
@@ -31,12 +32,12 @@ def explore() -> None:
     query = urlencode(state.write(view, data.known(data.atlas_path()), FIGURE))
     tables = {model: data.table(view, model) for model in view.models}
     plot(
-        source=asset(f"maps.json?{query}"), height=compare.maps_height(len(view.models)),
-        narrow_source=asset(f"maps.json?{query}&columns=1"), narrow_height=compare.maps_height(len(view.models), 1),
+        source=asset(f"maps.json?{query}"), height=maps_height(len(view.models)),
+        narrow_source=asset(f"maps.json?{query}&columns=1"), narrow_height=maps_height(len(view.models), 1),
         key="maps", concept=view.concept, zoom=True, keep=True,
     )  # fmt: skip
     basis = data.basis(view, view.models[0]).sentence()
-    live(f'<p class="ba-note">{compare.MAPS_HOW} δ by {basis}.</p>', key="maps_how")
+    live(f'<p class="ba-note">{MAPS_HOW} δ by {basis}.</p>', key="maps_how")
     left, right = st.columns(2, gap="large")
     with left:
         against(view, tables, query)
@@ -49,8 +50,8 @@ def explore() -> None:
 def against(view: state.View, tables: dict[str, pd.DataFrame], query: str) -> None:
     """Delta of the first model against the second, and every pair's correlation."""
     st.subheader("Delta against delta", anchor=False)
-    plot(source=asset(f"scatter.json?{query}"), height=compare.SCATTER_HEIGHT, key="scatter", concept=view.concept)
-    live(f'<p class="ba-note">{compare.SCATTER_HOW}</p>{correlations(tables)}', key="correlations")
+    plot(source=asset(f"scatter.json?{query}"), height=SCATTER_HEIGHT, key="scatter", concept=view.concept)
+    live(f'<p class="ba-note">{SCATTER_HOW}</p>{correlations(tables)}', key="correlations")
 
 
 def correlations(tables: dict[str, pd.DataFrame]) -> str:

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 import pandas as pd
 import streamlit as st
 
-from engine.figures.intervals import delta_intervals
+from engine.figures.distribution import delta_intervals
 from engine.figures.map import HEIGHT, HOW, PLAIN_HOW
 from engine.figures.tables import Filters, keep, most_different
 from pages.widgets import card, controls, data, generate, linked, lists, state, url

@@ -5,7 +5,7 @@ from html import escape
 import streamlit as st
 
 from engine.atlas import AtlasInfo
-from engine.figures.histogram import HOW, delta_histogram
+from engine.figures.distribution import HISTOGRAM_HOW, delta_histogram
 from engine.figures.tables import most_different, summarise
 from pages.widgets import controls, data, lists, state, url
 from pages.widgets.live import live
@@ -71,7 +71,7 @@ def model_section(model: str, view: state.View) -> None:
     st.header(data.current().info.source(model).label or model, anchor=model, divider="gray")
     numbers, spread = st.columns([2, 3], gap="large", vertical_alignment="center")
     with numbers:
-        live(lists.strip(summarise(table, view.low, view.high), basis.sentence(), HOW), key=f"strip_{model}")
+        live(lists.strip(summarise(table, view.low, view.high), basis.sentence(), HISTOGRAM_HOW), key=f"strip_{model}")
     with spread:
         plot(figure, key=f"histogram_{model}")
     halves = "".join(

@@ -20,8 +20,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from engine.errors import BlindspotError
-from engine.figures.compare import delta_scatter, model_maps
-from engine.figures.map import concept_map
+from engine.figures.compare import delta_scatter
+from engine.figures.map import concept_map, model_maps
 from pages.exhibits import files, named
 from pages.widgets import data, state
 

@@ -1,4 +1,8 @@
-"""Two to four models at once: maps with matched axes in one figure, and delta against delta."""
+"""Models against each other: delta against delta, every two models at once, and how their deltas correlate.
+
+The correlations come ready-made as tables (`engine.blindspots.correlation`); the matrix of scatter plots is figure 6 of
+"Conceptual Blindspots in Generative Image Models".
+"""
 
 from __future__ import annotations
 
@@ -7,89 +11,27 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from engine.figures.frame import Basis, framed
-from engine.figures.map import colourings, plane, points
-from engine.figures.palette import AMOUNT_SCALE, GUIDE, NIGHT
+from engine.figures.map import CLICKABLE, FREQUENCIES
+from engine.figures.style import AMOUNT_SCALE, DELTA_SCALE, GUIDE, NIGHT, Basis, apply_layout, axis, colour_bar
 from engine.figures.tables import pearson
 
-MAPS_HOW = (
-    "The same concepts at the same places, coloured by what each model does with them: blue too little, yellow too "
-    "much, plum about as often as reality. Zoom, pan or click in one map: all follow."
-)
 SCATTER_HOW = (
     "One dot per concept. On the diagonal both models treat it alike; bottom left is missing from both, top right "
     "overdrawn by both; off the diagonal, only one of them is blind."
 )
-ROW = 480
-"""Pixels of one row of maps."""
-NARROW_ROW = 350
-"""Pixels of one map on a phone, where they stand below each other."""
+CORRELATION_HOW = (
+    "1: both models miss and overdo the same concepts, 0: nothing in common. Brackets: 95 % interval, which takes "
+    "concepts for independent and is therefore too narrow."
+)
+PAIRS_HOW = (
+    "Each panel holds all concepts, one model's delta against another's: the column's model to the right, the row's "
+    "upwards, brighter where more concepts lie. Mass on the "
+    "diagonal: the two models are blind to the same things."
+)
+QUANTITIES = {"relative": "relative gap", "delta": "delta"}
 SCATTER_HEIGHT = 460
-
-
-def default_columns(models: int) -> int:
-    """Return how many maps stand beside each other: all of two or three, and four as two by two."""
-    return 2 if models == 4 else models
-
-
-def maps_height(models: int, columns: int | None = None) -> int:
-    """Return the height of `model_maps` in pixels; one column is for narrow screens."""
-    return (NARROW_ROW if columns == 1 else ROW) * -(-models // (columns or default_columns(models)))
-
-
-def model_maps(tables: dict[str, pd.DataFrame], *, basis: Basis, columns: int | None = None) -> go.Figure:
-    """Draw several models' maps in one figure with matched axes.
-
-    Parameters
-    ----------
-    tables
-        Concept table per model over the same concepts (see `engine.figures.map.concept_map`).
-    basis
-        Estimator, temperature, thresholds and n.
-    columns
-        Maps beside each other before a new row starts; by default all of two or three, and four as two by two.
-
-    Raises
-    ------
-    ValueError
-        For fewer than one or more than four models.
-    """
-    if not 1 <= len(tables) <= 4:
-        raise ValueError(f"model_maps draws one to four models, not {len(tables)}.")
-    columns = columns or default_columns(len(tables))
-    rows = -(-len(tables) // columns)
-    figure = make_subplots(
-        rows, columns, subplot_titles=list(tables), horizontal_spacing=0.015,
-        vertical_spacing=0.07 if rows < 3 else 0.03,
-    )  # fmt: skip
-    live = ~next(iter(tables.values()))["dead"].to_numpy(bool)
-    for i, table in enumerate(tables.values()):
-        row, column = i // columns + 1, i % columns + 1
-        marker = {**colourings(table[live], basis)["delta"], "showscale": i == 0}
-        figure.add_trace(points(table[live], marker), row, column)
-    framed(
-        figure, title=" · ".join(tables), subtitle=f"delta by {basis.sentence()}; {int(live.sum()):,} concepts",
-        how=MAPS_HOW, height=maps_height(len(tables), columns), dragmode="pan", clickmode="event", hovermode="closest",
-        hoverdistance=12,
-    )  # fmt: skip
-    for n in ("", *range(2, len(tables) + 1)):
-        linked = {"matches": "x"} if n else {}
-        figure.layout[f"xaxis{n}"].update(plane(**linked))
-        linked = {"matches": "y"} if n else {"scaleanchor": "x", "scaleratio": 1}
-        figure.layout[f"yaxis{n}"].update(plane(**linked))
-    _night_panels(figure)
-    return figure
-
-
-def _night_panels(figure: go.Figure) -> None:
-    """Put the dark ground behind each subplot alone, so that the gaps and titles keep the page's colour."""
-    domains = [
-        (figure.layout[f"xaxis{n}"].domain, figure.layout[f"yaxis{n}"].domain)
-        for n in ("", *range(2, len(figure.data) + 1))
-    ]
-    for x, y in domains:
-        figure.add_shape(type="rect", xref="paper", yref="paper", x0=x[0], x1=x[1], y0=y[0], y1=y[1],
-                         fillcolor=NIGHT, line={"width": 0}, layer="below")  # fmt: skip
+CELLS = 40
+"""Cells along each side of a panel of `scatter_matrix`."""
 
 
 def delta_scatter(a: pd.DataFrame, b: pd.DataFrame, *, names: tuple[str, str], basis: Basis) -> go.Figure:
@@ -101,12 +43,13 @@ def delta_scatter(a: pd.DataFrame, b: pd.DataFrame, *, names: tuple[str, str], b
         Concept tables over the same concepts: ``delta, frequency, dead``.
     names
         The two models, A on the horizontal axis.
+    basis
+        Estimator, temperature, thresholds and n.
     """
     live = ~a["dead"].to_numpy(bool)
     x, y = a["delta"].to_numpy(np.float32)[live], b["delta"].to_numpy(np.float32)[live]
     frequency = np.log10(np.clip(a["frequency"].to_numpy(np.float32)[live], 1e-4, 1))
-    bar = {"title": {"text": "share of real images", "side": "right"}, "thickness": 8, "len": 0.6, "outlinewidth": 0,
-           "tickvals": [-4, -3, -2, -1, 0], "ticktext": ["≤ 0.01 %", "0.1 %", "1 %", "10 %", "100 %"]}  # fmt: skip
+    bar = colour_bar("share of real images", 0.6, tickvals=[-4, -3, -2, -1, 0], ticktext=FREQUENCIES)
     marker = {"size": 6, "color": frequency, "colorscale": AMOUNT_SCALE, "cmin": -4, "cmax": 0, "colorbar": bar}
     if np.isnan(frequency).all():
         marker = {"size": 3, "color": AMOUNT_SCALE[-1][1], "opacity": 0.3}
@@ -119,17 +62,115 @@ def delta_scatter(a: pd.DataFrame, b: pd.DataFrame, *, names: tuple[str, str], b
     for mark in (basis.low, basis.high):
         figure.add_shape(type="line", x0=mark, x1=mark, y0=0, y1=1, line={**line, "dash": "solid"}, opacity=0.15)
         figure.add_shape(type="line", y0=mark, y1=mark, x0=0, x1=1, line={**line, "dash": "solid"}, opacity=0.15)
-    framed(
-        figure,
-        title=f"{names[0]} against {names[1]}",
+    shared = {"range": [-0.03, 1.03], "constrain": "domain", "showgrid": False, "zeroline": False}
+    return apply_layout(
+        figure, title=f"{names[0]} against {names[1]}", how=SCATTER_HOW, height=SCATTER_HEIGHT,
         subtitle=f"delta by {basis.sentence()} · {int(live.sum()):,} concepts · Pearson r = {pearson(x, y):.2f}",
-        how=SCATTER_HOW, height=SCATTER_HEIGHT, hovermode="closest", clickmode="event", dragmode="pan",
-        xaxis={"title": {"text": f"delta, {names[0]}"}, "range": [-0.03, 1.03], "constrain": "domain",
-               "automargin": True},
-        yaxis={"title": {"text": f"delta, {names[1]}"}, "range": [-0.03, 1.03], "scaleanchor": "x", "automargin": True,
-               "constrain": "domain"},
+        xaxis=axis(f"delta, {names[0]}", **shared), yaxis=axis(f"delta, {names[1]}", scaleanchor="x", **shared),
+        plot_bgcolor=NIGHT, **CLICKABLE,
     )  # fmt: skip
-    figure.update_layout(plot_bgcolor=NIGHT)
-    figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_yaxes(showgrid=False, zeroline=False)
+
+
+def correlation_heat(
+    matrix: pd.DataFrame,
+    low: pd.DataFrame,
+    high: pd.DataFrame,
+    *,
+    quantity: str,
+    method: str,
+    concepts: int,
+    basis: Basis,
+) -> go.Figure:
+    """Draw the correlations of every two models.
+
+    Parameters
+    ----------
+    matrix, low, high
+        Models x models: correlation and the ends of its interval.
+    quantity
+        What was correlated: ``delta`` or ``relative``.
+    method
+        ``Pearson`` or ``Spearman``.
+    concepts
+        Live concepts.
+    basis
+        Estimator, temperature, thresholds and n.
+    """
+    text = [
+        [f"{matrix.loc[a, b]:.2f}" + ("" if a == b else f"<br>[{low.loc[a, b]:.2f}, {high.loc[a, b]:.2f}]")
+         for b in matrix.columns] for a in matrix.index
+    ]  # fmt: skip
+    heat = go.Heatmap(
+        z=matrix.to_numpy(np.float64), x=list(matrix.columns), y=list(matrix.index), text=text,
+        texttemplate="%{text}", zmin=-1, zmax=1, colorscale=DELTA_SCALE, colorbar=colour_bar("r"),
+        hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>",
+    )  # fmt: skip
+    return apply_layout(
+        go.Figure(heat), title=f"{method} correlation of {quantity} between models",
+        subtitle=_subtitle(quantity, basis, concepts), how=CORRELATION_HOW, height=140 + 70 * len(matrix),
+        xaxis={"showgrid": False, "automargin": True, "constrain": "domain"},
+        yaxis={"showgrid": False, "automargin": True, "autorange": "reversed"},
+    )  # fmt: skip
+
+
+def _subtitle(quantity: str, basis: Basis, concepts: int) -> str:
+    measured = basis.sentence() if quantity == "delta" else f"relative gap, from -1 to 1 · {basis.count()}"
+    return f"{measured}; {concepts:,} concepts"
+
+
+def scatter_matrix(values: pd.DataFrame, *, quantity: str, basis: Basis) -> go.Figure:
+    """Draw every two models against each other as counts of concepts in cells: exact, and small at any size.
+
+    Parameters
+    ----------
+    values
+        Live concepts x models.
+    quantity
+        ``delta`` (drawn on [0, 1]) or ``relative`` (on [-1, 1]).
+    basis
+        Estimator, temperature, thresholds and n.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two models.
+    """
+    models = list(values)
+    if len(models) < 2:
+        raise ValueError("scatter_matrix draws two or more models.")
+    span = (0.0, 1.0) if quantity == "delta" else (-1.0, 1.0)
+    name = QUANTITIES[quantity]
+    size = len(models) - 1
+    figure = make_subplots(size, size, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02,
+                           vertical_spacing=0.02)  # fmt: skip
+    edges = np.linspace(*span, CELLS + 1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    counts = {}
+    for row, column in zip(*np.tril_indices(size), strict=True):
+        sides = values[models[row + 1]], values[models[column]]
+        counts[row, column] = np.histogram2d(*sides, bins=CELLS, range=[span, span])[0]
+    top = max(np.log10(1 + count).max() for count in counts.values())
+    ticks = [
+        count for power in range(6) for count in (10**power, 3 * 10**power) if np.log10(1 + count) <= max(top, 0.5)
+    ]
+    bar = {"title": {"text": "concepts", "side": "right"}, "thickness": 8, "outlinewidth": 0,
+           "tickvals": np.log10(1 + np.array(ticks)), "ticktext": [f"{count:,}" for count in ticks]}  # fmt: skip
+    for number, ((row, column), count) in enumerate(counts.items()):
+        heat = go.Heatmap(
+            z=np.where(count > 0, np.log10(1 + count), np.nan), x=centres, y=centres, customdata=count, zmin=0,
+            zmax=max(top, 1), colorscale=AMOUNT_SCALE, showscale=number == 0, colorbar=bar,
+            hovertemplate="%{customdata} concepts<extra></extra>",
+        )  # fmt: skip
+        figure.add_trace(heat, row + 1, column + 1)
+    apply_layout(
+        figure, title=f"{name.capitalize()} of every two models", subtitle=_subtitle(quantity, basis, len(values)),
+        how=PAIRS_HOW.replace("delta", name), height=160 + 220 * size, plot_bgcolor=NIGHT,
+    )  # fmt: skip
+    marks = [span[0] + share * (span[1] - span[0]) for share in (0.25, 0.75)]
+    shared = {"range": span, "tickvals": marks, "showgrid": False, "zeroline": False, "automargin": True}
+    figure.update_xaxes(**shared, tickangle=0)
+    figure.update_yaxes(**shared)
+    for number in range(size):
+        figure.update_xaxes(title_text=models[number], row=size, col=number + 1)
+        figure.update_yaxes(title_text=models[number + 1], row=number + 1, col=1)
     return figure

@@ -1,22 +1,35 @@
 """Which concepts appear together: the L0 curve, unique entries, spectra, shared directions and changed pairs.
 
-Paper 004: figures 19 to 21. The statistics come from `engine.blindspots.composition` and `.spectrum`.
+Figures 19 to 21 of "Conceptual Blindspots in Generative Image Models". The statistics come from
+`engine.blindspots.composition` and `.spectrum`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from engine.figures.frame import framed
-from engine.figures.labels import concept_names
-from engine.figures.palette import AMOUNT_SCALE, CLUSTERS, EXAGGERATED, GUIDE, NIGHT, SUPPRESSED
+from engine.figures.style import (
+    AMOUNT_SCALE,
+    CLUSTERS,
+    EXAGGERATED,
+    GREY,
+    GUIDE,
+    NIGHT,
+    SUPPRESSED,
+    apply_layout,
+    axis,
+    colour_bar,
+    concept_names,
+    legend_below,
+)
 
-GREY = "#8d8590"
-_SHORT = 9
-"""Characters of a label on a narrow screen."""
 ESTIMATOR = "token-level Z^T Z per image"
+REAL = "real"
+"""The curve of real images, grey."""
 L0_HOW = (
     "How many pairs of concepts share tokens more strongly than a threshold. Curves on top of each other: as many "
     "pairs are connected, though not necessarily the same ones."
@@ -37,6 +50,8 @@ CHANGES_HOW = (
     "Each row is a pair of concepts: grey dot in real images, coloured dot in the model's. Blue: the model draws them "
     "together less, yellow: more. n: tokens on which both fire, real and model."
 )
+SHORT = 9
+"""Characters of a label on a narrow screen."""
 
 
 def l0_curves(curves: pd.DataFrame, *, images: dict[str, int]) -> go.Figure:
@@ -49,35 +64,32 @@ def l0_curves(curves: pd.DataFrame, *, images: dict[str, int]) -> go.Figure:
     images
         Per source, its number of images.
     """
-    figure = _lines(curves, lambda column: curves[column].where(curves[column] > 0), "%{y:,} entries above %{x:.3g}")
-    return framed(
-        figure, title="How many pairs of concepts are connected", subtitle=_subtitle(images), how=L0_HOW, height=380,
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
-        xaxis={"title": {"text": "threshold (code squared per image)"}, "type": "log",
-               "automargin": True, "exponentformat": "power"},
-        yaxis={"title": {"text": "entries of Z^T Z above it"}, "type": "log", "automargin": True},
+    return _curves(
+        curves.where(curves > 0), "%{y:,} entries above %{x:.3g}", "How many pairs of concepts are connected", images,
+        L0_HOW, _thresholds(), axis("entries of Z^T Z above it", type="log", dtick=1),
     )  # fmt: skip
 
 
-def unique_shares(shares: pd.DataFrame, *, images: dict[str, int]) -> go.Figure:
-    """Draw the share of entries that real images lack, per source against the threshold.
+def unique_shares(
+    shares: pd.DataFrame, *, images: dict[str, int], baseline: str | None = None, half: int = 0
+) -> go.Figure:
+    """Draw the share of entries that real images lack, per model against the threshold.
 
     Parameters
     ----------
     shares
-        Indexed by threshold, a column per model (and one for the baseline of two real halves, if measured).
+        Indexed by threshold, a column per model, and one for `baseline`.
     images
-        Per column, its number of images.
+        Per model, its number of images.
+    baseline, half
+        The column that compares two real halves, if it was measured, and the images of one.
     """
-    figure = _lines(shares, lambda column: shares[column], "%{y:.1%} above %{x:.3g} are unique")
-    return framed(
-        figure, title="Connected pairs that real images do not have", subtitle=_subtitle(images), how=UNIQUE_HOW,
-        height=360, legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
-        xaxis={"title": {"text": "threshold (code squared per image)"}, "type": "log",
-               "automargin": True, "exponentformat": "power"},
-        yaxis={"title": {"text": "share of the model's entries"}, "tickformat": ".0%", "range": [0, 1],
-               "automargin": True},
+    figure = _curves(
+        shares, "%{y:.1%} above %{x:.3g} are unique", "Connected pairs that real images do not have", images,
+        UNIQUE_HOW, _thresholds(), axis("share of the model's entries", tickformat=".0%", range=[0, 1]),
+        f"; {baseline}: {half:,} against {half:,}" if baseline else "", baseline,
     )  # fmt: skip
+    return figure.update_layout(height=360, legend_y=-0.27)
 
 
 def spectra(values: pd.DataFrame, *, images: dict[str, int]) -> go.Figure:
@@ -90,14 +102,38 @@ def spectra(values: pd.DataFrame, *, images: dict[str, int]) -> go.Figure:
     images
         Per source, its number of images.
     """
-    figure = _lines(values, lambda column: values[column].where(values[column] > 0), "rank %{x}: %{y:.4g}")
-    return framed(
-        figure, title=f"The {len(values)} strongest directions of co-occurrence", subtitle=_subtitle(images),
-        how=SPECTRUM_HOW, height=380, legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
-        xaxis={"title": {"text": "rank"}, "type": "log", "automargin": True},
-        yaxis={"title": {"text": "eigenvalue (code squared per image)"}, "type": "log",
-               "automargin": True},
+    return _curves(
+        values.where(values > 0), "rank %{x}: %{y:.4g}", f"The {len(values)} strongest directions of co-occurrence",
+        images, SPECTRUM_HOW, axis("rank", type="log"),
+        axis("eigenvalue (code squared per image)", type="log", dtick=1),
     )  # fmt: skip
+
+
+def _curves(
+    table: pd.DataFrame, hover: str, title: str, images: dict[str, int], how: str, xaxis: dict[str, Any],
+    yaxis: dict[str, Any], more: str = "", baseline: str | None = None,
+) -> go.Figure:  # fmt: skip
+    """Draw a line per column: a model has the same colour in every figure, real images are grey, two halves dotted."""
+    figure, models = go.Figure(), [column for column in table if column not in (REAL, baseline)]
+    for column in table:
+        line = {"width": 1.8, "color": GREY, "dash": "dot" if column == baseline else "solid"}
+        if column in models:
+            line = {"width": 1.8, "color": CLUSTERS[models.index(column) % len(CLUSTERS)]}
+        figure.add_scatter(x=table.index, y=table[column], mode="lines", name=column, line=line,
+                           hovertemplate=f"{column}: {hover}<extra></extra>")  # fmt: skip
+    subtitle = _counts(images)
+    if len(images) > 1 and len(set(images.values())) == 1:
+        subtitle = f"{ESTIMATOR}; n = {next(iter(images.values())):,} images per source"
+    return apply_layout(figure, title=title, subtitle=subtitle + more, how=how, height=380,
+                        legend=legend_below(), xaxis=xaxis, yaxis=yaxis)  # fmt: skip
+
+
+def _thresholds() -> dict[str, Any]:
+    return axis("threshold (code squared per image)", type="log", exponentformat="power")
+
+
+def _counts(images: dict[str, int]) -> str:
+    return f"{ESTIMATOR}; n = " + ", ".join(f"{count:,} {name} images" for name, count in images.items())
 
 
 def similarity_heat(similarity: np.ndarray, overlap: float, *, model: str, images: dict[str, int]) -> go.Figure:
@@ -117,17 +153,16 @@ def similarity_heat(similarity: np.ndarray, overlap: float, *, model: str, image
     real_rank, model_rank = (np.arange(1, size + 1) for size in similarity.shape)
     heat = go.Heatmap(
         z=similarity, x=model_rank, y=real_rank, zmin=0, zmax=1, colorscale=AMOUNT_SCALE,
-        colorbar={"title": {"text": "|cosine|", "side": "right"}, "thickness": 8, "len": 0.8, "outlinewidth": 0},
+        colorbar=colour_bar("|cosine|"),
         hovertemplate="real direction %{y}, " + model + " %{x}: %{z:.2f}<extra></extra>",
     )  # fmt: skip
-    figure = framed(
+    shared = {"showgrid": False, "constrain": "domain"}
+    return apply_layout(
         go.Figure(heat), title=f"{model}: are its directions the real ones?",
-        subtitle=f"{_subtitle(images)}; {overlap:.0%} of its leading space is shared", how=SIMILARITY_HOW, height=520,
-        xaxis={"title": {"text": f"direction of {model}, strongest first"}, "showgrid": False, "constrain": "domain"},
-        yaxis={"title": {"text": "direction of real images"}, "autorange": "reversed", "scaleanchor": "x",
-               "showgrid": False, "constrain": "domain"},
+        subtitle=f"{_counts(images)}; {overlap:.0%} of its leading space is shared", how=SIMILARITY_HOW, height=450,
+        xaxis=axis(f"direction of {model}, strongest first", **shared), plot_bgcolor=NIGHT,
+        yaxis=axis("direction of real images", autorange="reversed", scaleanchor="x", **shared),
     )  # fmt: skip
-    return figure.update_layout(plot_bgcolor=NIGHT)
 
 
 def changed_cooccurrence(rows: pd.DataFrame, *, model: str, images: dict[str, int]) -> go.Figure:
@@ -137,7 +172,8 @@ def changed_cooccurrence(rows: pd.DataFrame, *, model: str, images: dict[str, in
     ----------
     rows
         Largest change first: ``first, second`` (concepts), ``first_label, second_label, real, model`` (cosines),
-        ``real_tokens, model_tokens``. ``customdata`` of the dots holds the two concepts.
+        ``real_tokens, model_tokens``; ``significant`` where it is known. ``customdata`` of the dots holds the two
+        concepts.
     model
         Name for the title.
     images
@@ -149,43 +185,31 @@ def changed_cooccurrence(rows: pd.DataFrame, *, model: str, images: dict[str, in
     short = [
         f"{_cut(row.first_label)} {row.first} + {_cut(row.second_label)} {row.second}" for row in rows.itertuples()
     ]
-    both = rows[["first", "second"]].to_numpy()
-    colours = np.where(rows["model"] < rows["real"], SUPPRESSED, EXAGGERATED)
+    colours = np.where(rows["model"] < rows["real"], SUPPRESSED, EXAGGERATED).tolist()
     figure = go.Figure()
     for number, row in enumerate(rows.itertuples()):
         figure.add_shape(type="line", x0=row.real, x1=row.model, y0=number, y1=number,
-                         line={"color": str(colours[number]), "width": 2}, opacity=0.6)  # fmt: skip
-    for column, name, colour in (("real", "real", GREY), ("model", model, list(colours))):
-        figure.add_trace(
-            go.Scatter(x=rows[column], y=names, mode="markers", name=name, customdata=both,
-                       marker={"size": 9, "color": colour, "line": {"width": 1, "color": GUIDE}},
-                       hovertemplate="%{y}<br>" + name + ": cosine %{x:.3f}<extra></extra>")
+                         line={"color": colours[number], "width": 2}, opacity=0.6)  # fmt: skip
+    for column, name, colour in (("real", "real", GREY), ("model", model, colours)):
+        figure.add_scatter(
+            x=rows[column], y=names, mode="markers", name=name, customdata=rows[["first", "second"]].to_numpy(),
+            marker={"size": 9, "color": colour, "line": {"width": 1, "color": GUIDE}},
+            hovertemplate="%{y}<br>" + name + ": cosine %{x:.3f}<extra></extra>",
         )  # fmt: skip
-    return framed(
-        figure, title=f"{model}: pairs of concepts that changed most", subtitle=_subtitle(images), how=CHANGES_HOW,
+    sure = (
+        f"; {int(rows['significant'].sum())} of these {len(rows)} pairs are significant"
+        if "significant" in rows
+        else ""
+    )
+    return apply_layout(
+        figure, title=f"{model}: pairs of concepts that changed most", subtitle=_counts(images) + sure, how=CHANGES_HOW,
         height=140 + 24 * len(rows), meta={"narrow": {"yaxis": {"tickvals": names, "ticktext": short}}},
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
-        xaxis={"title": {"text": "co-occurrence (cosine of token codes)"}, "range": [-0.02, 1.02], "automargin": True},
-        yaxis={"autorange": "reversed", "automargin": True},
+        xaxis=axis("cosine of token codes", range=[-0.02, 1.02]), yaxis={"autorange": "reversed", "automargin": True},
     )  # fmt: skip
 
 
 def _cut(label: str | None) -> str:
     """Return the beginning of a label for a narrow screen, where the number beside it tells concepts apart."""
     text = label if isinstance(label, str) else ""
-    return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
-
-
-def _lines(table: pd.DataFrame, values, hover: str) -> go.Figure:
-    figure = go.Figure()
-    for number, column in enumerate(table):
-        figure.add_trace(
-            go.Scatter(x=table.index, y=values(column), mode="lines", name=column,
-                       line={"width": 1.8, "color": CLUSTERS[number % len(CLUSTERS)]},
-                       hovertemplate=column + ": " + hover + "<extra></extra>")
-        )  # fmt: skip
-    return figure
-
-
-def _subtitle(images: dict[str, int]) -> str:
-    return f"{ESTIMATOR}; n = " + ", ".join(f"{count:,} {name} images" for name, count in images.items())
+    return text if len(text) <= SHORT else text[: SHORT - 1] + "…"

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from engine.figures.frame import framed
+from engine.figures.style import GREY, apply_layout, axis, mark_values
 
 BINS = 40
 HEIGHT = 210
 BAR = "#a06a96"
 """Readable on both grounds; the bars carry no other meaning."""
-MARK = "#8d8590"
 LONGEST_TAIL = 0.001
 """Share of the tokens above which L0 values are drawn together."""
 
@@ -57,11 +57,11 @@ def frequency_histogram(frequency: np.ndarray, *, tokens: int) -> go.Figure:
     figure = _histogram(live, span, lambda a, b: f"{_share(10**a)} to {_share(10**b)} of tokens")
     ticks = np.arange(low, 1)
     if len(live):
-        _mark(figure, float(np.median(live)), span, _share(10 ** float(np.median(live))))
+        _mark_median(figure, float(np.median(live)), span, _share(10 ** float(np.median(live))))
     return _finish(
         figure, "Frequency", f"{len(live):,} live and {dead:,} dead concepts · {tokens:,} tokens", HOW_FREQUENCY,
-        {"title": {"text": "share of tokens (log)"}, "range": _around(span), "tickvals": ticks,
-         "ticktext": [_share(10.0**tick) for tick in ticks]},
+        axis("share of tokens (log)", range=_around(span), tickvals=ticks,
+             ticktext=[_share(10.0**tick) for tick in ticks]),
     )  # fmt: skip
 
 
@@ -86,11 +86,11 @@ def l0_histogram(counts: Sequence[int]) -> go.Figure:
         hovertemplate="%{y:.3g} % of tokens have %{customdata} active concepts<extra></extra>", showlegend=False,
     )  # fmt: skip
     mean = float((np.arange(len(counts)) * counts).sum() / total)
-    axis = {"title": {"text": "active concepts"}, "range": [-0.6, max(shown, 2) - 0.4]}
-    axis |= {"tickvals": list(range(shown)), "ticktext": names} if shown <= 12 else {"nticks": 8}
-    figure = _finish(go.Figure(bars), "Active concepts per token", f"mean {mean:.2f} · {int(total):,} tokens", HOW_L0,
-                     axis)  # fmt: skip
-    return figure.update_yaxes(title={"text": "% of tokens"})
+    ticks = {"tickvals": list(range(shown)), "ticktext": names} if shown <= 12 else {"nticks": 8}
+    return _finish(
+        go.Figure(bars), "Active concepts per token", f"mean {mean:.2f} · {int(total):,} tokens", HOW_L0,
+        axis("active concepts", range=[-0.6, max(shown, 2) - 0.4], **ticks), "% of tokens",
+    )  # fmt: skip
 
 
 def coherence_histogram(coherence: np.ndarray) -> go.Figure:
@@ -139,8 +139,8 @@ def _unit(
     figure = _histogram(values, span, lambda a, b: f"{a:.3g} to {b:.3g}")
     subtitle = f"{len(values):,} concepts" + (f" · {what}" if what else "")
     if len(values):
-        _mark(figure, float(np.median(values)), span, f"{np.median(values):.2g}")
-    return _finish(figure, title, subtitle, how, {"title": {"text": unit}, "range": _around(span)})
+        _mark_median(figure, float(np.median(values)), span, f"{np.median(values):.2g}")
+    return _finish(figure, title, subtitle, how, axis(unit, range=_around(span)))
 
 
 def _histogram(values: np.ndarray, span: tuple[float, float], name: Callable[[float, float], str]) -> go.Figure:
@@ -156,13 +156,13 @@ def _histogram(values: np.ndarray, span: tuple[float, float], name: Callable[[fl
     )  # fmt: skip
 
 
-def _mark(figure: go.Figure, median: float, span: tuple[float, float], text: str) -> None:
+def _mark_median(figure: go.Figure, median: float, span: tuple[float, float], text: str) -> None:
     """Mark the median with a line and its value above the bars, within the figure."""
     place = (median - span[0]) / (span[1] - span[0])
     side = "left" if place < 0.15 else "right" if place > 0.85 else "center"
-    figure.add_vline(x=median, line={"width": 1, "dash": "dot", "color": MARK})
+    mark_values(figure, median)
     figure.add_annotation(x=median, y=1, yref="paper", text=f"median {text}", xanchor=side, yanchor="bottom",
-                          showarrow=False, font={"size": 11, "color": MARK})  # fmt: skip
+                          showarrow=False, font={"size": 11, "color": GREY})  # fmt: skip
 
 
 def _around(span: tuple[float, float]) -> list[float]:
@@ -171,16 +171,17 @@ def _around(span: tuple[float, float]) -> list[float]:
     return [span[0] - room, span[1] + room]
 
 
-def _finish(figure: go.Figure, title: str, subtitle: str, how: str, xaxis: dict) -> go.Figure:
-    """Frame a small histogram."""
-    shared = {"showgrid": False, "zeroline": False, "automargin": True, "fixedrange": True}
-    return framed(
-        figure, title=title, subtitle=subtitle, how=how, height=HEIGHT, bargap=0, xaxis={**shared, **xaxis},
-        yaxis={"title": {"text": "concepts"}, "rangemode": "tozero", "automargin": True, "nticks": 4,
-               "fixedrange": True},
+def _finish(
+    figure: go.Figure, title: str, subtitle: str, how: str, xaxis: dict[str, Any], unit: str = "concepts"
+) -> go.Figure:
+    """Apply the layout of a small histogram."""
+    return apply_layout(
+        figure, title=title, subtitle=subtitle, how=how, height=HEIGHT, bargap=0,
+        xaxis={"showgrid": False, "zeroline": False, "fixedrange": True, **xaxis},
+        yaxis=axis(unit, rangemode="tozero", nticks=4, fixedrange=True),
     )  # fmt: skip
 
 
 def _share(value: float) -> str:
-    """Write a share as percent, briefly."""
+    """Return a share as percent, briefly."""
     return f"{100 * value:.3g} %" if value >= 1e-5 else f"{100 * value:.0e} %"

@@ -1,7 +1,7 @@
-"""Blindspots over all concepts: densities of delta, both ends of the ranking, and misalignment against frequency.
+"""How deltas are spread: histogram and densities, both ends of a ranking, frequency, and one concept in every model.
 
-The statistics come ready-made as tables (`engine.blindspots.distribution`); these functions only draw
-them. Paper 004: figures 4, 8 and 11.
+The statistics come ready-made as tables (`engine.blindspots.distribution`). Densities, ranking and
+frequency are figures 4, 8 and 11 of "Conceptual Blindspots in Generative Image Models".
 """
 
 from __future__ import annotations
@@ -10,11 +10,26 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from engine.figures.frame import Basis, framed
-from engine.figures.labels import concept_names
-from engine.figures.palette import CLUSTERS, DELTA_SCALE, NIGHT, delta_colour
+from engine.figures.style import (
+    CLUSTERS,
+    DELTA_SCALE,
+    EXAGGERATED,
+    GREY,
+    NIGHT,
+    SUPPRESSED,
+    Basis,
+    apply_layout,
+    axis,
+    concept_names,
+    delta_colour,
+    legend_below,
+    mark_values,
+)
+from engine.figures.tables import LEVEL, certain
 
-GREY = "#8d8590"
+HISTOGRAM_HOW = (
+    "The height is the number of concepts. Mass at the left end is suppressed, at the right end exaggerated."
+)
 DENSITY_HOW = (
     "Height is the density of concepts on a log axis, so that the tails show; at the bottom, none. Left of the first "
     "dotted line: "
@@ -24,11 +39,55 @@ RANKING_HOW = (
     "The concepts at both ends of the ranking. Dot: delta, bar: its 95 % interval. A concept's place is only as sure "
     "as its bar is short."
 )
+CERTAIN_HOW = f"{RANKING_HOW} Concepts with q < {LEVEL:g} were taken before any others."
 FREQUENCY_HOW = (
     "Each dot is a concept, frequent ones to the right. Lines: 5th, 50th and 95th percentile of concepts of like "
     "frequency. Rare concepts scatter by chance too: compare with one real half against the other."
 )
-_ROW = 22
+INTERVALS_HOW = (
+    "Dot: the estimate, bar: its 95 % interval. A bar that stays inside the blue band is suppressed, inside the yellow "
+    "band exaggerated; one that covers 0.5 agrees with reality."
+)
+BARE_HOW = "Dot: the estimate; intervals were not published. In the blue band: suppressed, in the yellow: exaggerated."
+BINS = 40
+"""Bars of a histogram."""
+FEW = 2_000
+"""Fewer concepts than this are drawn as larger dots."""
+
+
+def delta_histogram(delta: np.ndarray, *, model: str, basis: Basis, height: int = 260) -> go.Figure:
+    """Draw the histogram of one model's deltas.
+
+    Parameters
+    ----------
+    delta : float array [concepts]
+        Live concepts only, in [0, 1].
+    model
+        Name for the title.
+    basis
+        Estimator, temperature, thresholds and n.
+    height
+        Pixels.
+    """
+    counts, edges = np.histogram(np.asarray(delta, np.float64), bins=BINS, range=(0.0, 1.0))
+    centres = (edges[:-1] + edges[1:]) / 2
+    figure = go.Figure(
+        go.Bar(
+            x=centres, y=counts, width=0.92 / BINS, showlegend=False,
+            marker={"color": [delta_colour(centre) for centre in centres], "line": {"width": 0}},
+            customdata=np.stack([edges[:-1], edges[1:]], axis=1),
+            hovertemplate="%{y} concepts with delta %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
+        )
+    )  # fmt: skip
+    mark_values(figure, basis.low, basis.high)
+    for mark, name, side, shift in ((basis.low, "‹ suppressed", "left", 4), (basis.high, "exaggerated ›", "right", -4)):
+        figure.add_annotation(x=mark, y=1, yref="paper", text=name, xanchor=side, yanchor="top", showarrow=False,
+                              xshift=shift, font={"size": 11, "color": GREY})  # fmt: skip
+    return apply_layout(
+        figure, title=f"{model}: delta of {len(delta):,} concepts", subtitle=basis.sentence(), how=HISTOGRAM_HOW,
+        height=height, bargap=0, xaxis=axis("delta (no unit)", range=[-0.01, 1.01], showgrid=False),
+        yaxis=axis("concepts", type="linear", rangemode="tozero", nticks=5),
+    )  # fmt: skip
 
 
 def delta_densities(densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Basis) -> go.Figure:
@@ -39,7 +98,8 @@ def delta_densities(densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Ba
     densities
         Indexed by bin centre in [0, 1], a column per model: share of concepts per unit of delta.
     summary
-        Indexed by model: ``concepts, median, skewness, suppressed, exaggerated`` (the last two are shares).
+        Indexed by model: ``concepts, median, skewness, suppressed, exaggerated`` (the last two are shares); shown
+        when hovering over a curve.
     basis
         Estimator, temperature, thresholds and n.
     """
@@ -48,65 +108,56 @@ def delta_densities(densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Ba
     figure = go.Figure()
     for number, model in enumerate(densities):
         row = summary.loc[model]
-        name = (
+        numbers = (
             f"{model}: median {row['median']:.2f}, skewness {row['skewness']:+.2f}, "
             f"{row['suppressed']:.1%} suppressed, {row['exaggerated']:.1%} exaggerated"
         )
-        figure.add_trace(
-            go.Scatter(
-                x=densities.index, y=densities[model].clip(lower=floor), mode="lines", name=name,
-                line={"shape": "hvh", "width": 1.6, "color": CLUSTERS[number % len(CLUSTERS)]},
-                customdata=densities[model], hovertemplate="density %{customdata:.3g} at delta %{x:.3f}<extra></extra>",
-            )
+        figure.add_scatter(
+            x=densities.index, y=densities[model].clip(lower=floor), mode="lines", name=model,
+            line={"shape": "hvh", "width": 1.6, "color": CLUSTERS[number % len(CLUSTERS)]}, customdata=densities[model],
+            hovertemplate=f"density %{{customdata:.3g}} at delta %{{x:.3f}}<extra>{numbers}</extra>",
         )  # fmt: skip
-    for mark in (basis.low, basis.high):
-        figure.add_vline(x=mark, line={"width": 1, "dash": "dot", "color": GREY})
-    concepts = int(summary["concepts"].max())
-    return framed(
-        figure, title="How delta is spread over concepts", subtitle=f"{basis.sentence()}; {concepts:,} concepts",
-        how=DENSITY_HOW, height=380, legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
-        xaxis={"title": {"text": "delta (no unit)"}, "range": [-0.01, 1.01], "showgrid": False, "automargin": True},
-        yaxis={"title": {"text": "concepts per unit of delta (share)"}, "type": "log", "automargin": True,
-               "range": np.log10([floor, 1.3 * ceiling]).tolist(), **_round_ticks(floor, ceiling)},
+    mark_values(figure, basis.low, basis.high)
+    powers = range(int(np.floor(np.log10(floor))), int(np.ceil(np.log10(ceiling))) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if floor <= tick <= 1.3 * ceiling]
+    return apply_layout(
+        figure, title="How delta is spread over concepts", how=DENSITY_HOW, height=380, legend=legend_below(),
+        subtitle=f"{basis.sentence()}; {int(summary['concepts'].max()):,} concepts",
+        xaxis=axis("delta (no unit)", range=[-0.01, 1.01], showgrid=False),
+        yaxis=axis("concepts per unit of delta (share)", type="log",
+                   range=np.log10([floor, 1.3 * ceiling]).tolist(), tickvals=ticks,
+                   ticktext=[f"{tick:g}" for tick in ticks]),
     )  # fmt: skip
 
 
-def _round_ticks(low: float, high: float) -> dict[str, list]:
-    """Ticks at 1, 2 and 5 times the powers of ten between two numbers."""
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
-    shown = [tick for tick in ticks if low <= tick <= 1.3 * high]
-    return {"tickvals": shown, "ticktext": [f"{tick:g}" for tick in shown]}
-
-
 def delta_ranking(rows: pd.DataFrame, *, model: str, basis: Basis) -> go.Figure:
-    """Draw some concepts, most suppressed on top, each with its interval.
+    """Draw some concepts, most suppressed on top, each with its interval; a dot's ``customdata`` is its concept.
 
     Parameters
     ----------
     rows
-        Indexed by concept, in the order of the ranking: ``label, delta, ci_low, ci_high``.
+        Indexed by concept, in the order of the ranking: ``label, delta, ci_low, ci_high``; ``q`` where it is known.
     model
         Name for the title.
     basis
         Estimator, temperature, thresholds and n.
     """
     delta = rows["delta"].to_numpy(np.float64)
-    names = concept_names(rows["label"], rows.index)
     dots = go.Scatter(
-        x=delta, y=names, mode="markers", showlegend=False, customdata=rows.index.to_numpy(),
+        x=delta, y=concept_names(rows["label"], rows.index), mode="markers", showlegend=False,
+        customdata=rows.index.to_numpy(), meta={"role": "concepts"},
         marker={"size": 9, "color": [delta_colour(value) for value in delta], "line": {"width": 1, "color": GREY}},
         error_x={"type": "data", "symmetric": False, "array": rows["ci_high"] - delta,
                  "arrayminus": delta - rows["ci_low"], "color": GREY, "thickness": 1.5, "width": 0},
         hovertemplate="%{y}: delta %{x:.3f}<extra></extra>",
     )  # fmt: skip
-    figure = go.Figure(dots)
-    for mark in (basis.low, 0.5, basis.high):
-        figure.add_vline(x=mark, line={"width": 1, "dash": "dot", "color": GREY})
-    return framed(
-        figure, title=f"{model}: both ends of the ranking", subtitle=basis.sentence(), how=RANKING_HOW,
-        height=120 + _ROW * len(rows),
-        xaxis={"title": {"text": "delta (no unit)"}, "range": [-0.02, 1.02], "showgrid": False, "automargin": True},
+    known = "q" in rows and rows["q"].notna().any()
+    sure = f"; {certain(rows).sum()} of these {len(rows)} have q < {LEVEL:g}" if known else ""
+    return apply_layout(
+        mark_values(go.Figure(dots), basis.low, 0.5, basis.high), title=f"{model}: both ends of the ranking",
+        subtitle=basis.sentence() + sure, how=CERTAIN_HOW if known else RANKING_HOW, height=120 + 22 * len(rows),
+        xaxis=axis("delta (no unit)", range=[-0.02, 1.02], showgrid=False),
         yaxis={"autorange": "reversed", "showgrid": False, "automargin": True},
     )  # fmt: skip
 
@@ -131,26 +182,67 @@ def frequency_scatter(
     """
     shown = table[table["fires"] > 0]
     value = shown["value"].to_numpy(np.float32)
-    dots = go.Scattergl(
+    dots = {"size": 4, "opacity": 0.5}
+    if len(table) < FEW:
+        dots = {"size": 7, "opacity": 0.9, "line": {"width": 0.6, "color": "rgba(255,255,255,0.5)"}}
+    figure = go.Figure(go.Scattergl(
         x=shown["fires"], y=value, customdata=shown.index.to_numpy(np.uint32), mode="markers", showlegend=False,
-        marker={"size": 4, "opacity": 0.5, "color": value, "colorscale": DELTA_SCALE, "cmin": 0, "cmax": 1},
+        marker={**dots, "color": value, "colorscale": DELTA_SCALE, "cmin": 0, "cmax": 1}, meta={"role": "concepts"},
         hovertemplate="concept %{customdata}: fires %{x:,} times, delta %{y:.3f}<extra></extra>",
-    )  # fmt: skip
-    figure = go.Figure(dots)
+    ))  # fmt: skip
     kept = bands.dropna()
     for column, name, dash in (("low", "5th percentile", "dot"), ("middle", "median", "solid"),
                                ("high", "95th percentile", "dot")):  # fmt: skip
-        figure.add_trace(
-            go.Scatter(x=kept.index, y=kept[column], mode="lines", name=name, showlegend=False,
-                       line={"color": "#ffffff", "width": 1.5, "dash": dash})
-        )  # fmt: skip
-    framed(
+        figure.add_scatter(x=kept.index, y=kept[column], mode="lines", name=name, showlegend=False,
+                           line={"color": "#ffffff", "width": 1.5, "dash": dash})  # fmt: skip
+    return apply_layout(
         figure, title=f"{model}: are rare concepts the misaligned ones?",
         subtitle=f"{basis.sentence()}; {len(shown):,} concepts; Spearman with |delta - 0.5|: {spearman:.2f}",
-        how=FREQUENCY_HOW, height=420,
-        xaxis={"title": {"text": "token codes above zero in real images"}, "type": "log", "automargin": True},
-        yaxis={"title": {"text": "delta (no unit)"}, "range": [-0.02, 1.02], "automargin": True},
+        how=FREQUENCY_HOW, height=420, plot_bgcolor=NIGHT,
+        xaxis=axis("token codes above zero in real images", type="log", showgrid=False),
+        yaxis=axis("delta (no unit)", range=[-0.02, 1.02], showgrid=False, zeroline=False),
     )  # fmt: skip
-    figure.update_layout(plot_bgcolor=NIGHT)
-    figure.update_xaxes(showgrid=False)
-    return figure.update_yaxes(showgrid=False, zeroline=False)
+
+
+def delta_intervals(rows: pd.DataFrame, *, concept: int, basis: Basis) -> go.Figure:
+    """Draw one concept's delta per model with 95 % intervals, between the two thresholds (a forest plot).
+
+    Parameters
+    ----------
+    rows
+        Indexed by model: ``delta, ci_low, ci_high, q, energy_real, energy_model``. Intervals that are nan for every
+        model are left out.
+    concept
+        Its id, for the title.
+    basis
+        Estimator, temperature, thresholds and n.
+    """
+    rows = rows.iloc[::-1]
+    delta = rows["delta"].to_numpy(np.float64)
+    low, high = rows["ci_low"].to_numpy(np.float64), rows["ci_high"].to_numpy(np.float64)
+    bare = bool(np.isnan(low).all() and np.isnan(high).all())
+    certainty = "" if bare else " [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<br>q = %{customdata[2]:.2g},"
+    bar = {"type": "data", "symmetric": False, "array": high - delta, "arrayminus": delta - low, "color": GREY,
+           "thickness": 2, "width": 0}  # fmt: skip
+    tall = {"yref": "paper", "y0": 0, "y1": 1}
+    shapes = [
+        {"type": "rect", "x0": left, "x1": right, **tall, "fillcolor": colour, "opacity": 0.18, "line": {"width": 0},
+         "layer": "below"}
+        for left, right, colour in ((0.0, basis.low, SUPPRESSED), (basis.high, 1.0, EXAGGERATED))
+    ]  # fmt: skip
+    shapes.append({"type": "line", "x0": 0.5, "x1": 0.5, **tall, "line": {"width": 1, "dash": "dot", "color": GREY}})
+    dots = go.Scatter(
+        x=delta, y=list(rows.index), mode="markers", showlegend=False,
+        marker={"size": 12, "color": [delta_colour(value) for value in delta], "line": {"width": 1.5, "color": GREY}},
+        error_x=None if bare else bar,
+        customdata=rows[["ci_low", "ci_high", "q", "energy_real", "energy_model"]].to_numpy(np.float64),
+        hovertemplate=f"%{{y}}: delta %{{x:.3f}}{certainty} energy %{{customdata[3]:.3f}} real, "
+                      "%{customdata[4]:.3f} here<extra></extra>",
+    )  # fmt: skip
+    fixed = {"showgrid": False, "fixedrange": True}
+    return apply_layout(
+        go.Figure(dots), title=f"Concept {concept}: delta per model", subtitle=basis.sentence(),
+        how=BARE_HOW if bare else INTERVALS_HOW, height=64 + 44 + 34 * len(rows), shapes=shapes,
+        xaxis=axis("delta", range=[-0.02, 1.02], tickvals=[0, basis.low, 0.5, basis.high, 1], zeroline=False, **fixed),
+        yaxis={"automargin": True, **fixed},
+    )  # fmt: skip

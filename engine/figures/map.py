@@ -7,20 +7,37 @@ stored as ``updatemenus`` buttons, so that they switch in the browser and nothin
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from engine.figures.frame import Basis, framed
-from engine.figures.palette import AMOUNT_SCALE, CLUSTERS, DELTA_SCALE, NIGHT, cluster_scale
+from engine.figures.style import (
+    AMOUNT_SCALE,
+    CLUSTERS,
+    DELTA_SCALE,
+    NIGHT,
+    Basis,
+    ColourScale,
+    apply_layout,
+    cluster_scale,
+    colour_bar,
+)
 
 REACH = 30_000
 """Largest absolute coordinate after quantisation (int16 holds 32,767; the rest is room for panning)."""
 LEVELS = 250
 """Steps of a quantised colour or size (uint8)."""
 HEIGHT = 620
-"""Pixels."""
+"""Pixels of one map alone."""
+ROW = 480
+"""Pixels of one row of maps."""
+NARROW_ROW = 350
+"""Pixels of one map on a phone, where they stand below each other."""
+MOST_MAPS = 4
+"""In one figure."""
 OUTLINE = "rgba(255, 236, 250, 0.28)"
 """A hair of light around every dot keeps the plum ones apart from the dark panel."""
 PLAIN_HOW = (
@@ -29,8 +46,16 @@ PLAIN_HOW = (
 )
 """For dots of one size, where frequencies are unknown."""
 HOW = f"{PLAIN_HOW} Larger: more frequent in real images."
+MAPS_HOW = (
+    "The same concepts at the same places, coloured by what each model does with them: blue too little, yellow too "
+    "much, plum about as often as reality. Zoom, pan or click in one map: all follow."
+)
 UNKNOWN_FREQUENCY = 0.05
 """Dots of unknown frequency are as large as those of this one."""
+FREQUENCIES = ["≤ 0.01 %", "0.1 %", "1 %", "10 %", "100 %"]
+"""Names of the powers of ten from 1e-4 to 1."""
+CLICKABLE = {"dragmode": "pan", "clickmode": "event", "hovermode": "closest"}
+"""Layout of a figure whose points open a concept."""
 
 
 def quantise_positions(xy: np.ndarray) -> np.ndarray:
@@ -55,75 +80,60 @@ def point_sizes(frequency: np.ndarray, count: int) -> np.ndarray:
     return np.round(np.clip(diameter, 2.5, 31.0) * 8).astype(np.uint8)
 
 
-def delta_ticks(basis: Basis) -> dict:
-    """Return colour-bar ticks of delta with the thresholds named, in quantised units."""
+def colourings(table: pd.DataFrame, basis: Basis) -> dict[str, dict[str, Any]]:
+    """Return, per colouring, the marker settings: quantised colours, scale and colour bar."""
+    log_frequency = np.log10(np.clip(table["frequency"].to_numpy(np.float64), 1e-4, 1.0))
+    cluster = table["cluster"].to_numpy(np.int64)
+    count = len(CLUSTERS)
     marks = {0.0: "0", basis.low: f"{basis.low:g} suppressed", 0.5: "0.5 as real",
              basis.high: f"{basis.high:g} exaggerated", 1.0: "1"}  # fmt: skip
-    return {"tickvals": [mark * LEVELS for mark in marks], "ticktext": list(marks.values())}
-
-
-def colourings(table: pd.DataFrame, basis: Basis) -> dict[str, dict]:
-    """Return, per colouring, the marker settings: quantised colours, scale and colour bar."""
-    frequency = table["frequency"].to_numpy(np.float64)
-    log_frequency = np.log10(np.clip(frequency, 1e-4, 1.0))
-    clusters = len(CLUSTERS)
-    cluster_colour = (table["cluster"].to_numpy(np.int64) % clusters).astype(np.uint8)
-    noise = table["cluster"].to_numpy() < 0
-    cluster_colour[noise] = clusters - 2
     return {
-        "delta": _marker(quantise(table["delta"], 0, 1), DELTA_SCALE, "delta", delta_ticks(basis)),
+        "delta": _marker(
+            quantise(table["delta"], 0, 1), DELTA_SCALE, "delta", [mark * LEVELS for mark in marks], [*marks.values()]
+        ),
         "relative": _marker(
             quantise(table["relative"], -1, 1), DELTA_SCALE, "relative difference",
-            {"tickvals": [0, LEVELS / 2, LEVELS], "ticktext": ["-1 only real", "0 equal", "+1 only model"]},
+            [0, LEVELS / 2, LEVELS], ["-1 only real", "0 equal", "+1 only model"],
         ),
         "frequency": _marker(
             quantise(log_frequency, -4, 0), AMOUNT_SCALE, "share of real images",
-            {"tickvals": [LEVELS * i / 4 for i in range(5)], "ticktext": ["≤ 0.01 %", "0.1 %", "1 %", "10 %", "100 %"]},
+            [LEVELS * i / 4 for i in range(5)], FREQUENCIES,
         ),
-        "cluster": {**_marker(cluster_colour, cluster_scale(), "cluster", {}, top=clusters), "showscale": False},
+        "cluster": {
+            **_marker(np.where(cluster < 0, count - 2, cluster % count).astype(np.uint8), cluster_scale(), "cluster"),
+            "cmax": count, "showscale": False,
+        },
     }  # fmt: skip
 
 
-def _typed(value: object) -> object:
-    """Return an array as plotly's base64 specification; plotly.py writes those in traces but lists in buttons."""
-    if not isinstance(value, np.ndarray):
-        return value
-    return {"dtype": "u1", "bdata": base64.b64encode(value.astype(np.uint8).tobytes()).decode("ascii")}
+def _marker(
+    colour: np.ndarray, scale: ColourScale, title: str, ticks: list[float] | None = None, names: list[str] | None = None
+) -> dict[str, Any]:
+    bar = colour_bar(title, 0.6, x=1.0, **({"tickvals": ticks, "ticktext": names} if ticks else {}))
+    return {"color": colour, "colorscale": scale, "cmin": 0, "cmax": LEVELS, "colorbar": bar, "showscale": True}
 
 
-def _marker(colour: np.ndarray, scale: list, title: str, ticks: dict, top: float = LEVELS) -> dict:
-    bar = {"title": {"text": title, "side": "right"}, "thickness": 8, "len": 0.6, "outlinewidth": 0, "x": 1.0, **ticks}
-    return {"color": colour, "colorscale": scale, "cmin": 0, "cmax": top, "colorbar": bar, "showscale": True}
-
-
-def points(table: pd.DataFrame, marker: dict, **trace) -> go.Scattergl:
+def _points(table: pd.DataFrame, marker: dict[str, Any]) -> go.Scattergl:
     """Return the WebGL trace of live concepts; ``customdata`` holds the concept of every point."""
     position = quantise_positions(table[["x", "y"]].to_numpy())
     small = int(table.index.max() if len(table) else 0) < 65_536
     return go.Scattergl(
-        x=position[:, 0],
-        y=position[:, 1],
-        customdata=table.index.to_numpy(np.uint16 if small else np.uint32),
-        mode="markers",
+        x=position[:, 0], y=position[:, 1], customdata=table.index.to_numpy(np.uint16 if small else np.uint32),
+        mode="markers", hoverinfo="none", showlegend=False, meta={"role": "concepts"},
         marker={"size": point_sizes(table["frequency"], len(table)), "sizeref": 8, "sizemode": "diameter",
                 "opacity": 0.95, "line": {"width": 0.6, "color": OUTLINE}, **marker},
-        unselected={"marker": {"opacity": 0.12}},
-        selected={"marker": {"opacity": 0.95}},
-        hoverinfo="none",
-        showlegend=False,
-        meta={"role": "concepts"},
-        **trace,
+        unselected={"marker": {"opacity": 0.12}}, selected={"marker": {"opacity": 0.95}},
     )  # fmt: skip
 
 
-def plane(**axis) -> dict:
+def _plane(**settings: Any) -> dict[str, Any]:
     """Return an axis without ticks: a map's coordinates have no unit."""
     limit = REACH * 1.06
-    return {"visible": False, "range": [-limit, limit], "zeroline": False, **axis}
+    return {"visible": False, "range": [-limit, limit], "zeroline": False, **settings}
 
 
-def concept_map(table: pd.DataFrame, *, model: str, basis: Basis, colour: str = "delta") -> go.Figure:
-    """Draw one model's concept map.
+def concept_map(table: pd.DataFrame, *, model: str, basis: Basis) -> go.Figure:
+    """Draw one model's concept map, coloured by delta; the other colourings stay one click away.
 
     Parameters
     ----------
@@ -133,30 +143,78 @@ def concept_map(table: pd.DataFrame, *, model: str, basis: Basis, colour: str = 
         Name for the title.
     basis
         Estimator, temperature, thresholds and n.
-    colour
-        ``delta``, ``relative``, ``frequency`` or ``cluster``; the others stay one click away.
     """
     live = table[~table["dead"].to_numpy(bool)]
     markers = colourings(live, basis)
-    figure = go.Figure([points(live, markers[colour])])
     buttons = [
         {"label": name, "method": "restyle", "args": [{f"marker.{k}": [_typed(v)] for k, v in marker.items()}, [0]]}
         for name, marker in markers.items()
     ]
-    framed(
-        figure,
-        title=f"{model}: {len(live):,} concepts",
-        subtitle=basis.sentence(),
-        how=HOW if live["frequency"].notna().any() else PLAIN_HOW,
-        height=HEIGHT,
-        xaxis=plane(),
-        yaxis=plane(scaleanchor="x", scaleratio=1),
-        dragmode="pan",
-        clickmode="event",
-        hovermode="closest",
-        hoverdistance=12,
-        updatemenus=[{"buttons": buttons, "active": list(markers).index(colour), "direction": "right",
-                      "type": "buttons", "x": 0, "y": 1.08, "xanchor": "left"}],
+    return apply_layout(
+        go.Figure([_points(live, markers["delta"])]), title=f"{model}: {len(live):,} concepts",
+        subtitle=basis.sentence(), how=HOW if live["frequency"].notna().any() else PLAIN_HOW, height=HEIGHT,
+        xaxis=_plane(), yaxis=_plane(scaleanchor="x", scaleratio=1), **CLICKABLE, hoverdistance=12, plot_bgcolor=NIGHT,
+        updatemenus=[{"buttons": buttons, "active": 0, "direction": "right", "type": "buttons", "x": 0, "y": 1.08,
+                      "xanchor": "left"}],
+        margin={"l": 8, "r": 112, "t": 64, "b": 8, "autoexpand": False},
     )  # fmt: skip
-    room_for_colour_bar = {"l": 8, "r": 112, "t": 64, "b": 8, "autoexpand": False}
-    return figure.update_layout(plot_bgcolor=NIGHT, margin=room_for_colour_bar)
+
+
+def _typed(value: object) -> object:
+    """Return an array as plotly's base64 specification; plotly.py writes those in traces but lists in buttons."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return {"dtype": "u1", "bdata": base64.b64encode(value.astype(np.uint8).tobytes()).decode("ascii")}
+
+
+def default_columns(models: int) -> int:
+    """Return how many maps stand beside each other: all of two or three, and four as two by two."""
+    return 2 if models == 4 else models
+
+
+def maps_height(models: int, columns: int | None = None) -> int:
+    """Return the height of `model_maps` in pixels; one column is for narrow screens."""
+    return (NARROW_ROW if columns == 1 else ROW) * -(-models // (columns or default_columns(models)))
+
+
+def model_maps(tables: dict[str, pd.DataFrame], *, basis: Basis, columns: int | None = None) -> go.Figure:
+    """Draw several models' maps in one figure with matched axes.
+
+    Parameters
+    ----------
+    tables
+        Concept table per model over the same concepts (see `concept_map`).
+    basis
+        Estimator, temperature, thresholds and n.
+    columns
+        Maps beside each other before a new row starts; see `default_columns`.
+
+    Raises
+    ------
+    ValueError
+        For fewer than one or more than four models.
+    """
+    if not 1 <= len(tables) <= MOST_MAPS:
+        raise ValueError(f"model_maps draws one to four models, not {len(tables)}.")
+    columns = columns or default_columns(len(tables))
+    rows = -(-len(tables) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=list(tables), horizontal_spacing=0.015,
+        vertical_spacing=0.07 if rows < 3 else 0.03,
+    )  # fmt: skip
+    live = ~next(iter(tables.values()))["dead"].to_numpy(bool)
+    for i, table in enumerate(tables.values()):
+        marker = {**colourings(table[live], basis)["delta"], "showscale": i == 0}
+        figure.add_trace(_points(table[live], marker), i // columns + 1, i % columns + 1)
+    apply_layout(
+        figure, title=" · ".join(tables), subtitle=f"delta by {basis.sentence()}; {int(live.sum()):,} concepts",
+        how=MAPS_HOW, height=maps_height(len(tables), columns), **CLICKABLE, hoverdistance=12,
+    )  # fmt: skip
+    for i in range(len(tables)):
+        x, y = (figure.layout[f"{name}axis{i + 1 if i else ''}"] for name in "xy")
+        x.update(_plane(**({"matches": "x"} if i else {})))
+        y.update(_plane(**({"matches": "y"} if i else {"scaleanchor": "x", "scaleratio": 1})))
+        # The dark ground lies behind each panel alone, so that the gaps and titles keep the page's colour.
+        figure.add_shape(type="rect", xref="paper", yref="paper", x0=x.domain[0], x1=x.domain[1], y0=y.domain[0],
+                         y1=y.domain[1], fillcolor=NIGHT, line={"width": 0}, layer="below")  # fmt: skip
+    return figure

@@ -29,7 +29,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class Summary:
-    """One model in numbers, over live concepts (DESIGN section 4, "Universal")."""
+    """One model in numbers, over live concepts."""
 
     concepts: int
     suppressed: int

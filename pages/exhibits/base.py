@@ -36,9 +36,3 @@ class Maker(NamedTuple):
 def drawn(figure: go.Figure, table: pd.DataFrame) -> Exhibit:
     """Return an exhibit that has a figure; its title is the figure's."""
     return Exhibit(figure.layout.title.text, table, figure)
-
-
-def clickable(figure: go.Figure, trace: int = 0) -> go.Figure:
-    """Mark a trace whose ``customdata`` are concepts: a click opens a card, hovering shows a thumbnail."""
-    figure.data[trace].meta = {"role": "concepts"}
-    return figure

@@ -9,19 +9,16 @@ from engine.atlas.storage import read_table
 from engine.blindspots.distribution import DeltaDistribution, delta_distribution, frequency_bands, rank_concepts
 from engine.errors import BlindspotError
 from engine.figures.distribution import delta_densities, delta_ranking, frequency_scatter
-from engine.figures.frame import Basis
-from engine.figures.tables import LEVEL, certain, most_different
-from pages.exhibits.base import DELTA_KEYS, Exhibit, Maker, clickable, drawn
+from engine.figures.style import Basis
+from engine.figures.tables import LEVEL, most_different
+from pages.exhibits.base import DELTA_KEYS, Exhibit, Maker, drawn
 from pages.widgets import data
 from pages.widgets.state import View
 
 RANKED = 12
 """Concepts at either end of the ranking's figure."""
-FEW = 2_000
-"""Fewer concepts than this are drawn as larger dots."""
 PAPER = ("relative", 0.4)
 """Estimator and temperature that the paper reads misalignment against frequency at."""
-CERTAIN_FIRST = f"Concepts with q < {LEVEL:g} were taken before any others."
 MOMENTS = ("concepts", "median", "skewness", "suppressed", "exaggerated")
 """Numbers of one model's spread."""
 RANKING_COLUMNS = [
@@ -53,7 +50,6 @@ def spread(view: View) -> Exhibit:
         for model, found in spreads.items()
     ]  # fmt: skip
     figure = delta_densities(densities, pd.DataFrame(numbers).T, basis=data.basis(view))
-    figure.for_each_trace(lambda trace: trace.update(name=trace.name.partition(":")[0]))
     return drawn(figure, pd.concat(rows, ignore_index=True))
 
 
@@ -93,10 +89,7 @@ def ranking(view: View) -> Exhibit:
     rows = ranked(view)
     shown = rows[rows.index.isin(pd.concat(ends(view, RANKED).values()).index)]
     figure = delta_ranking(shown, model=view.model, basis=data.basis(view))
-    if shown["q"].notna().any():
-        figure.layout.title.subtitle.text += f"; {certain(shown).sum()} of these {len(shown)} have q < {LEVEL:g}"
-        figure.layout.meta = {"how": f"{figure.layout.meta['how']} {CERTAIN_FIRST}"}
-    return drawn(clickable(figure), rows.reset_index()[RANKING_COLUMNS])
+    return drawn(figure, rows.reset_index()[RANKING_COLUMNS])
 
 
 def frequency(view: View) -> Exhibit:
@@ -109,11 +102,8 @@ def frequency(view: View) -> Exhibit:
     source = atlas.info.source(view.model)
     basis = Basis(estimator, temperature, view.low, view.high, source.images, source.paired)
     figure = frequency_scatter(shown, bands, model=view.model, spearman=found.spearman, basis=basis)
-    if len(shown) < FEW:
-        outline = {"width": 0.6, "color": "rgba(255,255,255,0.5)"}
-        figure.data[0].marker.update(size=7, opacity=0.9, line=outline)
     named = shown.assign(label=table["label"]).rename(columns={"value": "delta"}).reset_index()
-    return drawn(clickable(figure), named[["concept", "label", "fires", "delta"]])
+    return drawn(figure, named[["concept", "label", "fires", "delta"]])
 
 
 def fires() -> np.ndarray:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from engine.atlas.analyses import Composition
 from engine.atlas.columns import HALVES
 from engine.blindspots.spectrum import Spectrum, eigenvector_similarity, subspace_overlap
 from engine.figures import composition as figures
-from engine.figures.palette import CLUSTERS
 from pages.exhibits.base import Exhibit, Maker, drawn
 from pages.widgets import data
 from pages.widgets.state import View
@@ -31,31 +29,11 @@ def _images(found: dict[str, Composition]) -> dict[str, int]:
     return {name: one.images for name, one in found.items()}
 
 
-def _briefly(figure: go.Figure, images: dict[str, int], more: str = "") -> go.Figure:
-    """Say n once where all sources have as many images; their list is too long beside three figures."""
-    if len(set(images.values())) == 1:
-        count = next(iter(images.values()))
-        figure.layout.title.subtitle.text = f"{figures.ESTIMATOR}; n = {count:,} images per source{more}"
-    return figure
-
-
-def _coloured(figure: go.Figure) -> go.Figure:
-    """Give every model the same colour on all figures of the page, real images grey and their halves dotted."""
-    models = data.current().models
-    for trace in figure.data:
-        if trace.name in models:
-            trace.line.color = CLUSTERS[models.index(trace.name) % len(CLUSTERS)]
-        else:
-            trace.line.update(color=figures.GREY, dash="dot" if trace.name == HALVES else "solid")
-    return figure
-
-
 def connections(view: View) -> Exhibit:
     """The L0 curve of every source."""
     found = sources()
     curves = pd.DataFrame({name: one.l0 for name, one in found.items()}, index=found["real"].eps)
-    figure = figures.l0_curves(curves, images=_images(found)).update_yaxes(dtick=1)
-    return drawn(_coloured(_briefly(figure, _images(found))), curves.rename_axis("threshold").reset_index())
+    return drawn(figures.l0_curves(curves, images=_images(found)), curves.rename_axis("threshold").reset_index())
 
 
 def unique(view: View) -> Exhibit:
@@ -64,9 +42,8 @@ def unique(view: View) -> Exhibit:
     real = found.pop("real")
     shares = pd.DataFrame({name: one.unique for name, one in found.items()}, index=real.eps)
     shares[HALVES] = real.reference
-    figure = figures.unique_shares(shares, images={**_images(found), HALVES: real.images // 2})
-    figure = _briefly(figure, _images(found), f"; {HALVES}: {real.images // 2:,} against {real.images // 2:,}")
-    return drawn(_coloured(figure.update_layout(legend_y=-0.27)), shares.rename_axis("threshold").reset_index())
+    figure = figures.unique_shares(shares, images=_images(found), baseline=HALVES, half=real.images // 2)
+    return drawn(figure, shares.rename_axis("threshold").reset_index())
 
 
 def spectrum(view: View) -> Exhibit:
@@ -75,8 +52,7 @@ def spectrum(view: View) -> Exhibit:
     rank = min(len(one.eigenvalues) for one in found.values())
     values = {name: one.eigenvalues[:rank] / max(one.images, 1) for name, one in found.items()}
     table = pd.DataFrame(values, index=pd.RangeIndex(1, rank + 1, name="rank"))
-    figure = figures.spectra(table, images=_images(found)).update_yaxes(dtick=1)
-    return drawn(_coloured(_briefly(figure, _images(found))), table.reset_index())
+    return drawn(figures.spectra(table, images=_images(found)), table.reset_index())
 
 
 def similarity(view: View) -> Exhibit:
@@ -87,7 +63,6 @@ def similarity(view: View) -> Exhibit:
     found = eigenvector_similarity(*spectra)
     overlap = float(subspace_overlap(found)[-1])
     figure = figures.similarity_heat(found, overlap, model=view.model, images=_images(sides))
-    figure.update_xaxes(automargin=True).update_yaxes(automargin=True).update_layout(height=450)
     ranks = np.indices(found.shape).reshape(2, -1) + 1
     columns = {"real_rank": ranks[0], "model_rank": ranks[1], "cosine": found.ravel()}
     return drawn(figure, pd.DataFrame(columns))
@@ -120,9 +95,7 @@ def changes(view: View) -> Exhibit:
     rows = changed_pairs(view.model)
     images = {name: data.current().info.source(name).images for name in ("real", view.model)}
     figure = figures.changed_cooccurrence(rows.head(CHANGED), model=view.model, images=images)
-    shown = int(rows.head(CHANGED)["significant"].sum())
-    figure.layout.title.subtitle.text += f"; {shown} of these {min(CHANGED, len(rows))} pairs are significant"
-    return drawn(figure.update_xaxes(title_text="cosine of token codes"), rows)
+    return drawn(figure, rows)
 
 
 def metrics(view: View) -> Exhibit:

@@ -19,8 +19,6 @@ from pages.widgets.state import View
 
 LEVEL = 0.01
 """Level at which a copy is confirmed, as in `engine.blindspots.divergence`."""
-AXIS = "divergence (l2 of the energy difference)"
-"""The figures' own title is too long for a narrow screen."""
 TALL = 560
 """Pixels of the histogram of all models."""
 LEADING = 12
@@ -46,8 +44,7 @@ def histograms(view: View) -> Exhibit:
     edges = np.histogram_bin_edges(np.concatenate([rows["l2"] for rows in found.values()]), BINS)
     counts = {model: np.histogram(rows["l2"], edges)[0] for model, rows in found.items()}
     medians = {model: float(rows["l2"].median()) for model, rows in found.items()}
-    figure = figures.divergence_histograms(edges, counts, medians).update_layout(height=TALL)
-    figure.update_xaxes(title_text=AXIS)
+    figure = figures.divergence_histograms(edges, counts, medians, height=TALL)
     table = pd.concat({model: rows for model, rows in found.items()}, names=["model"]).reset_index()
     return drawn(figure, table)
 
@@ -93,7 +90,6 @@ def post_training(view: View) -> Exhibit:
     medians = {before: found.medians[0], after: found.medians[1]}
     finding = figures.paired_finding(found.change, found.low, found.high, found.p, found.effect, found.closer)
     figure = figures.divergence_histograms(found.edges, counts, medians, finding=finding)
-    figure.update_xaxes(title_text=AXIS)
     renamed = rows.rename(columns={model: f"l2 of {model}" for model in rows})
     return drawn(figure, renamed.assign(change=rows[after] - rows[before]).reset_index())
 
@@ -102,7 +98,7 @@ def copies(view: View) -> Exhibit:
     """Divergence against the similarity of the nearest real image."""
     rows = pairs_of(view.model)
     table = rows.rename(columns={"nearest_real_similarity": "similarity"})
-    figure = figures.memorisation_scatter(table, model=view.model, level=LEVEL).update_xaxes(title_text=AXIS)
+    figure = figures.memorisation_scatter(table, model=view.model, level=LEVEL)
     return drawn(figure, table.reset_index())
 
 
@@ -154,10 +150,6 @@ def one_pair(view: View) -> Exhibit:
     ]
     changed = lists[-1].set_index("concept").assign(label=labels)
     figure = figures.pair_concepts(changed, model=view.model, pair=pair.number, l2=float(pair.row["l2"]))
-    for trace in figure.data:
-        trace.text = [f"{energy:.3g}" for energy in trace.customdata]
-        trace.update(textposition="none", hovertemplate="%{y}: energy %{text}<extra></extra>")
-        trace.update(customdata=changed.index.to_numpy(np.uint32), meta={"role": "concepts"})
     table = pd.concat(lists, ignore_index=True)
     table.insert(2, "label", labels.loc[table["concept"]].to_numpy())
     table.insert(0, "pair", pair.number)

@@ -10,8 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from engine.errors import BlindspotError
-from engine.figures.grid import GAP, MARGIN, SEAM, SIDE
-from engine.figures.labels import concept_names
+from engine.figures.images import GAP, MARGIN, SEAM, SIDE
 from engine.figures.samplers import distance_diversity
 from engine.files import DATA
 from pages.exhibits.base import Exhibit, Maker, drawn

@@ -7,14 +7,12 @@ import pandas as pd
 
 from engine.blindspots.correlation import correlate_models
 from engine.blindspots.distribution import shared_blindspots
-from engine.figures import agreement
+from engine.figures import compare
 from engine.figures.tables import certain
 from pages.exhibits.base import DELTA_KEYS, Exhibit, Maker, drawn
 from pages.exhibits.blindspots import live_tables
 from pages.widgets import data
 from pages.widgets.state import View
-
-QUANTITIES = {"relative": "relative gap", "delta": "delta"}
 
 
 def shared(view: View) -> Exhibit:
@@ -57,25 +55,20 @@ def members(rows: pd.DataFrame, column: str, sign: int, models: list[str]) -> pd
     return some.assign(sure=sure, extreme=extreme).sort_values(["sure", "extreme"], ascending=[False, True])
 
 
-def _compared(view: View) -> tuple[pd.DataFrame, str]:
-    """Return the view's quantity, live concepts x models, and what it is, its estimator and n."""
+def _compared(view: View) -> pd.DataFrame:
+    """Return the view's quantity, live concepts x models."""
     tables = live_tables(view)
-    values = pd.DataFrame({model: table[view.quantity] for model, table in tables.items()})
-    images = data.basis(view, next(iter(tables))).sentence().split(" · ")[-1]
-    sentence = data.basis(view).sentence() if view.quantity == "delta" else f"relative gap, from -1 to 1 · {images}"
-    return values, f"{sentence}; {len(values):,} concepts"
+    return pd.DataFrame({model: table[view.quantity] for model, table in tables.items()})
 
 
 def correlation(view: View, method: str) -> Exhibit:
     """Correlation of every two models, with its interval."""
-    values, sentence = _compared(view)
+    values = _compared(view)
     found = correlate_models(values.to_numpy().T, method=method)
     square = [pd.DataFrame(matrix, index=list(values), columns=list(values)) for matrix in found[1:]]
-    figure = agreement.correlation_heat(
+    figure = compare.correlation_heat(
         *square, quantity=view.quantity, method=method.capitalize(), concepts=found.concepts, basis=data.basis(view)
     )
-    figure.layout.title.subtitle.text = sentence
-    figure.update_traces(textfont={"color": None})
     names = list(values)
     rows = [
         (names[i], names[j], view.quantity, method, *(matrix.iat[i, j] for matrix in square), found.concepts)
@@ -87,12 +80,8 @@ def correlation(view: View, method: str) -> Exhibit:
 
 def pairs(view: View) -> Exhibit:
     """Every two models against each other."""
-    values, sentence = _compared(view)
-    figure = agreement.scatter_matrix(values, quantity=view.quantity, basis=data.basis(view))
-    figure.layout.meta = {"how": agreement.PAIRS_HOW.replace("delta", QUANTITIES[view.quantity])}
-    figure.layout.title.text = f"{QUANTITIES[view.quantity].capitalize()} of every two models"
-    figure.layout.title.subtitle.text = sentence
-    figure.update_xaxes(automargin=True).update_yaxes(automargin=True)
+    values = _compared(view)
+    figure = compare.scatter_matrix(values, quantity=view.quantity, basis=data.basis(view))
     return drawn(figure, values.reset_index())
 
 

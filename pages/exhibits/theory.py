@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import BlindspotError
-from engine.figures import overshoot, theory
+from engine.figures import theory
 from engine.files import DATA
 from engine.klsc.diagnosis import Diagnosis, diagnose
 from engine.klsc.mixture import NODES, AngularConcept, Grid, Mixture, ScoreLaw, score_law
@@ -95,7 +95,6 @@ def planes(view: View) -> Exhibit:
         f"n = {GRID.side} x {GRID.side} cells"
     )
     figure = theory.planar_laws(masses, reach=GRID.reach, subtitle=subtitle)
-    figure.layout.title.text = "The prior, and what each law makes of it"
     centres = GRID.reach * (2 * np.arange(GRID.side) + 1 - GRID.side) / GRID.side
     places = {"x1": np.repeat(centres, GRID.side), "x2": np.tile(centres, GRID.side)}
     return drawn(figure, pd.DataFrame(places | {name: cells.ravel() for name, cells in masses.items()}))
@@ -103,19 +102,12 @@ def planes(view: View) -> Exhibit:
 
 def biases(view: View) -> Exhibit:
     """The four biases of both laws against their mean score."""
-    figure = theory.bias_curves(_curves())
-    return drawn(_exact(figure), _curves())
+    return drawn(theory.bias_curves(_curves(), nodes=CURVE_NODES), _curves())
 
 
 def speeds(view: View) -> Exhibit:
     """How fast both laws change with their mean score."""
-    return drawn(_exact(theory.tv_speeds(_curves())), _curves()[["target", "law", "tv_speed"]])
-
-
-def _exact(figure: Any) -> Any:
-    """Say what a curve was computed with."""
-    figure.layout.title.subtitle.text += f"; quadrature, n = {CURVE_NODES:,} nodes"
-    return figure
+    return drawn(theory.tv_speeds(_curves(), nodes=CURVE_NODES), _curves()[["target", "law", "tv_speed"]])
 
 
 def measured_rows() -> pd.DataFrame:
@@ -151,7 +143,7 @@ def samplers(view: View) -> Exhibit:
     """What samplers draw at each mean score: knob, mean, KL to the tilt and to the prior."""
     rows = measured_rows()
     shown = rows[rows["method"] != METHODS["exact tilt"]]
-    return drawn(overshoot.tilt_distances(shown, samples=sample_count(rows)), rows)
+    return drawn(theory.tilt_distances(shown, samples=sample_count(rows)), rows)
 
 
 MAKERS = {

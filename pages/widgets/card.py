@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from engine.atlas import Atlas
-from engine.figures.heat import heat_sheet
+from engine.figures.images import heat_sheet
 from pages.widgets import data, linked, markup
 from pages.widgets.live import link
 from pages.widgets.markup import Fit

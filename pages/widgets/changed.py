@@ -7,7 +7,7 @@ from html import escape
 
 import pandas as pd
 
-from engine.figures.palette import EXAGGERATED, SUPPRESSED
+from engine.figures.style import EXAGGERATED, SUPPRESSED
 from pages.widgets import lists, markup, tiles
 from pages.widgets.live import link
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from engine.blindspots.divergence import Leading
-from engine.figures.heat import heat_sheet
+from engine.figures.images import heat_sheet
 from pages.exhibits.images import Pair
 from pages.widgets import card, data, markup, tiles
 from pages.widgets.live import asset, link

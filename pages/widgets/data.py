@@ -15,7 +15,7 @@ import streamlit as st
 
 from engine.atlas import Atlas
 from engine.blindspots.delta import ESTIMATORS
-from engine.figures.frame import Basis
+from engine.figures.style import Basis
 from engine.files import DATA
 from pages.widgets.state import COLOURS, Known, View
 

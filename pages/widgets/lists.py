@@ -7,7 +7,7 @@ from html import escape
 
 import pandas as pd
 
-from engine.figures.palette import EXAGGERATED, NEUTRAL, SUPPRESSED
+from engine.figures.style import EXAGGERATED, NEUTRAL, SUPPRESSED
 from engine.figures.tables import LEVEL, Summary
 from pages.widgets import card, data, markup
 from pages.widgets.live import asset, link

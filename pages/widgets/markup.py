@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
-from engine.figures.palette import delta_colour
+from engine.figures.style import delta_colour
 
 SUPPRESSED, EXAGGERATED, BETWEEN = "suppressed", "exaggerated", "between the thresholds"
 

@@ -67,7 +67,9 @@ def unique(atlas: Atlas) -> go.Figure:
     real = atlas.composition(REAL)
     shares = {HALVES: real.reference} | {model: atlas.composition(model).unique for model in atlas.models}
     images = {name: count for name, count in _images(atlas).items() if name != REAL}
-    return composition.unique_shares(pd.DataFrame(shares, real.eps), images={HALVES: real.images // 2} | images)
+    return composition.unique_shares(
+        pd.DataFrame(shares, real.eps), images=images, baseline=HALVES, half=real.images // 2
+    )
 
 
 def spectra(atlas: Atlas) -> go.Figure:

@@ -18,10 +18,9 @@ from engine.atlas.storage import read_table
 from engine.blindspots.correlation import METHODS, correlate_models
 from engine.blindspots.distribution import delta_distribution, frequency_bands, rank_concepts
 from engine.errors import BlindspotError
-from engine.figures import agreement, dictionary, distribution
-from engine.figures.compare import model_maps
-from engine.figures.frame import Basis
-from engine.figures.map import concept_map
+from engine.figures import compare, dictionary, distribution
+from engine.figures.map import concept_map, model_maps
+from engine.figures.style import Basis
 from engine.figures.tables import most_different
 from precompute.export.analysis_figures import analysis_drawings
 
@@ -127,7 +126,7 @@ class Deltas:
     def scatter(self, quantity: str) -> go.Figure:
         """Every two models against each other."""
         basis = self.basis(self.atlas.models[0])
-        return agreement.scatter_matrix(self.values(quantity), quantity=quantity, basis=basis)
+        return compare.scatter_matrix(self.values(quantity), quantity=quantity, basis=basis)
 
     def correlation(self, quantity: str, method: str) -> go.Figure:
         """The correlation of every two models."""
@@ -135,7 +134,7 @@ class Deltas:
         found = correlate_models(values.to_numpy().T, method=method)
         squares = (pd.DataFrame(matrix, models, models) for matrix in (found.matrix, found.low, found.high))
         said = {"quantity": quantity, "method": method.capitalize(), "concepts": found.concepts}
-        return agreement.correlation_heat(*squares, **said, basis=self.basis(models[0]))
+        return compare.correlation_heat(*squares, **said, basis=self.basis(models[0]))
 
 
 def _live(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from engine.atlas import Atlas
 from engine.blindspots.metrics import frechet_distance
-from engine.figures.drawings import level_strips, neuron_bars, strength_curves
-from engine.figures.grid import SIDE, Block, Row, picture_grid
-from engine.figures.injection import drift_table, object_drift
-from engine.figures.labels import concept_names
+from engine.figures.images import SIDE, Block, Row, image_grid
+from engine.figures.samplers import drift_table, level_strips, neuron_bars, object_drift, strength_curves
+from engine.figures.style import concept_names
 from engine.samplers.drawing import Order
 from engine.samplers.files import to_pictures
 from engine.samplers.instruments import Instruments
@@ -42,7 +41,7 @@ def sweep_study(atlas: Atlas, order: Order, strengths: Sequence[float], own: int
         block(images, f"score {row.score:.3g} ± {row.score_error:.1g}\ndiversity {row.diversity:.2f}")
         for row, images in zip(found.rows, found.images, strict=True)
     ]
-    grid = picture_grid(
+    grid = image_grid(
         f"{name} at growing strength", [f"strength {row.strength:g}" for row in found.rows], [Row("", blocks)]
     )
     figure = strength_curves(table, concept=name, best=subject.best, subtitle=subtitle(order, own))
@@ -68,7 +67,7 @@ def levels_study(atlas: Atlas, order: Order, shares: Sequence[float], own: int, 
     rows = [Row("drawn, the lowest score first", drawn), Row("real images of nearly the same scores", real)]
     figure = level_strips(table, samples, concept=name, subtitle=subtitle(order, own))
     settings = settings_of(subject, own, shares=sorted(set(shares)))
-    grid = picture_grid(f"{name} at growing activation", columns, rows)
+    grid = image_grid(f"{name} at growing activation", columns, rows)
     return Study("levels", atlas, settings, {"table": table, "samples": samples}, figure, grid)
 
 
@@ -90,7 +89,7 @@ def neurons_study(atlas: Atlas, order: Order, neurons: int, own: int, listener: 
     columns = [row.name + (f" (by {row.chosen_by})" if row.chosen_by else "") for row in found.rows]
     rows = [Row("drawn, the best first", drawn), Row("best real images", real)]
     figure = neuron_bars(table, concept=name, subtitle=subtitle(order, own))
-    grid = picture_grid(f"{name} against single neurons", columns, rows)
+    grid = image_grid(f"{name} against single neurons", columns, rows)
     return Study("neurons", atlas, settings_of(subject, own, neurons=neurons), {"table": table}, figure, grid)
 
 
@@ -128,7 +127,7 @@ def injection_study(
         "prior_samples": own,
         "device": Instruments(atlas).device,
     }
-    grid = picture_grid(f"{name} should also {task}", columns, [Row("", blocks)])
+    grid = image_grid(f"{name} should also {task}", columns, [Row("", blocks)])
     return Study("injection", atlas, settings, {"table": table}, figure, grid)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from engine.atlas import Atlas
-from engine.figures.drawings import method_bars
-from engine.figures.grid import Block, Row, picture_grid
+from engine.figures.images import Block, Row, image_grid
+from engine.figures.samplers import method_bars
 from engine.samplers.drawing import Order
 from engine.samplers.registry import Settings
 from engine.samplers.yardstick import Quality, Yardstick
@@ -49,7 +49,7 @@ def methods_study(
         )
         for entry in entries.values()
     ]
-    grid = picture_grid(f"{concept} at equal activation", ["best real images", *names], [Row("", [real, *blocks])])
+    grid = image_grid(f"{concept} at equal activation", ["best real images", *names], [Row("", [real, *blocks])])
     subtitle = f"{order.steps} steps, n = {order.count} images a method, {own} samples of the prior"
     figure = method_bars(table, concept=concept, subtitle=subtitle)
     return Study("methods", atlas, settings_of(subject, own, methods=names), {"table": table}, figure, grid)

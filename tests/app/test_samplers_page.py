@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from app import pictures
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
-from engine.figures.grid import Block, Row, picture_grid
+from engine.figures.images import Block, Row, image_grid
 from pages import exhibits
 from pages.exhibits import samplers
 from pages.widgets import data
@@ -57,7 +57,7 @@ def picture() -> Image.Image:
         for block in range(1 + len(METHODS))
     ]
     headings = ["best real images", *METHODS]
-    return picture_grid("Concepts drawn at equal activation", headings, [Row("sky · 5", blocks)], tile=64)
+    return image_grid("Concepts drawn at equal activation", headings, [Row("sky · 5", blocks)], tile=64)
 
 
 @pytest.fixture(autouse=True)

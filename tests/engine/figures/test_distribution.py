@@ -6,9 +6,9 @@ import pytest
 
 from engine.blindspots.correlation import correlate_models
 from engine.blindspots.distribution import delta_distribution, frequency_bands
-from engine.figures.agreement import correlation_heat, scatter_matrix
+from engine.figures.compare import correlation_heat, scatter_matrix
 from engine.figures.distribution import delta_densities, delta_ranking, frequency_scatter
-from engine.figures.frame import Basis
+from engine.figures.style import Basis
 
 BASIS = Basis("gap", 0.8, 0.1, 0.9, images=1000, paired=True)
 MODELS = ["sd15", "sd21", "pixart"]
@@ -67,7 +67,7 @@ def test_densities_have_a_log_axis_with_empty_bins_at_its_bottom():
         assert density.sum() / 100 == pytest.approx(1)
         np.testing.assert_allclose(drawn, np.where(density > 0, density, bottom))
     assert all(low < high for low, high in itertools.pairwise(figure.layout.yaxis.tickvals))
-    assert "skewness" in figure.data[0].name and "suppressed" in figure.data[0].name
+    assert "skewness" in figure.data[0].hovertemplate and "suppressed" in figure.data[0].hovertemplate
 
 
 def test_concepts_of_the_same_label_keep_a_row_each():

@@ -5,11 +5,10 @@ import pandas as pd
 import plotly.io
 import pytest
 
-from engine.figures.compare import delta_scatter, maps_height, model_maps
-from engine.figures.frame import Basis
-from engine.figures.histogram import delta_histogram
-from engine.figures.intervals import delta_intervals
-from engine.figures.map import LEVELS, REACH, concept_map, quantise, quantise_positions
+from engine.figures.compare import delta_scatter
+from engine.figures.distribution import delta_histogram, delta_intervals
+from engine.figures.map import LEVELS, REACH, concept_map, maps_height, model_maps, quantise, quantise_positions
+from engine.figures.style import Basis
 
 BASIS = Basis("gap", 0.8, 0.1, 0.9, images=1000, paired=True)
 

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.oracle import MIXTURE, OraclePrior, concept_score
 from engine.errors import BlindspotError
-from engine.figures.injection import drift_table, object_drift
+from engine.figures.samplers import drift_table, object_drift
 from engine.samplers.energy_dps import EnergyDPS
 from engine.samplers.instruments import Instruments
 from engine.samplers.particle import EnergySMC

@@ -1,9 +1,24 @@
-"""The picture of 2 x 2 blocks: every image in its place, captions within their column."""
+"""The grid of 2 x 2 blocks has every image in its place; heat maps are comparable and transparent where silent."""
+
+import base64
+import io
 
 import numpy as np
 from PIL import Image, ImageFont
 
-from engine.figures.grid import CAPTION, GAP, MARGIN, SEAM, TILE, Block, Row, _lines, picture_grid
+from engine.figures.images import (
+    CAPTION,
+    GAP,
+    MARGIN,
+    SEAM,
+    TILE,
+    Block,
+    Row,
+    _lines,
+    heat_rgba,
+    heat_sheet,
+    image_grid,
+)
 
 COLOURS = ("#ff0000", "#00ff00", "#0000ff", "#ffff00", "#00ffff")
 SIDE = 2 * TILE + SEAM
@@ -21,7 +36,7 @@ def boxes(picture: Image.Image, colour: str) -> list[tuple[int, int, int, int]]:
 
 
 def test_four_images_make_a_block_in_reading_order_and_a_fifth_is_left_out():
-    picture = picture_grid("title", ["a"], [Row("row", [Block(squares(*COLOURS), "caption")])])
+    picture = image_grid("title", ["a"], [Row("row", [Block(squares(*COLOURS), "caption")])])
     (left, top, right, bottom), second, third, fourth = (boxes(picture, colour)[0] for colour in COLOURS[:4])
     assert left == MARGIN and right - left == bottom - top == TILE
     assert second == (left + TILE + SEAM, top, right + TILE + SEAM, bottom)
@@ -31,7 +46,7 @@ def test_four_images_make_a_block_in_reading_order_and_a_fifth_is_left_out():
 
 
 def test_one_image_fills_its_block_and_none_leaves_an_empty_square():
-    picture = picture_grid("", ["a", "b"], [Row("", [Block(squares("#ff0000")), Block()])])
+    picture = image_grid("", ["a", "b"], [Row("", [Block(squares("#ff0000")), Block()])])
     (left, top, right, bottom) = boxes(picture, "#ff0000")[0]
     assert right - left == bottom - top == SIDE
     assert boxes(picture, "#f1eef3") == [(left + SIDE + GAP, top, right + SIDE + GAP, bottom)]
@@ -40,7 +55,7 @@ def test_one_image_fills_its_block_and_none_leaves_an_empty_square():
 
 def test_rows_lie_below_each_other_and_text_is_drawn():
     rows = [Row("first", [Block(squares("#ff0000"), "one\ntwo")]), Row("second", [Block(squares("#00ff00"))])]
-    picture = picture_grid("title", [], rows)
+    picture = image_grid("title", [], rows)
     above, below = boxes(picture, "#ff0000")[0], boxes(picture, "#00ff00")[0]
     assert below[1] - above[3] > 2 * CAPTION and picture.height >= below[3] + MARGIN
     between = np.asarray(picture.convert("L"))[above[3] : below[1]]
@@ -57,6 +72,31 @@ def test_captions_break_where_their_column_ends():
 
 def test_small_images_keep_their_pixels():
     checks = Image.fromarray((np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)).convert("RGB")
-    picture = np.asarray(picture_grid("", [], [Row("", [Block([checks] * 4)])]))
+    picture = np.asarray(image_grid("", [], [Row("", [Block([checks] * 4)])]))
     block = picture[MARGIN : MARGIN + 2 * SIDE, MARGIN : MARGIN + TILE, 0]
     assert set(np.unique(block[-TILE - GAP : -GAP])) <= {0, 255}
+
+
+def test_nothing_is_painted_where_the_concept_is_silent():
+    heat = np.zeros((8, 8))
+    heat[1, 6] = 2.0
+    rgba = heat_rgba(heat, peak=2.0, side=64)
+    row, column = np.unravel_index(rgba[..., 3].argmax(), (64, 64))
+    assert abs(row - 12) <= 4 and abs(column - 52) <= 4
+    assert rgba[40:, :30, 3].max() == 0
+
+
+def test_one_peak_keeps_images_comparable():
+    weak, strong = heat_rgba(np.full((4, 4), 0.5), 2.0), heat_rgba(np.full((4, 4), 2.0), 2.0)
+    assert weak[..., 3].max() < strong[..., 3].min() == 255
+
+
+def test_a_silent_concept_has_no_peak_and_no_colour():
+    assert heat_rgba(np.zeros((4, 4)), 0.0)[..., 3].max() == 0
+
+
+def test_the_sheet_is_a_column_of_tiles():
+    uri = heat_sheet([np.eye(4)] * 3, 1.0)
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+    assert picture.size[1] == 3 * picture.size[0] and picture.mode == "RGBA"
+    assert heat_sheet([], 1.0) == ""

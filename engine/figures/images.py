@@ -1,12 +1,19 @@
-"""Drawn images as one picture: 2 x 2 blocks in rows and columns, with a caption for each row, column and block."""
+"""Figures made of pixels: heat maps laid over thumbnails, and generated images as one captioned grid."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from engine.figures.style import HEAT_SCALE, sample_scale
+
+HEAT_SIDE = 32
+"""Pixels of one heat map; the browser scales it to the thumbnail."""
 SIDE = 2
 """Images of a block across and down."""
 TILE = 128
@@ -20,11 +27,47 @@ LEADING = 1.4
 """Height of a line of text, in units of its size."""
 
 
+def heat_rgba(heat: np.ndarray, peak: float, side: int = HEAT_SIDE) -> np.ndarray:
+    """Colour one heat map.
+
+    Parameters
+    ----------
+    heat : float array [h, w]
+        Patch codes, >= 0.
+    peak
+        The code drawn at full strength; larger values are clipped. One peak for all of a concept's images keeps them
+        comparable.
+    side
+        Output size in pixels.
+
+    Returns
+    -------
+    uint8 array [side, side, 4]; transparent where the concept does not fire.
+    """
+    share = np.clip(np.asarray(heat, np.float32) / peak, 0, 1) if peak > 0 else np.zeros_like(heat, np.float32)
+    smooth = Image.fromarray(share, mode="F").resize((side, side), Image.Resampling.BICUBIC)
+    share = np.clip(np.asarray(smooth), 0.0, 1.0)
+    rgba = np.empty((side, side, 4), np.uint8)
+    rgba[..., :3] = np.round(sample_scale(HEAT_SCALE, share) * 255)
+    rgba[..., 3] = np.round(share**0.6 * 255)
+    return rgba
+
+
+def heat_sheet(heats: list[np.ndarray], peak: float) -> str:
+    """Return one PNG with all heat maps in a column, as a ``data:`` URI; empty string for no heat maps."""
+    if not heats:
+        return ""
+    column = np.concatenate([heat_rgba(heat, peak) for heat in heats], axis=0)
+    buffer = io.BytesIO()
+    Image.fromarray(column, mode="RGBA").save(buffer, format="PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
 @dataclass(frozen=True)
 class Block:
     """A few images that belong together."""
 
-    pictures: Sequence[Image.Image] = ()
+    images: Sequence[Image.Image] = ()
     """Of any size, in reading order; those beyond `SIDE` x `SIDE` are left out. A single one fills the block, none
     leaves an empty square."""
     caption: str = ""
@@ -40,8 +83,8 @@ class Row:
     blocks: Sequence[Block]
 
 
-def picture_grid(title: str, columns: Sequence[str], rows: Sequence[Row], tile: int = TILE) -> Image.Image:
-    """Lay out blocks of images on white ground.
+def image_grid(title: str, columns: Sequence[str], rows: Sequence[Row], tile: int = TILE) -> Image.Image:
+    """Lay out blocks of 2 x 2 images on white ground.
 
     Parameters
     ----------
@@ -52,7 +95,7 @@ def picture_grid(title: str, columns: Sequence[str], rows: Sequence[Row], tile: 
     rows
         One block per column each.
     tile
-        Side of an image in pixels; smaller pictures are enlarged without smoothing, so that pixels stay pixels.
+        Side of an image in pixels; smaller images are enlarged without smoothing, so that pixels stay pixels.
     """
     across = max(len(row.blocks) for row in rows)
     side = SIDE * tile + (SIDE - 1) * SEAM
@@ -77,22 +120,20 @@ def picture_grid(title: str, columns: Sequence[str], rows: Sequence[Row], tile: 
             below += _height(1, HEADING)
         for column, block in enumerate(row.blocks):
             left = MARGIN + column * (side + GAP)
-            _paste(sheet, pen, block, left, below, tile, side)
+            if not block.images:
+                pen.rectangle((left, below, left + side - 1, below + side - 1), fill=EMPTY)
+            _paste(sheet, block, left, below, tile, side)
             _write(pen, left, below + side + GAP // 4, _lines(block.caption, side), CAPTION, FAINT)
         top += height
     return sheet
 
 
-def _paste(
-    sheet: Image.Image, pen: ImageDraw.ImageDraw, block: Block, left: int, top: int, tile: int, side: int
-) -> None:
-    """Put a block's images onto the sheet, or an empty square for none."""
-    if not block.pictures:
-        pen.rectangle((left, top, left + side - 1, top + side - 1), fill=EMPTY)
-    size = side if len(block.pictures) == 1 else tile
-    for place, picture in enumerate(block.pictures[: SIDE * SIDE]):
-        smooth = Image.Resampling.LANCZOS if max(picture.size) > size else Image.Resampling.NEAREST
-        fitted = picture.convert("RGB").resize((size, size), smooth)
+def _paste(sheet: Image.Image, block: Block, left: int, top: int, tile: int, side: int) -> None:
+    """Put a block's images onto the sheet."""
+    size = side if len(block.images) == 1 else tile
+    for place, image in enumerate(block.images[: SIDE * SIDE]):
+        smooth = Image.Resampling.LANCZOS if max(image.size) > size else Image.Resampling.NEAREST
+        fitted = image.convert("RGB").resize((size, size), smooth)
         sheet.paste(fitted, (left + place % SIDE * (tile + SEAM), top + place // SIDE * (tile + SEAM)))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.figures import palette
+from engine.figures import style
 
 NORMAL = np.eye(3)
 VISION = {
@@ -35,31 +35,31 @@ def lab(rgb: np.ndarray, vision: str) -> np.ndarray:
 
 @pytest.mark.parametrize("vision", VISION)
 def test_suppressed_and_exaggerated_never_look_alike(vision: str):
-    blue, yellow = lab(palette.sample(palette.DELTA_SCALE, np.array([0.0, 1.0])), vision)
+    blue, yellow = lab(style.sample_scale(style.DELTA_SCALE, np.array([0.0, 1.0])), vision)
     assert np.linalg.norm(blue - yellow) > 25
-    near = lab(palette.sample(palette.DELTA_SCALE, np.array([0.1, 0.9])), vision)
+    near = lab(style.sample_scale(style.DELTA_SCALE, np.array([0.1, 0.9])), vision)
     assert np.linalg.norm(near[0] - near[1]) > 25
 
 
 @pytest.mark.parametrize("vision", VISION)
 def test_lightness_grows_from_the_middle_to_both_ends(vision: str):
-    lightness = lab(palette.sample(palette.DELTA_SCALE, np.linspace(0, 1, 41)), vision)[:, 0]
+    lightness = lab(style.sample_scale(style.DELTA_SCALE, np.linspace(0, 1, 41)), vision)[:, 0]
     assert (np.diff(lightness[20:]) > 0).all() and (np.diff(lightness[:21]) < 0).all()
     assert min(lightness[0], lightness[-1]) - lightness[20] > 30
 
 
 @pytest.mark.parametrize("vision", VISION)
 def test_the_frequency_scale_grows_in_lightness(vision: str):
-    assert (np.diff(lab(palette.sample(palette.AMOUNT_SCALE, np.linspace(0, 1, 30)), vision)[:, 0]) > 0).all()
+    assert (np.diff(lab(style.sample_scale(style.AMOUNT_SCALE, np.linspace(0, 1, 30)), vision)[:, 0]) > 0).all()
 
 
 def test_every_dot_is_visible_on_the_map_s_ground():
-    ground = lab(palette.to_rgb(palette.NIGHT), "normal")
-    dots = lab(palette.sample(palette.DELTA_SCALE, np.linspace(0, 1, 41)), "normal")
+    ground = lab(style.to_rgb(style.NIGHT), "normal")
+    dots = lab(style.sample_scale(style.DELTA_SCALE, np.linspace(0, 1, 41)), "normal")
     assert np.linalg.norm(dots - ground, axis=-1).min() > 20
 
 
 def test_the_ends_are_the_named_colours():
-    assert palette.delta_colour(0) == palette.SUPPRESSED
-    assert palette.delta_colour(0.5) == palette.NEUTRAL
-    assert palette.delta_colour(1) == palette.EXAGGERATED
+    assert style.delta_colour(0) == style.SUPPRESSED
+    assert style.delta_colour(0.5) == style.NEUTRAL
+    assert style.delta_colour(1) == style.EXAGGERATED
