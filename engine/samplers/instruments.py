@@ -129,7 +129,7 @@ def _version(folder: Path) -> int:
 def _encoder(path: str, description: str, device: str) -> Encoder:
     spec = EncoderSpec.from_dict(json.loads(description))
     config = EncoderConfig(path, spec.revision, spec.layer, spec.hook, spec.image_size, spec.resize)
-    return Encoder.from_pretrained(config, device)
+    return Encoder.from_pretrained(config, device=device)
 
 
 @lru_cache(maxsize=4)

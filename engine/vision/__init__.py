@@ -2,5 +2,5 @@
 differentiable `Encoder`.
 
 `spec` is the plain data of a recipe and an atlas and needs no torch, `preprocess` the only place where images are read,
-resized and normalised, `encoder` the backbone.
+resized and normalised, `pretrained` opens checkpoints, `encoder` runs them.
 """

@@ -5,26 +5,22 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import replace
-from pathlib import Path
 from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from engine.devices import pick_device
 from engine.errors import BlindspotError
-from engine.hub import find_model
-from engine.vision.preprocess import image_settings, prepare
+from engine.vision.preprocess import prepare
+from engine.vision.pretrained import image_settings, load_backbone
 from engine.vision.spec import EncoderConfig, EncoderSpec
 
 DEFAULT_IMAGE_SIZE = 224
 FINAL_NORMS = ("layernorm", "norm", "layer_norm", "post_layernorm")
-NEVER_USED_KEYS = ("pooler", "mask_token")
-"""Parts of a backbone that a checkpoint may lack."""
 
 
 class Tokens(NamedTuple):
@@ -65,7 +61,9 @@ class Encoder(nn.Module):
         self.spec = _measured(self, spec)
 
     @classmethod
-    def from_pretrained(cls, config: EncoderConfig, device: str | torch.device | None = None) -> Encoder:
+    def from_pretrained(
+        cls, config: EncoderConfig | str, *, device: str | torch.device | None = None, **fields: Any
+    ) -> Encoder:
         """Load a backbone with the image settings of its `preprocessor_config.json` (ImageNet's when there is none).
 
         The spec records the commit that was found on the hub.
@@ -73,7 +71,8 @@ class Encoder(nn.Module):
         Parameters
         ----------
         config
-            Which backbone (safetensors) and what is read of it.
+            Which backbone (safetensors) and what is read of it; or its folder or hub id, and the config's other
+            `fields`: `Encoder.from_pretrained("facebook/dinov2-base", layer=9)`.
         device
             Where the backbone computes, instead of the config's device.
 
@@ -82,6 +81,8 @@ class Encoder(nn.Module):
         BlindspotError
             When the checkpoint cannot be had, is not an image backbone, or does not fit the config.
         """
+        if isinstance(config, str):
+            config = EncoderConfig(config, **fields)
         if config.layer is not None and config.hook is not None:
             raise BlindspotError(
                 f"The encoder {config.id} cannot be read at a layer and a hook at once; give one of them."
@@ -163,41 +164,6 @@ class Encoder(nn.Module):
         finally:
             handle.remove()
         return found[-1]
-
-
-def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
-    """Load the weights (safetensors only) of a folder or hub id; the hub's local cache is tried before the network.
-
-    Raises
-    ------
-    BlindspotError
-        When there is no such checkpoint, when it is not a model of `transformers`, or when weights are missing.
-    """
-    found = find_model(source, f"There is no encoder folder {source}; check the path.")
-    if isinstance(found, Path) and not (found / "config.json").is_file():
-        raise BlindspotError(f"The encoder folder {source} has no config.json; point to a saved transformers model.")
-    options: dict[str, Any] = {"revision": revision or "main", "dtype": dtype, "use_safetensors": True}
-    misfit = f"The weights of the encoder {source} do not fit its config.json; get both from the same checkpoint."
-    for cached in (True, False):
-        try:
-            model, loading = AutoModel.from_pretrained(
-                str(found), local_files_only=cached, output_loading_info=True, **options
-            )
-            break
-        except RuntimeError as error:
-            raise BlindspotError(misfit) from error
-        except (OSError, ValueError, SafetensorError) as error:
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
-            if isinstance(found, Path):
-                raise BlindspotError(f"The encoder in {source} cannot be loaded: {first_line}") from error
-            if not cached:
-                raise BlindspotError(
-                    f"The encoder {source} is neither a folder here nor a model that the Hugging Face hub gives us; "
-                    f"check its name and the network ({first_line})"
-                ) from error
-    if any(not any(name in key for name in NEVER_USED_KEYS) for key in loading["missing_keys"]):
-        raise BlindspotError(misfit)
-    return model
 
 
 def _last_block(backbone: PreTrainedModel) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -16,12 +14,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec, Interpolation, Resize
+from engine.vision.spec import EncoderSpec
 
 MAX_PIXELS = 64_000_000
-PIL_BILINEAR = 2
-CONVNEXT_SQUARE_FROM = 384
-"""Size from which ConvNeXt's processor squeezes images instead of cropping them."""
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -129,59 +124,3 @@ def _resample(images: Tensor, size: tuple[int, int], interpolation: str) -> Tens
     if tuple(images.shape[-2:]) == size:
         return images
     return F.interpolate(images, size=size, mode=interpolation, antialias=True, align_corners=False).clamp(0, 1)
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """How a checkpoint's authors prepared images; the defaults are ImageNet's and a square resize."""
-
-    image_size: int | None = None
-    """Side in pixels of what the backbone saw; None when the checkpoint does not say."""
-    resize: Resize = "square"
-    interpolation: Interpolation = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    crop_fraction: float = 0.875
-
-
-def image_settings(source: str, revision: str | None) -> ImageSettings:
-    """Read `preprocessor_config.json` of a folder or hub id; without one, ImageNet's defaults."""
-    from transformers.utils import cached_file
-
-    path = Path(source).expanduser() / "preprocessor_config.json"
-    if not path.parent.is_dir():
-        found = cached_file(
-            source,
-            "preprocessor_config.json",
-            revision=revision or "main",
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        path = Path(found or path)
-    if not path.is_file():
-        return ImageSettings()
-    try:
-        return parse_settings(json.loads(path.read_text()))
-    except (ValueError, TypeError, KeyError) as error:
-        raise BlindspotError(f"The image settings in {path} cannot be read; repair or remove that file.") from error
-
-
-def parse_settings(config: dict[str, Any]) -> ImageSettings:
-    """Translate the dialects of `preprocessor_config.json` (ViT, BiT, ConvNeXt) into one."""
-    size, crop = _side(config.get("size")), _side(config.get("crop_size"))
-    interpolation: Interpolation = "bilinear" if config.get("resample", 3) == PIL_BILINEAR else "bicubic"
-    normalise = config.get("do_normalize", True)
-    mean = tuple(config.get("image_mean") or IMAGENET_MEAN) if normalise else (0.0, 0.0, 0.0)
-    std = tuple(config.get("image_std") or IMAGENET_STD) if normalise else (1.0, 1.0, 1.0)
-    if config.get("do_center_crop") and crop:
-        fraction = min(1.0, crop / size) if size and config.get("do_resize", True) else 1.0
-        return ImageSettings(crop, "crop", interpolation, mean, std, fraction)
-    if config.get("crop_pct") and size and size < CONVNEXT_SQUARE_FROM:
-        return ImageSettings(size, "crop", interpolation, mean, std, float(config["crop_pct"]))
-    return ImageSettings(size, "square", interpolation, mean, std)
-
-
-def _side(size: int | dict[str, int] | None) -> int | None:
-    if isinstance(size, dict):
-        return size.get("shortest_edge") or size.get("height")
-    return size

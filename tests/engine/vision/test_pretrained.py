@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BlindspotError
-from engine.vision.preprocess import ImageSettings, image_settings, parse_settings
+from engine.vision.pretrained import ImageSettings, image_settings, parse_settings
 
 
 def test_dinov2_resizes_256_and_crops_224() -> None:

@@ -1,0 +1,112 @@
+"""Open a `transformers` backbone and the image settings beside it, from a folder or the hub."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import cached_file
+
+from engine.errors import BlindspotError
+from engine.hub import find_model
+from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resize
+
+PIL_BILINEAR = 2
+CONVNEXT_SQUARE_FROM = 384
+"""Size from which ConvNeXt's processor squeezes images instead of cropping them."""
+NEVER_USED_KEYS = ("pooler", "mask_token")
+"""Parts of a backbone that a checkpoint may lack."""
+
+
+def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    """Load the weights (safetensors only) of a folder or hub id; the hub's local cache is tried before the network.
+
+    Raises
+    ------
+    BlindspotError
+        When there is no such checkpoint, when it is not a model of `transformers`, or when weights are missing.
+    """
+    found = find_model(source, f"There is no encoder folder {source}; check the path.")
+    if isinstance(found, Path) and not (found / "config.json").is_file():
+        raise BlindspotError(f"The encoder folder {source} has no config.json; point to a saved transformers model.")
+    options: dict[str, Any] = {"revision": revision or "main", "dtype": dtype, "use_safetensors": True}
+    misfit = f"The weights of the encoder {source} do not fit its config.json; get both from the same checkpoint."
+    for cached in (True, False):
+        try:
+            model, loading = AutoModel.from_pretrained(
+                str(found), local_files_only=cached, output_loading_info=True, **options
+            )
+            break
+        except RuntimeError as error:
+            raise BlindspotError(misfit) from error
+        except (OSError, ValueError, SafetensorError) as error:
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
+            if isinstance(found, Path):
+                raise BlindspotError(f"The encoder in {source} cannot be loaded: {first_line}") from error
+            if not cached:
+                raise BlindspotError(
+                    f"The encoder {source} is neither a folder here nor a model that the Hugging Face hub gives us; "
+                    f"check its name and the network ({first_line})"
+                ) from error
+    if any(not any(name in key for name in NEVER_USED_KEYS) for key in loading["missing_keys"]):
+        raise BlindspotError(misfit)
+    return model
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How a checkpoint's authors prepared images; the defaults are ImageNet's and a square resize."""
+
+    image_size: int | None = None
+    """Side in pixels of what the backbone saw; None when the checkpoint does not say."""
+    resize: Resize = "square"
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop_fraction: float = 0.875
+
+
+def image_settings(source: str, revision: str | None) -> ImageSettings:
+    """Read `preprocessor_config.json` of a folder or hub id; without one, ImageNet's defaults."""
+    path = Path(source).expanduser() / "preprocessor_config.json"
+    if not path.parent.is_dir():
+        found = cached_file(
+            source,
+            "preprocessor_config.json",
+            revision=revision or "main",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        path = Path(found or path)
+    if not path.is_file():
+        return ImageSettings()
+    try:
+        return parse_settings(json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError) as error:
+        raise BlindspotError(f"The image settings in {path} cannot be read; repair or remove that file.") from error
+
+
+def parse_settings(config: dict[str, Any]) -> ImageSettings:
+    """Translate the dialects of `preprocessor_config.json` (ViT, BiT, ConvNeXt) into one."""
+    size, crop = _side(config.get("size")), _side(config.get("crop_size"))
+    interpolation: Interpolation = "bilinear" if config.get("resample", 3) == PIL_BILINEAR else "bicubic"
+    normalise = config.get("do_normalize", True)
+    mean = tuple(config.get("image_mean") or IMAGENET_MEAN) if normalise else (0.0, 0.0, 0.0)
+    std = tuple(config.get("image_std") or IMAGENET_STD) if normalise else (1.0, 1.0, 1.0)
+    if config.get("do_center_crop") and crop:
+        fraction = min(1.0, crop / size) if size and config.get("do_resize", True) else 1.0
+        return ImageSettings(crop, "crop", interpolation, mean, std, fraction)
+    if config.get("crop_pct") and size and size < CONVNEXT_SQUARE_FROM:
+        return ImageSettings(size, "crop", interpolation, mean, std, float(config["crop_pct"]))
+    return ImageSettings(size, "square", interpolation, mean, std)
+
+
+def _side(size: int | dict[str, int] | None) -> int | None:
+    if isinstance(size, dict):
+        return size.get("shortest_edge") or size.get("height")
+    return size
