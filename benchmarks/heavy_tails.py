@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from precompute.stages.energies import joined
+from engine.atlas.storage import CSR
 from precompute.synthetic.codes import draw_codes
 from precompute.synthetic.invention import Invention
 from precompute.synthetic.world import PREFIX, Size
@@ -39,9 +39,7 @@ def heavy_codes(
         rng = np.random.default_rng([seed, images])
         palettes = world.order[world.draw(anything + 1, anything + len(world.starts) - 2, rng)]
         codes = draw_codes(world, replace(scenes, palettes=palettes), None, (seed, images))
-    indptr, indices, values = joined(list(codes))
-    found = sparse.csr_matrix((values, indices.astype(np.int32), indptr), (len(indptr) - 1, concepts))
-    return found[: images * tokens]
+    return CSR.concatenate(list(codes)).rows(0, images * tokens)
 
 
 def save(codes: sparse.csr_matrix, folder: Path) -> int:

@@ -5,7 +5,7 @@ from html import escape
 import pandas as pd
 import streamlit as st
 
-from engine.atlas.columns import HALVES
+from engine.atlas.schema import HALVES
 from pages.exhibits import named
 from pages.exhibits.composition import changed_pairs, verdict
 from pages.widgets import changed, controls, url

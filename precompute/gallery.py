@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from engine.atlas.gallery import add_to_gallery
 from engine.atlas.reader import Atlas
+from engine.atlas.writer import add_to_gallery
 from engine.errors import BlindspotError
 from engine.jobs import job_id
 from engine.samplers.drawing import Order, draw_concept, identity, warm_up

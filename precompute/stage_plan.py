@@ -282,9 +282,9 @@ class StagePlan:
 
     def csr(self, name: str, kind: str) -> Any:
         """`codes` or `energy` of a source, `[rows, concepts]`."""
-        from precompute.stages.energies import read_csr
+        from engine.atlas.storage import CSR
 
-        return read_csr(self.work.folder(f"energies/{name}") / kind, len(self.atoms))
+        return CSR.open(self.work.folder(f"energies/{name}") / kind, len(self.atoms)).rows()
 
     def live(self) -> np.ndarray:
         """The concepts that fire in any source, bool `[concepts]`."""

@@ -16,10 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.atlas import schema
-from engine.atlas.images import read_drawn
 from engine.atlas.loading import Pieces
 from engine.atlas.schema import AtlasInfo
-from engine.atlas.storage import damaged
+from engine.atlas.storage import damaged, read_drawn
 from engine.errors import BlindspotError
 
 

@@ -9,9 +9,8 @@ import pandas as pd
 import pyarrow as pa
 
 from engine.atlas.analyses import Analyses
-from engine.atlas.columns import HALVES
-from engine.atlas.schema import REAL, AtlasInfo
-from engine.atlas.storage import MappedCSR, read_table
+from engine.atlas.schema import HALVES, REAL, AtlasInfo
+from engine.atlas.storage import CSR, read_table
 from engine.blindspots.divergence import pair_divergence
 
 SPACES = ("encoder", "concepts")
@@ -43,7 +42,7 @@ def divergence_agrees(atlas: Analyses) -> Iterator[str]:
     if not atlas.has("divergence"):
         return
     pair = read_table(atlas.path, "images")["pair"].to_numpy()
-    real = MappedCSR.open(atlas.path / "energy" / REAL, atlas.info.concepts).rows()
+    real = CSR.open(atlas.path / "energy" / REAL, atlas.info.concepts).rows()
     for source in atlas.info.sources[1:]:
         if not source.paired:
             continue
@@ -54,7 +53,7 @@ def divergence_agrees(atlas: Analyses) -> Iterator[str]:
             continue
         if len(frame) != np.count_nonzero(pair[list(images)] >= 0):
             yield f"{source.name!r} lacks some of its pairs"
-        model = MappedCSR.open(atlas.path / "energy" / source.name, atlas.info.concepts).rows()
+        model = CSR.open(atlas.path / "energy" / source.name, atlas.info.concepts).rows()
         l2 = pair_divergence(real, model, real_rows, rows - images.start).l2
         if not np.allclose(l2, frame["l2"], rtol=1e-4, atol=1e-5):
             yield f"the divergence of {source.name!r} is not that of its energies"

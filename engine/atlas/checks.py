@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from engine.atlas import analysis_checks, published, schema
 from engine.atlas.loading import load_report
 from engine.atlas.schema import AtlasInfo
-from engine.atlas.storage import MappedCSR, damaged, read_table
+from engine.atlas.storage import CSR, damaged, read_table
 from engine.blindspots.delta import ESTIMATORS
 from engine.errors import BlindspotError
 
@@ -233,7 +233,7 @@ TABLES: dict[str, TableCheck] = {
 def matrix(folder: Path, info: AtlasInfo, rel: str) -> Iterator[str]:
     """A CSR folder `codes/<source>` or `energy/<source>` is well formed: order, range, sign, dtypes and rows."""
     kind, source = rel.split("/")
-    stored = MappedCSR.open(folder, info.concepts)
+    stored = CSR.open(folder, info.concepts)
     dtypes = (stored.indptr.dtype, stored.indices.dtype, stored.values.dtype)
     if dtypes != (np.int64, stored.indices.dtype, schema.CSR_VALUES[kind]) or dtypes[1] not in (np.uint16, np.uint32):
         yield f"its dtypes are {', '.join(map(str, dtypes))}"
@@ -257,7 +257,7 @@ def matrix(folder: Path, info: AtlasInfo, rel: str) -> Iterator[str]:
 
 def energies_agree(root: Path, info: AtlasInfo, source: str) -> Iterator[str]:
     """The moments in `energies.parquet` are those of the stored image energies."""
-    stored = MappedCSR.open(root / "energy" / source, info.concepts)
+    stored = CSR.open(root / "energy" / source, info.concepts)
     table = read_table(root, "energies")
     rows = table.filter(pc.equal(table["source"], source)).sort_by("concept")
     total = np.bincount(stored.indices, stored.values.astype(np.float64), minlength=info.concepts)

@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.atlas import schema
-from engine.atlas.images import ImageIndex
 from engine.atlas.schema import AtlasInfo
-from engine.atlas.search import ConceptSearch
-from engine.atlas.storage import MappedCSR, RankedTable, damaged, read_table
+from engine.atlas.search import ConceptSearch, ImageIndex
+from engine.atlas.storage import CSR, RankedTable, damaged, read_table
 from engine.blindspots.significance import Moments
 
 
@@ -141,10 +140,10 @@ class Pieces:
         """The index over image embeddings."""
         return self._keep("images.faiss", lambda: ImageIndex(self._root, self._info.images))
 
-    def matrix(self, kind: str, source: str) -> MappedCSR:
+    def matrix(self, kind: str, source: str) -> CSR:
         """The memory-mapped matrix `codes/<source>` or `energy/<source>`."""
         rel = f"{kind}/{source}"
-        return self._keep(rel, lambda: MappedCSR.open(self._root / rel, self._info.concepts))
+        return self._keep(rel, lambda: CSR.open(self._root / rel, self._info.concepts))
 
 
 def load_concepts(root: Path, info: AtlasInfo) -> pd.DataFrame:

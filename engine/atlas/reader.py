@@ -14,10 +14,9 @@ from scipy import sparse
 
 from engine.atlas import schema
 from engine.atlas.analyses import Analyses
-from engine.atlas.images import decode_thumb, read_thumb
 from engine.atlas.loading import DictionaryReport, Pieces
 from engine.atlas.schema import AtlasInfo, Source
-from engine.atlas.storage import MappedCSR, damaged
+from engine.atlas.storage import CSR, damaged, decode_thumb, read_thumb
 from engine.blindspots.delta import ESTIMATORS, classify, estimate_delta, relative_gap
 from engine.blindspots.significance import benjamini_hochberg, interval_degrees, normal_p, null_error
 from engine.errors import BlindspotError
@@ -156,7 +155,7 @@ class Atlas(Analyses):
         self.info.source(source)
         return self._pieces.matrix("energy", source).rows()
 
-    def codes(self, source: str) -> MappedCSR:
+    def codes(self, source: str) -> CSR:
         """[images * tokens, K] token codes of `source`, memory-mapped; prefix tokens first, patches row-major."""
         self.info.source(source)
         return self._pieces.matrix("codes", source)

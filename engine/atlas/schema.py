@@ -1,6 +1,13 @@
-"""What an atlas on disk is made of: its file names, its columns and its header (DESIGN section 3).
+"""What an atlas on disk is made of: its file names, the columns of its tables, and its header `atlas.json`.
 
-The header `atlas.json` is read and written as the frozen dataclasses below; the columns are in `columns`.
+| file | what |
+| --- | --- |
+| `atlas.json` | the header: `AtlasInfo`, with the checksum of every other file |
+| `<table>.parquet` | the tables of `TABLES` |
+| `codes/<source>/`, `energy/<source>/` | `storage.CSR` of tokens or images x concepts |
+| `images.faiss`, `atoms.faiss` | cosine indices over image embeddings and atoms |
+| `thumbs/`, `gallery/` | webp pictures of the images and of what was drawn for concepts |
+| `composition.npz`, `dictionary/report.json` | what `analyses.Composition` and `loading.DictionaryReport` read |
 """
 
 from __future__ import annotations
@@ -9,14 +16,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
+import pyarrow as pa
 
-from engine.atlas.columns import IMAGE_TABLES as IMAGE_TABLES
-from engine.atlas.columns import LATER as LATER
-from engine.atlas.columns import OPTIONAL_TABLES as OPTIONAL_TABLES
-from engine.atlas.columns import REPORT_TABLE as REPORT_TABLE
-from engine.atlas.columns import TABLES as TABLES
 from engine.blindspots.delta import DeltaSettings
 from engine.errors import BlindspotError
 
@@ -30,6 +34,157 @@ COMPOSITION = "composition.npz"
 NEIGHBOUR_KINDS = ("cooccurrence", "atom", "map")
 CSR_VALUES = {"codes": np.dtype(np.float16), "energy": np.dtype(np.float32)}
 CSR_PARTS = ("indptr", "indices", "values")
+
+_TEXT = pa.string()
+_ID = pa.int32()
+
+TABLES: dict[str, pa.Schema] = {
+    "concepts": pa.schema(
+        [
+            ("concept", _ID),
+            ("x", pa.float32()),
+            ("y", pa.float32()),
+            ("cluster", _ID),
+            ("label", _TEXT),
+            ("label_origin", _TEXT),
+            ("words", pa.list_(_TEXT)),
+            ("dead", pa.bool_()),
+        ]
+    ),
+    "energies": pa.schema(
+        [
+            ("source", _TEXT),
+            ("concept", _ID),
+            ("images", pa.int64()),
+            ("sum", pa.float64()),
+            ("sum_sq", pa.float64()),
+            ("max", pa.float32()),
+            ("fires", pa.int64()),
+            ("images_active", pa.int64()),
+        ]
+    ),
+    "delta": pa.schema(
+        [
+            ("model", _TEXT),
+            ("concept", _ID),
+            ("n", pa.int64()),
+            ("gap", pa.float64()),
+            ("se", pa.float64()),
+            ("relative", pa.float64()),
+            ("delta", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("p", pa.float64()),
+            ("q", pa.float64()),
+        ]
+    ),
+    "images": pa.schema(
+        [
+            ("image", _ID),
+            ("source", _TEXT),
+            ("pair", _ID),
+            ("caption", _TEXT),
+            ("file", _TEXT),
+            ("width", _ID),
+            ("height", _ID),
+            ("sha256", _TEXT),
+        ]
+    ),
+    "exemplars": pa.schema(
+        [("source", _TEXT), ("concept", _ID), ("rank", _ID), ("image", _ID), ("score", pa.float32())]
+    ),
+    "neighbours": pa.schema(
+        [("concept", _ID), ("kind", _TEXT), ("rank", _ID), ("other", _ID), ("value", pa.float32())]
+    ),
+    "labels": pa.schema([("image", _ID), ("attribute", _TEXT), ("value", _TEXT)]),
+    "links": pa.schema([("source", _TEXT), ("concept", _ID), ("rank", _ID), ("of", _TEXT), ("url", _TEXT)]),
+    "published": pa.schema([("concept", _ID), ("energy", pa.float64()), ("fires", pa.int64())]),
+    "dictionary/report": pa.schema(
+        [
+            ("concept", _ID),
+            ("fires", pa.int64()),
+            ("coherence", pa.float32()),
+            ("nearest", _ID),
+            ("hull_distance", pa.float32()),
+            ("stability", pa.float32()),
+        ]
+    ),
+    "divergence": pa.schema(
+        [
+            ("model", _TEXT),
+            ("pair", _ID),
+            ("image", _ID),
+            ("real_image", _ID),
+            ("l2", pa.float32()),
+            ("mean_delta", pa.float32()),
+            ("nearest_real", _ID),
+            ("nearest_real_similarity", pa.float32()),
+            ("p", pa.float32()),
+        ]
+    ),
+    "changes": pa.schema(
+        [
+            ("model", _TEXT),
+            ("first", _ID),
+            ("second", _ID),
+            ("real_cosine", pa.float32()),
+            ("model_cosine", pa.float32()),
+            ("real_tokens", pa.int64()),
+            ("model_tokens", pa.int64()),
+            ("real_images", pa.int64()),
+            ("model_images", pa.int64()),
+            ("gap", pa.float64()),
+            ("se", pa.float64()),
+            ("p", pa.float64()),
+            ("p_adjusted", pa.float64()),
+        ]
+    ),
+    "gallery": pa.schema(
+        [
+            ("concept", _ID),
+            ("rank", _ID),
+            ("method", _TEXT),
+            ("score", pa.float32()),
+            ("codes_score", pa.float32()),
+            ("reference_score", pa.float32()),
+            ("strength", pa.float64()),
+            ("steps", _ID),
+            ("seed", pa.int64()),
+            ("particles", _ID),
+            ("states", _ID),
+            ("cap", pa.float64()),
+            ("until", pa.float64()),
+        ]
+    ),
+    "metrics": pa.schema(
+        [
+            ("model", _TEXT),
+            ("space", _TEXT),
+            ("fid", pa.float64()),
+            ("fid_mean", pa.float64()),
+            ("fid_covariance", pa.float64()),
+            ("fid_half", pa.float64()),
+            ("precision", pa.float64()),
+            ("recall", pa.float64()),
+            ("density", pa.float64()),
+            ("coverage", pa.float64()),
+            ("images", pa.int64()),
+            ("k", _ID),
+        ]
+    ),
+}
+"""Every table, its columns in order with their types."""
+
+LATER = {"gallery": ("particles", "states", "cap", "until")}
+"""Columns that an older atlas lacks; they are read as null there."""
+REPORT_TABLE = "dictionary/report"
+HALVES = "real halves"
+"""What the `model` column of `metrics` says of one random half of the real images against the other."""
+ANALYSES = ("divergence", "changes", "metrics")
+"""Tables of the analyses beyond delta; an atlas from before they existed has none of them."""
+OPTIONAL_TABLES = frozenset({"labels", "links", "published", "gallery", REPORT_TABLE, *ANALYSES})
+IMAGE_TABLES = frozenset({"images", "exemplars"})
+"""Tables that an atlas of published statistics does without: it has no images."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -246,3 +401,14 @@ def contained(rel: str) -> bool:
     """Whether `rel` is a plain relative path that stays inside the folder it is joined to."""
     parts = rel.replace("\\", "/").rstrip("/").split("/")
     return bool(rel) and ":" not in parts[0] and all(part not in ("", ".", "..") for part in parts)
+
+
+def web_address(url: str | None) -> bool:
+    """Whether `url` is a plain http(s) address: with a host, without user, spaces, quotes, query or fragment."""
+    if not url or not url.isprintable() or set(url) & set(" \"'<>\\`?#"):
+        return False
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Float, Int
+from numpy.typing import DTypeLike
+from PIL import Image, UnidentifiedImageError
 from scipy import sparse
 
 from engine.atlas import schema
+from engine.atlas.schema import FileEntry
 from engine.errors import BlindspotError
+from engine.files import write_array
+
+PICTURES = ("thumbs", "gallery")
+"""Folders of folders of pictures."""
+_BLOCK = 1 << 20
 
 
 def damaged(path: Path, why: object) -> BlindspotError:
@@ -43,20 +54,20 @@ def read_table(root: Path, name: str) -> pa.Table:
         raise damaged(path, str(error).splitlines()[0]) from error
 
 
-class MappedCSR(NamedTuple):
-    """A CSR matrix on disk, rows x concepts; only the rows that are asked for are read."""
+class CSR(NamedTuple):
+    """Codes or energies, rows x concepts, in memory or mapped from disk, where only the rows asked for are read."""
 
-    indptr: np.ndarray
-    """[rows + 1] int64."""
-    indices: np.ndarray
-    """[nnz] uint16 or uint32, concepts, ascending within a row."""
-    values: np.ndarray
-    """[nnz] float16 (codes) or float32 (energy)."""
+    indptr: Int[np.ndarray, " rows_and_1"]
+    """int64."""
+    indices: Int[np.ndarray, " nnz"]
+    """Concepts, ascending within a row; uint16 or uint32."""
+    values: Float[np.ndarray, " nnz"]
+    """Above zero; stored as float16 (codes) or float32 (energy)."""
     concepts: int
     """Number of columns."""
 
     @classmethod
-    def open(cls, folder: Path, concepts: int) -> MappedCSR:
+    def open(cls, folder: Path, concepts: int) -> CSR:
         """Map `<folder>/{indptr,indices,values}.npy`; raises `BlindspotError` when one is missing or damaged."""
         parts = []
         for part in schema.CSR_PARTS:
@@ -71,6 +82,24 @@ class MappedCSR(NamedTuple):
         if indptr.size == 0 or not indptr[-1] == len(indices) == len(values):
             raise damaged(folder, "its three arrays do not fit together")
         return cls(indptr, indices, values, concepts)
+
+    @classmethod
+    def concatenate(cls, blocks: Sequence[CSR]) -> CSR:
+        """The rows of all blocks (at least one), one after the other, in memory."""
+        offsets = np.cumsum([0, *(len(block.values) for block in blocks)])
+        indptr = [block.indptr[1:] + offset for block, offset in zip(blocks, offsets[:-1], strict=True)]
+        return cls(
+            np.concatenate([np.zeros(1, np.int64), *indptr]),
+            np.concatenate([block.indices for block in blocks]),
+            np.concatenate([block.values for block in blocks]),
+            blocks[0].concepts,
+        )
+
+    def save(self, folder: Path, dtype: DTypeLike) -> None:
+        """Write what `open` maps, the values as `dtype`."""
+        arrays = (self.indptr, self.indices, self.values.astype(dtype))
+        for part, array in zip(schema.CSR_PARTS, arrays, strict=True):
+            write_array(folder / f"{part}.npy", array)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -125,3 +154,72 @@ class RankedTable:
         start, stop = np.searchsorted(self._keys, (key, key + 1))
         stop = min(stop, start + max(count, 0))
         return {name: column[start:stop] for name, column in self._columns.items()}
+
+
+def read_thumb(root: Path, image: int) -> bytes:
+    """The webp bytes of the thumbnail of `image`."""
+    path = root / schema.thumb_file(image)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BlindspotError(f"The thumbnail {path} is missing: the atlas is incomplete, rebuild it.") from error
+
+
+def read_drawn(root: Path, concept: int, rank: int) -> bytes:
+    """The webp bytes of one of the images drawn for a concept."""
+    path = root / schema.gallery_file(concept, rank)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BlindspotError(f"The drawn image {path} is missing: run `python -m precompute gallery` again.") from error
+
+
+def decode_thumb(root: Path, image: int) -> Image.Image:
+    """The thumbnail of `image` as an RGB picture."""
+    try:
+        with Image.open(io.BytesIO(read_thumb(root, image)), formats=["WEBP"]) as picture:
+            return picture.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise damaged(root / schema.thumb_file(image), error) from error
+
+
+def manifest(root: Path) -> dict[str, FileEntry]:
+    """Describe every file under `root` but the header, by its path relative to `root`, sorted.
+
+    A file whose rows cannot be read (a truncated table) is listed without rows.
+    """
+    entries: dict[str, FileEntry] = {}
+    for path in sorted(root.rglob("*")):
+        rel = path.relative_to(root).as_posix()
+        if path.is_dir():
+            if path.parent.name in PICTURES and path.parent.parent == root:
+                entries[rel + "/"] = _folder_entry(path)
+        elif rel != schema.HEADER and rel.split("/")[0] not in PICTURES:
+            entries[rel] = FileEntry(_sha256(path), path.stat().st_size, _rows(path))
+    return entries
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _folder_entry(folder: Path) -> FileEntry:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    lines = "".join(f"{path.name} {_sha256(path)}\n" for path in files)
+    return FileEntry(hashlib.sha256(lines.encode()).hexdigest(), sum(p.stat().st_size for p in files), len(files))
+
+
+def _rows(path: Path) -> int | None:
+    """Rows of a parquet table, length of an npy array's first axis, None for any other file."""
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_metadata(path).num_rows
+        if path.suffix == ".npy":
+            return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return None

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.atlas import analysis_checks, checks, schema
-from engine.atlas.checksums import manifest
 from engine.atlas.reader import Atlas
 from engine.atlas.schema import FileEntry
+from engine.atlas.storage import manifest
 from engine.errors import BlindspotError
 
 

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +29,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from engine.atlas import schema
-from engine.atlas.checksums import manifest
+from engine.atlas.reader import Atlas
+from engine.atlas.storage import manifest
 from engine.errors import BlindspotError
 
 THUMB_SIZE = 224
+"""Pixels of a thumbnail's longer side."""
+QUALITY = 92
+"""Of the webp pictures of the gallery."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -218,6 +222,68 @@ class AtlasWriter:
                 f"Disk full while writing {self.path}: free some space and run it again, nothing half-written was kept."
             )
         return BlindspotError(f"The atlas {self.path} cannot be written: {error.strerror or error}.")
+
+
+def add_to_gallery(path: Path, rows: pd.DataFrame, picture: Callable[[int, int], Image.Image]) -> None:
+    """Put images drawn for concepts into the atlas at `path`, all or nothing; other concepts keep those they have.
+
+    The new atlas shares the old one's files (hard links), so that a large one is not copied.
+
+    Parameters
+    ----------
+    rows
+        The columns of table ``gallery``, one row per image; a concept's ranks are 0, 1, 2 ...
+    picture
+        (concept, rank) to the image.
+
+    Raises
+    ------
+    BlindspotError
+        If the atlas's files are not those of its header, or it cannot be written.
+    """
+    atlas = Atlas.open(Path(path).resolve())
+    _require_whole(atlas)
+    before = atlas.gallery()
+    replaced = before["concept"].isin(rows["concept"])
+    with AtlasWriter(atlas.path) as writer:
+        _share(atlas.path, writer.folder, {schema.HEADER, schema.table_file("gallery"), *_files(before[replaced])})
+        for concept, rank in rows[["concept", "rank"]].itertuples(index=False):
+            writer.add_file(schema.gallery_file(concept, rank), _webp(picture(concept, rank)))
+        together = pd.concat([before[~replaced], rows]) if not replaced.all() else rows
+        writer.write_table("gallery", together.sort_values(["concept", "rank"]))
+        writer.finish(atlas.info)
+
+
+def _files(rows: pd.DataFrame) -> Iterator[str]:
+    return (schema.gallery_file(concept, rank) for concept, rank in rows[["concept", "rank"]].itertuples(index=False))
+
+
+def _require_whole(atlas: Atlas) -> None:
+    """Raise `BlindspotError` if a file is not the header's: new checksums would hide that."""
+    present = manifest(atlas.path)
+    wrong = sorted(rel for rel in present.keys() | atlas.info.files if present.get(rel) != atlas.info.files.get(rel))
+    if wrong:
+        raise BlindspotError(
+            f"{wrong[0]} of {atlas.path} is not what its header says: check it with `python -m precompute verify`."
+        )
+
+
+def _share(old: Path, new: Path, without: set[str]) -> None:
+    """Link all files of a folder into another, but for some; where the disk knows no links, copy them."""
+    for path in old.rglob("*"):
+        rel = path.relative_to(old)
+        if path.is_file() and rel.as_posix() not in without:
+            (new / rel).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, new / rel)
+            except OSError:
+                shutil.copy2(path, new / rel)
+
+
+def _webp(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "WEBP", quality=QUALITY, method=4)
+    return buffer.getvalue()
 
 
 def _empty_folder(path: Path) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from engine.atlas.analyses import Composition
-from engine.atlas.columns import HALVES
+from engine.atlas.schema import HALVES
 from engine.blindspots.spectrum import Spectrum, eigenvector_similarity, subspace_overlap
 from engine.figures import composition as figures
 from pages.exhibits.base import Exhibit, Maker, drawn

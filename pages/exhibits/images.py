@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from engine.atlas.storage import MappedCSR
+from engine.atlas.storage import CSR
 from engine.blindspots.divergence import BINS, LeadingConcepts, PostTraining, compare_divergence, leading_concepts
 from engine.blindspots.words import rating_sheet
 from engine.errors import BlindspotError
@@ -138,7 +138,7 @@ def _energy(source: str, image: int) -> sparse.csr_matrix:
     """Return the energies [1, K] of one image; only its row is read."""
     atlas = data.current()
     row = image - atlas.info.image_range(source).start
-    return MappedCSR.open(atlas.path / "energy" / source, atlas.count).rows(row, row + 1)
+    return CSR.open(atlas.path / "energy" / source, atlas.count).rows(row, row + 1)
 
 
 def one_pair(view: View) -> Exhibit:

@@ -10,7 +10,7 @@ from html import escape
 import pandas as pd
 import streamlit as st
 
-from engine.atlas.published import web_address
+from engine.atlas.schema import web_address
 from pages.widgets import data, markup, url
 from pages.widgets.live import live
 from pages.widgets.state import View

@@ -10,8 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from engine.atlas import Atlas
-from engine.atlas.columns import HALVES
-from engine.atlas.schema import REAL
+from engine.atlas.schema import HALVES, REAL
 from engine.blindspots.divergence import BINS
 from engine.blindspots.spectrum import Spectrum, eigenvector_similarity, subspace_overlap
 from engine.errors import BlindspotError

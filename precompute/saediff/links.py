@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from engine.atlas import schema
-from engine.atlas.published import web_address
+from engine.atlas.schema import web_address
 from engine.errors import BlindspotError
 from precompute.saediff.enriched import Enriched
 

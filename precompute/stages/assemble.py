@@ -13,7 +13,6 @@ import pandas as pd
 
 from engine.atlas.schema import (
     COMPOSITION,
-    CSR_PARTS,
     REAL,
     REPORT,
     REPORT_TABLE,
@@ -21,13 +20,14 @@ from engine.atlas.schema import (
     Source,
     thumb_file,
 )
+from engine.atlas.storage import CSR
 from engine.atlas.tables import delta_table, divergence_table, energies_table, exemplars_table, neighbours_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.delta import DeltaSettings
 from engine.blindspots.significance import Moments, measure_gap
 from precompute.stages.composition import read_changes, read_curves
 from precompute.stages.divergence import read_pairs
-from precompute.stages.energies import read_csr, read_statistics
+from precompute.stages.energies import read_statistics
 from precompute.stages.index import read_neighbours
 from precompute.stages.layout import read_map
 from precompute.stages.manifest import Picture
@@ -114,7 +114,7 @@ def assemble(found: Findings, sources: Sequence[SourceResult], out: Path) -> Atl
             labels = pd.DataFrame(list(found.labels), columns=["image", "attribute", "value"])
             writer.write_table("labels", labels.astype({"attribute": str, "value": str}))
         for source, start in zip(sources, starts, strict=False):
-            _write_source(writer, source, int(start))
+            _write_source(writer, source, int(start), concepts)
         writer.write_index("images.faiss", np.concatenate([source.embeddings for source in sources]))
         writer.write_index("atoms.faiss", found.atoms)
         for path in sorted(found.dictionary_folder.iterdir()):
@@ -165,10 +165,10 @@ def _delta(
     live: np.ndarray,
     defaults: DeltaSettings,
 ) -> pd.DataFrame:
-    real = read_csr(sources[0].energies / "energy", concepts)
+    real = CSR.open(sources[0].energies / "energy", concepts).rows()
     frames = []
     for source, measured in zip(sources[1:], statistics[1:], strict=True):
-        model = read_csr(source.energies / "energy", concepts)
+        model = CSR.open(source.energies / "energy", concepts).rows()
         paired = np.flatnonzero(source.partner >= 0)
         gap = measure_gap(real, model, source.partner[paired], paired)
         active = statistics[0]["images_active"], measured["images_active"]
@@ -206,11 +206,11 @@ def _divergence(sources: Sequence[SourceResult], numbers: Sequence[np.ndarray], 
     return pd.concat(frames)
 
 
-def _write_source(writer: AtlasWriter, source: SourceResult, start: int) -> None:
+def _write_source(writer: AtlasWriter, source: SourceResult, start: int, concepts: int) -> None:
     """Codes, energies and thumbnails of one source, whose first image has the global id `start`."""
     for kind in ("codes", "energy"):
-        parts = (np.load(source.energies / kind / f"{part}.npy") for part in CSR_PARTS)
-        writer.write_csr(f"{kind}/{source.name}", *parts)
+        stored = CSR.open(source.energies / kind, concepts)
+        writer.write_csr(f"{kind}/{source.name}", stored.indptr, stored.indices, stored.values)
     for number in range(len(source.pictures)):
         writer.add_file(thumb_file(start + number), thumb_path(source.thumbs, number))
 

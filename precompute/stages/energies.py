@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import sparse
 
-from engine.atlas.schema import CSR_PARTS, index_dtype
+from engine.atlas.schema import index_dtype
+from engine.atlas.storage import CSR
 from engine.blindspots.energy import EnergyPass, SourceEnergies
 from engine.dictionary.base import Dictionary
-from engine.files import write_array, write_arrays
+from engine.files import write_arrays
 from engine.vision.spec import EncoderSpec
 from precompute.plan import Progress
 from precompute.stages.encode import token_shards
@@ -30,17 +29,6 @@ ROWS = 16_384
 SMALLEST = np.float16(6e-8)
 """The smallest code that float16 can hold; smaller ones count as zero."""
 LARGEST = np.finfo(np.float16).max
-
-
-class Csr(NamedTuple):
-    """Rows of sparse codes, the concepts of a row in rising order."""
-
-    indptr: np.ndarray
-    """int64 `[rows + 1]`"""
-    indices: np.ndarray
-    """uint16 or uint32 `[entries]`"""
-    values: np.ndarray
-    """float32 `[entries]`, all above zero."""
 
 
 def measure(
@@ -59,12 +47,14 @@ def measure(
     parts = [folder / f"codes-{number:05d}.npz" for number in range(len(shards))]
     for number, (shard, part) in enumerate(zip(shards, parts, strict=True), start=1):
         if not part.exists():
-            write_arrays(part, **sparse_codes(dictionary, np.load(shard, mmap_mode="r"))._asdict())
+            found = sparse_codes(dictionary, np.load(shard, mmap_mode="r"))
+            write_arrays(part, indptr=found.indptr, indices=found.indices, values=found.values)
         progress(number, len(shards))
-    return sum_up(map(_load, parts), dictionary.concepts, spec.tokens, spec.prefix_tokens, folder)
+    found_parts = (_load(part, dictionary.concepts) for part in parts)
+    return sum_up(found_parts, dictionary.concepts, spec.tokens, spec.prefix_tokens, folder)
 
 
-def sum_up(parts: Iterable[Csr], concepts: int, tokens: int, prefix_tokens: int, folder: Path) -> dict[str, int]:
+def sum_up(parts: Iterable[CSR], concepts: int, tokens: int, prefix_tokens: int, folder: Path) -> dict[str, int]:
     """Join the codes of a source, sum them per image and keep codes, energies and statistics in the stage's folder.
 
     Args:
@@ -79,14 +69,15 @@ def sum_up(parts: Iterable[Csr], concepts: int, tokens: int, prefix_tokens: int,
     for found in parts:
         codes.append(found)
         summed = accumulator.add(found.indptr, found.indices, found.values)
-        energy.append(Csr(summed.indptr.astype(np.int64), summed.indices.astype(found.indices.dtype), summed.data))
-    write_csr(folder / "codes", joined(codes), np.float16)
-    write_csr(folder / "energy", joined(energy), np.float32)
+        indices = summed.indices.astype(found.indices.dtype)
+        energy.append(CSR(summed.indptr.astype(np.int64), indices, summed.data, concepts))
+    CSR.concatenate(codes).save(folder / "codes", np.float16)
+    CSR.concatenate(energy).save(folder / "energy", np.float32)
     _write_statistics(folder / STATISTICS, accumulator.finish())
     return {"codes": int(sum(len(found.values) for found in codes))}
 
 
-def sparse_codes(dictionary: Dictionary, tokens: np.ndarray) -> Csr:
+def sparse_codes(dictionary: Dictionary, tokens: np.ndarray) -> CSR:
     """The codes of tokens `[N, dim]` as CSR, `[N, concepts]`."""
     device = next(dictionary.parameters()).device
     rows = max(1, ROWS // dictionary.together) * dictionary.together
@@ -96,40 +87,17 @@ def sparse_codes(dictionary: Dictionary, tokens: np.ndarray) -> Csr:
             block = torch.from_numpy(np.array(tokens[start : start + rows], np.float32)).to(device)
             found = dictionary.encode(block)
             blocks.append(_rows(found.indices.cpu().numpy(), found.values.float().cpu().numpy(), dictionary.concepts))
-    return joined(blocks)
+    return CSR.concatenate(blocks)
 
 
-def _rows(indices: np.ndarray, values: np.ndarray, concepts: int) -> Csr:
+def _rows(indices: np.ndarray, values: np.ndarray, concepts: int) -> CSR:
     """Codes of a fixed number per row, `[N, k]` each, without their zeros."""
     order = np.argsort(indices, axis=1, kind="stable")
     indices = np.take_along_axis(indices, order, axis=1)
     values = np.minimum(np.take_along_axis(values, order, axis=1), LARGEST)
     active = values >= SMALLEST
     indptr = np.concatenate([[0], np.cumsum(active.sum(axis=1))]).astype(np.int64)
-    return Csr(indptr, indices[active].astype(index_dtype(concepts)), values[active])
-
-
-def joined(blocks: list[Csr]) -> Csr:
-    """The rows of all blocks, one after the other."""
-    offsets = np.cumsum([0, *(len(block.values) for block in blocks)])
-    indptr = [block.indptr[1:] + offset for block, offset in zip(blocks, offsets[:-1], strict=True)]
-    return Csr(
-        np.concatenate([np.zeros(1, np.int64), *indptr]),
-        np.concatenate([block.indices for block in blocks]),
-        np.concatenate([block.values for block in blocks]),
-    )
-
-
-def write_csr(folder: Path, csr: Csr, dtype: type) -> None:
-    """Write a CSR as `indptr.npy`, `indices.npy` and `values.npy` of the given dtype."""
-    for name, array in zip(CSR_PARTS, csr._replace(values=csr.values.astype(dtype)), strict=True):
-        write_array(folder / f"{name}.npy", array)
-
-
-def read_csr(folder: Path, concepts: int) -> sparse.csr_matrix:
-    """Read what `write_csr` wrote as a float32 matrix `[rows, concepts]`."""
-    indptr, indices, values = (np.load(folder / f"{name}.npy") for name in CSR_PARTS)
-    return sparse.csr_matrix((values.astype(np.float32), indices.astype(np.int32), indptr), (len(indptr) - 1, concepts))
+    return CSR(indptr, indices[active].astype(index_dtype(concepts)), values[active], concepts)
 
 
 def read_statistics(folder: Path) -> dict[str, np.ndarray]:
@@ -143,6 +111,6 @@ def _write_statistics(path: Path, found: SourceEnergies) -> None:
     write_arrays(path, **plain, **{name: np.asarray(value) for name, value in found.moments._asdict().items()})
 
 
-def _load(part: Path) -> Csr:
+def _load(part: Path, concepts: int) -> CSR:
     with np.load(part) as stored:
-        return Csr(stored["indptr"], stored["indices"], stored["values"])
+        return CSR(stored["indptr"], stored["indices"], stored["values"], concepts)

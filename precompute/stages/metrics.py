@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from engine.atlas.columns import HALVES
+from engine.atlas.schema import HALVES
 from engine.blindspots.metrics import Features, Frechet, Manifold, frechet_distance, manifold_metrics
 from engine.blindspots.significance import split_halves
 from engine.files import read_json, write_json

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from engine.atlas.schema import REAL
+from engine.atlas.storage import CSR
 from engine.files import write_array, write_json
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, EncoderSpec
 from precompute.analysis_plan import analysis_stages
@@ -23,7 +24,7 @@ from precompute.recipe import Folder, Pipeline, Recipe
 from precompute.stage_plan import StagePlan, source_stage
 from precompute.stages.corpus import LABELS
 from precompute.stages.encode import EMBEDDINGS, SPEC
-from precompute.stages.energies import Csr, sum_up
+from precompute.stages.energies import sum_up
 from precompute.stages.layout import unit
 from precompute.synthetic.codes import CHUNK
 from precompute.synthetic.invention import Invention
@@ -172,7 +173,7 @@ def _recipe(invented: Invention) -> Recipe:
     return Recipe(name="synthetic", description=DESCRIPTION, real=real, models=models, encoder=EncoderConfig(NAME))
 
 
-def _counted(chunks: Iterable[Csr], images: int, progress: Progress) -> Iterator[Csr]:
+def _counted(chunks: Iterable[CSR], images: int, progress: Progress) -> Iterator[CSR]:
     """The same chunks, telling the progress."""
     for number, chunk in enumerate(chunks, start=1):
         yield chunk

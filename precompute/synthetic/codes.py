@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from engine.atlas.schema import index_dtype
-from precompute.stages.energies import Csr
+from engine.atlas.storage import CSR
 from precompute.synthetic.planted import Planted
 from precompute.synthetic.scenes import Scenes
 from precompute.synthetic.world import LARGEST_CODE, PREFIX, World
@@ -27,7 +27,7 @@ CODES_A_BLOCK = 8
 """As many codes' worth of energy."""
 
 
-def draw_codes(world: World, scenes: Scenes, planted: Planted | None, seed: tuple[int, ...]) -> Iterator[Csr]:
+def draw_codes(world: World, scenes: Scenes, planted: Planted | None, seed: tuple[int, ...]) -> Iterator[CSR]:
     """The codes of a source, chunk by chunk; values have float16 precision.
 
     Parameters
@@ -57,7 +57,7 @@ def draw_codes(world: World, scenes: Scenes, planted: Planted | None, seed: tupl
             role,
         )
         rounded = np.clip(values, np.float16(6e-8), LARGEST_CODE).astype(np.float16).astype(np.float32)
-        yield Csr(indptr, concepts.astype(index_dtype(size.concepts)), rounded)
+        yield CSR(indptr, concepts.astype(index_dtype(size.concepts)), rounded, size.concepts)
 
 
 def region_maps(centres: np.ndarray, side: int) -> np.ndarray:

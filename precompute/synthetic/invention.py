@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from engine.atlas.schema import REAL
+from engine.atlas.storage import CSR
 from engine.errors import BlindspotError
-from precompute.stages.energies import Csr
 from precompute.synthetic.codes import draw_codes
 from precompute.synthetic.planted import Planted, plant
 from precompute.synthetic.scenes import Scenes, captions, imagine, reimagine
@@ -64,7 +64,7 @@ class Invention:
         """The images of a source."""
         return self.real if name == REAL else reimagine(self.world, self.real, self._rng(5, self._number(name)))
 
-    def codes(self, name: str) -> Iterator[Csr]:
+    def codes(self, name: str) -> Iterator[CSR]:
         """The token codes of a source, `codes.CHUNK` images at a time."""
         seed = (self.seed, 6, self._number(name))
         return draw_codes(self.world, self.scenes(name), self.planted.get(name), seed)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from engine.atlas import Atlas
-from engine.atlas.columns import HALVES
+from engine.atlas.schema import HALVES
 from engine.blindspots.spectrum import Spectrum, eigenvector_similarity
 from pages import exhibits
 from pages.exhibits.composition import changed_pairs, verdict

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from engine.atlas.gallery import add_to_gallery
+from engine.atlas.writer import add_to_gallery
 from tests.app.test_pages import html, opened
 
 

@@ -65,7 +65,7 @@ def measured() -> dict:
     for name in ("real", "model-1"):
         running = EnergyPass(1000, PREFIX + 36, PREFIX)
         codes = list(invented.codes(name))
-        parts = [running.add(*part) for part in codes]
+        parts = [running.add(part.indptr, part.indices, part.values) for part in codes]
         found[name] = sparse.vstack(parts, format="csr"), running.finish(), codes
     return found
 

@@ -1,6 +1,6 @@
 import hashlib
 
-from engine.atlas.checksums import manifest
+from engine.atlas.storage import manifest
 
 
 def test_every_file_but_the_header_is_listed(atlas):

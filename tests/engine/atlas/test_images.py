@@ -2,7 +2,8 @@ import faiss
 import numpy as np
 import pytest
 
-from engine.atlas.images import ImageIndex, decode_thumb, read_thumb
+from engine.atlas.search import ImageIndex
+from engine.atlas.storage import decode_thumb, read_thumb
 from engine.errors import BlindspotError
 
 

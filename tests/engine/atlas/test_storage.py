@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from engine.atlas.schema import CSR_PARTS
-from engine.atlas.storage import MappedCSR, RankedTable, read_table
+from engine.atlas.storage import CSR, RankedTable, read_table
 from engine.errors import BlindspotError
 
 
@@ -26,7 +26,7 @@ def stored(folder, seed: int, rows: int = 9, concepts: int = 5) -> np.ndarray:
 def test_rows_and_columns_are_those_of_the_dense_matrix(tmp_path, seed, start, length, concept):
     dense = stored(tmp_path, seed)
     stop = min(start + length, 9)
-    matrix = MappedCSR.open(tmp_path, 5)
+    matrix = CSR.open(tmp_path, 5)
     assert matrix.shape == (9, 5)
     np.testing.assert_array_equal(matrix.rows(start, stop).toarray(), dense[start:stop])
     np.testing.assert_array_equal(matrix.column(concept, start, stop), dense[start:stop, concept])
@@ -34,7 +34,7 @@ def test_rows_and_columns_are_those_of_the_dense_matrix(tmp_path, seed, start, l
 
 def test_only_a_map_of_the_files_is_held(tmp_path):
     stored(tmp_path, 0)
-    assert all(isinstance(array, np.memmap) for array in MappedCSR.open(tmp_path, 5)[:3])
+    assert all(isinstance(array, np.memmap) for array in CSR.open(tmp_path, 5)[:3])
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_damaged_matrix_is_one_sentence(tmp_path, damage, message):
     stored(tmp_path, 0)
     damage(tmp_path / "values.npy")
     with pytest.raises(BlindspotError, match=message):
-        MappedCSR.open(tmp_path, 5)
+        CSR.open(tmp_path, 5)
 
 
 def test_a_truncated_table_is_one_sentence(copy_path):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.atlas.checksums import manifest
+from engine.atlas.storage import manifest
 from engine.atlas.verify import Problem, verify
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.atlas.storage import CSR
 from engine.dictionary.fitting import fit
 from engine.dictionary.topk import TopK
 from engine.errors import BlindspotError
@@ -18,7 +19,7 @@ from precompute.recipe import Folder, Limits
 from precompute.stages import encode as encoding
 from precompute.stages.corpus import gather_folder
 from precompute.stages.encode import EMBEDDINGS, embed, encode, read_spec, token_shards
-from precompute.stages.energies import measure, read_csr, read_statistics, sparse_codes
+from precompute.stages.energies import measure, read_statistics, sparse_codes
 from precompute.stages.manifest import read_manifest
 from tests.precompute.materials import save_images
 
@@ -89,9 +90,9 @@ def test_energies_are_the_sums_of_the_codes(encoded, tmp_path: Path):
     measure(dictionary, spec, tokens, tmp_path / "energies", quiet)
     found = dictionary.encode(torch.from_numpy(np.concatenate([np.load(shard) for shard in shards])))
     dense = torch.zeros(7 * spec.tokens, 12).scatter_(1, found.indices, found.values.detach()).reshape(7, -1, 12)
-    energy = read_csr(tmp_path / "energies" / "energy", 12)
+    energy = CSR.open(tmp_path / "energies" / "energy", 12).rows()
     np.testing.assert_allclose(energy.toarray(), dense.sum(1), rtol=1e-5, atol=1e-6)
-    codes = read_csr(tmp_path / "energies" / "codes", 12)
+    codes = CSR.open(tmp_path / "energies" / "codes", 12).rows()
     np.testing.assert_allclose(codes.toarray().reshape(dense.shape), dense, rtol=1e-3)
     assert codes.has_sorted_indices and np.load(tmp_path / "energies" / "codes" / "values.npy").dtype == np.float16
     statistics = read_statistics(tmp_path / "energies")
