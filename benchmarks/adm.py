@@ -35,11 +35,11 @@ from engine.jobs import Cancelled
 from engine.priors.adm import ADMPrior
 from engine.priors.adm_unet import ADMConfig, ADMUNet
 from engine.samplers.base import StepEvent
-from engine.samplers.drawing import STATES
+from engine.samplers.candidates import CandidateSelection
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.registry import EVERY, FEWER
-from engine.samplers.score import ConceptScore
-from engine.samplers.thinning import Thinning
+from engine.samplers.generation import GenerationRequest
+from engine.samplers.registry import LIGHT_CANDIDATES, LIGHT_INTERVAL
+from engine.samplers.scores import ConceptScore
 from engine.vision.encoder import Encoder
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
 
@@ -140,7 +140,7 @@ def measure(world: World, way: Way, device: str, timed: int) -> dict[str, float]
     prior, score = instruments(world, device, way.dtype)
     sampler = EnergyDPS(
         prior, way.steps, way.strength, way.gradient, way.guidance, way.every, checkpointing=way.checkpointing,
-        thinning=Thinning(1.0, way.states) if way.states > 1 else None, together=way.together,
+        selection=CandidateSelection(1.0, way.states) if way.states > 1 else None, together=way.together,
     )  # fmt: skip
     scaled = timed and way.steps == PRINTED_STEPS
     with contextlib.suppress(Cancelled):
@@ -174,9 +174,14 @@ def ways(steps: int, batch: int) -> dict[str, Way]:
         "one state": Way(guidance="full", **ours),
         "one state, checkpointing": Way(guidance="full", checkpointing=True, **ours),
         "one state, light": Way(guidance="light", **ours),
-        "default": Way(guidance="full", states=STATES, **ours),
-        "default, together": Way(guidance="full", states=STATES, together=None, **ours),
-        "default, light": Way(guidance="light", states=math.ceil(STATES / FEWER), every=EVERY, **ours),
+        "default": Way(guidance="full", states=GenerationRequest.candidates, **ours),
+        "default, together": Way(guidance="full", states=GenerationRequest.candidates, together=None, **ours),
+        "default, light": Way(
+            guidance="light",
+            states=math.ceil(GenerationRequest.candidates / LIGHT_CANDIDATES),
+            every=LIGHT_INTERVAL,
+            **ours,
+        ),
     }
 
 

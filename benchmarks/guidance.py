@@ -18,7 +18,7 @@ import torch
 
 from engine.atlas import Atlas
 from engine.files import DATA
-from engine.samplers.drawing import draw_concept, warm_up
+from engine.samplers.generation import GenerationRequest, generate_images, warm_up
 
 
 class Clock:
@@ -42,9 +42,9 @@ def measure(atlas: Atlas, concepts: int, count: int, seed: int) -> dict:
     rows = []
     for concept in chosen.tolist():
         clock = Clock()
-        guided = draw_concept(atlas, concept, count=count, seed=seed, on_step=clock)
+        guided = generate_images(atlas, GenerationRequest(concept, count=count, seed=seed), on_step=clock)
         seconds = clock.now()
-        plain = draw_concept(atlas, concept, count=count, seed=seed, strength=0.0)
+        plain = generate_images(atlas, GenerationRequest(concept, count=count, seed=seed, strength=0.0))
         rows.append(
             {
                 "concept": concept,

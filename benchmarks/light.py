@@ -24,23 +24,23 @@ import torch
 from benchmarks.costs import costed
 from engine.atlas import Atlas
 from engine.files import DATA
-from engine.samplers.drawing import STATES, STEPS, best_real
-from engine.samplers.instruments import Instruments
-from engine.samplers.matching import real_target
-from engine.samplers.registry import Settings, create
-from engine.samplers.score import ConceptScore
+from engine.samplers.calibration import mean_of_best
+from engine.samplers.generation import GenerationRequest, best_real_images
+from engine.samplers.models import ModelBundle
+from engine.samplers.registry import SamplerSettings, create
+from engine.samplers.scores import ConceptScore
 from precompute.studies.comparison import Contest, compete
 
 METHODS = ("energydps", "energydps-light")
 
 
-def contest_of(concept: int, options: argparse.Namespace) -> tuple[Instruments, Contest]:
+def contest_of(concept: int, options: argparse.Namespace) -> tuple[ModelBundle, Contest]:
     """The loaded models, and what is asked for."""
-    models = Instruments(Atlas.open(options.atlas), "cpu")
+    models = ModelBundle(Atlas.open(options.atlas), "cpu")
     models.load()
     score = ConceptScore(models.encoder, models.dictionary, [concept])
-    target = options.level * real_target([reference.score for reference in best_real(models, score)])
-    settings = Settings(options.steps, 0.0, states=options.states)
+    target = options.level * mean_of_best([reference.score for reference in best_real_images(models, score)])
+    settings = SamplerSettings(steps=options.steps, strength=0.0, candidates=options.states)
     return models, Contest(score, target, settings, options.count, tolerance=options.tolerance)
 
 
@@ -70,8 +70,8 @@ def main() -> None:
     arguments.add_argument("--atlas", type=Path, default=DATA / "demo/atlas")
     arguments.add_argument("--concepts", type=int, default=8)
     arguments.add_argument("--count", type=int, default=4)
-    arguments.add_argument("--steps", type=int, default=STEPS)
-    arguments.add_argument("--states", type=int, default=STATES)
+    arguments.add_argument("--steps", type=int, default=GenerationRequest.steps)
+    arguments.add_argument("--states", type=int, default=GenerationRequest.candidates)
     arguments.add_argument("--level", type=float, default=1.0, help="of the real images' mean score, to reach")
     arguments.add_argument("--tolerance", type=float, default=0.05)
     arguments.add_argument("--seed", type=int, default=0)

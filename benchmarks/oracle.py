@@ -13,7 +13,7 @@ from engine.klsc.mixture import NEAR, AngularConcept, Mixture
 from engine.priors.base import DiffusionPrior
 from engine.priors.schedule import Schedule
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.particle import EnergySMC
+from engine.samplers.smc import EnergySMC
 
 MIXTURE, CONCEPT = Mixture(), AngularConcept()
 BATCH = 20_000

@@ -41,15 +41,13 @@ from engine.atlas import Atlas
 from engine.blindspots.metrics import frechet_distance
 from engine.figures.images import Block, Row, image_grid
 from engine.files import DATA
-from engine.samplers.files import to_pictures
-from engine.samplers.instruments import Instruments
-from engine.samplers.matching import real_target
-from engine.samplers.pool import score_pool, thumbnails
-from engine.samplers.quality import diversity, kernel_distance, spectral_slope
-from engine.samplers.record import standard_error
-from engine.samplers.registry import Settings
-from engine.samplers.score import ConceptScore
-from engine.samplers.yardstick import embeddings, prior_images
+from engine.samplers.calibration import mean_of_best, standard_error
+from engine.samplers.generation import to_pil
+from engine.samplers.metrics import diversity, embed, kernel_distance, prior_images, spectral_slope
+from engine.samplers.models import ModelBundle, thumbnails
+from engine.samplers.registry import SamplerSettings
+from engine.samplers.retrieval import score_pool
+from engine.samplers.scores import ConceptScore
 from engine.vision.encoder import Encoder
 from engine.vision.spec import EncoderConfig
 from precompute.studies.comparison import METHODS, Contest, Entry, compete
@@ -73,7 +71,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         self.atlas = Atlas.open(options.atlas)
-        self.models = Instruments(self.atlas, "cpu")
+        self.models = ModelBundle(self.atlas, "cpu")
         self.models.load()
 
     def concepts(self) -> list[int]:
@@ -91,8 +89,8 @@ class Bench:
         options = self.options
         score = ConceptScore(self.models.encoder, self.models.dictionary, [concept])
         scores = score_pool(self.atlas, score, self.models.encoder.spec).scores.tolist()
-        target = options.target or real_target(scores)
-        settings = Settings(options.steps, 0.0, states=options.states)
+        target = options.target or mean_of_best(scores)
+        settings = SamplerSettings(steps=options.steps, strength=0.0, candidates=options.states)
         return Contest(score, target, settings, options.count, options.seed, options.tolerance, options.evaluations)
 
     def entries(self, concept: int) -> tuple[float, dict[str, Entry]]:
@@ -120,7 +118,7 @@ class Bench:
         """The judges by name."""
         own = self.models.encoder
         found: dict[str, Judge] = {
-            "encoder": lambda images: embeddings(own, images),
+            "encoder": lambda images: embed(own, images),
             "patches": lambda images: mean_patches(own, images),
         }
         if REFERENCE.exists():
@@ -218,7 +216,7 @@ def picture(bench: Bench, drawn: Drawn, names: list[str]) -> Any:
         for name in names:
             entry = entries[name]
             caption = f"score {entry.score:.3g}" + ("" if entry.matched else ", not matched")
-            blocks.append(Block(to_pictures(entry.images[:4]), caption))
+            blocks.append(Block(to_pil(entry.images[:4]), caption))
         rows.append(Row(f"{bench.atlas.concepts.label[concept]} · {concept}", blocks))
     return image_grid("Concepts drawn at equal activation", ["best real images", *names], rows, tile=64)
 

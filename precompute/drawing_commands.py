@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import BlindspotError
-from engine.samplers.drawing import COUNT, METHOD, PARTICLES, STATES, STEPS, STRENGTH
+from engine.samplers.generation import GenerationRequest
 from precompute.console import AsJson, print_json
 
 AtlasFolder = Annotated[Path, typer.Argument(help="Folder of an atlas.", show_default=False)]
@@ -55,24 +55,22 @@ def sample(
         list[float] | None,
         typer.Option("--weight", help="Of each concept in their order, or of all but the first.", show_default="1"),
     ] = None,
-    method: Method = METHOD,
+    method: Method = GenerationRequest.method,
     match: Matching = False,
-    strength: Strength = STRENGTH,
+    strength: Strength = GenerationRequest.strength,
     cap: Cap = None,
     until: Until = None,
-    steps: Steps = STEPS,
-    particles: Particles = PARTICLES,
-    states: States = STATES,
-    count: Count = COUNT,
+    steps: Steps = GenerationRequest.steps,
+    particles: Particles = GenerationRequest.particles,
+    states: States = GenerationRequest.candidates,
+    count: Count = GenerationRequest.count,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Draw images that excite a concept of an atlas, or a weighted set, as PNG files with their scores."""
     from engine.atlas.reader import Atlas
     from engine.files import full_disk_explained
-    from engine.samplers.again import again
-    from engine.samplers.drawing import draw_concept
-    from engine.samplers.files import load_drawing, save_drawing
+    from engine.samplers.generation import generate_images, load_generation, reproduction_command, save_generation
     from precompute.console import Reporter
 
     opened, weights = Atlas.open(atlas), tuple(weight or ())
@@ -80,16 +78,16 @@ def sample(
         weights = (1.0, *weights)
     with Reporter() as reporter, full_disk_explained(out):
         tick = reporter.task(f"concept {', '.join(map(str, concept))}", "steps")
-        drawing = draw_concept(
-            opened, concept[0], others=tuple(concept[1:]), weights=weights, method=method, match=match,
-            strength=strength, steps=steps, particles=particles, states=states, count=count, seed=seed,
-            cap=cap, until=until, on_step=_steps(tick, match),
+        request = GenerationRequest(
+            concept[0], method, count, seed, tuple(concept[1:]), weights, match, steps=steps, strength=strength,
+            particles=particles, candidates=states, score_cap=cap, guidance_end=until,
         )  # fmt: skip
-        files = save_drawing(drawing, out)
+        drawing = generate_images(opened, request, on_step=_steps(tick, match))
+        files = save_generation(drawing, out)
     scores = drawing.samples.scores.tolist()
     mean, error = mean_score(scores)
     if as_json:
-        print_json({"atlas": str(atlas), "out": str(out), **load_drawing(out), "mean_score": mean,
+        print_json({"atlas": str(atlas), "out": str(out), **load_generation(out), "mean_score": mean,
                     "standard_error": error})  # fmt: skip
         return
     for file, score in zip(files, scores, strict=True):
@@ -97,13 +95,13 @@ def sample(
     typer.echo(f"Mean score {mean:.3f}" + ("." if error is None else f", standard error {error:.3f}."))
     if drawing.reference_score is not None:
         typer.echo(f"The {len(drawing.references)} best real images score {drawing.reference_score:.3f} on average.")
-    if drawing.matched is not None:
-        found = drawing.matched
+    if drawing.calibration is not None:
+        found = drawing.calibration
         typer.echo(
             f"Strength {found.strength:.4g} reaches {found.mean:.3f} (standard error {found.standard_error:.3f} over "
             f"{found.samples} images), found in {found.evaluations} trials."
         )
-        typer.echo(f"The same images without the search: {again(drawing.parameters, atlas)}")
+        typer.echo(f"The same images without the search: {reproduction_command(drawing.request.parameters(), atlas)}")
 
 
 def gallery(
@@ -112,13 +110,13 @@ def gallery(
         int | None, typer.Option("--concepts", help="How many: those that models miss or overdo most.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All live concepts.")] = False,
-    method: Method = METHOD,
+    method: Method = GenerationRequest.method,
     match: Matching = False,
-    strength: Strength = STRENGTH,
-    steps: Steps = STEPS,
-    particles: Particles = PARTICLES,
-    states: States = STATES,
-    count: Count = COUNT,
+    strength: Strength = GenerationRequest.strength,
+    steps: Steps = GenerationRequest.steps,
+    particles: Particles = GenerationRequest.particles,
+    states: States = GenerationRequest.candidates,
+    count: Count = GenerationRequest.count,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -128,13 +126,15 @@ def gallery(
     this time keep the samples they have.
     """
     from engine.files import full_disk_explained
-    from engine.samplers.drawing import Order
+    from engine.samplers.generation import GenerationRequest
     from precompute.console import Reporter
     from precompute.gallery import DEFAULT, draw_gallery
 
     if concepts is not None and every:
         raise BlindspotError("Give --concepts N or --all, not both.")
-    template = Order(0, method, count, seed, steps, strength, particles, states, match=match)
+    template = GenerationRequest(
+        0, method, count, seed, match=match, steps=steps, strength=strength, particles=particles, candidates=states
+    )
     with Reporter() as reporter, full_disk_explained(atlas):
         tick = reporter.task("gallery", "images")
         made = draw_gallery(atlas, template, None if every else concepts or DEFAULT, tick)

@@ -16,8 +16,15 @@ from engine.atlas.reader import Atlas
 from engine.atlas.writer import add_to_gallery
 from engine.errors import BlindspotError
 from engine.jobs import job_id
-from engine.samplers.drawing import Order, draw_concept, identity, warm_up
-from engine.samplers.files import RECORD, load_drawing, save_drawing
+from engine.samplers.generation import (
+    RECORD,
+    GenerationRequest,
+    generate_images,
+    job_parameters,
+    load_generation,
+    save_generation,
+    warm_up,
+)
 
 DEFAULT = 32
 """Concepts that are drawn when nobody says how many."""
@@ -46,7 +53,10 @@ class Gallery:
 
 
 def draw_gallery(
-    path: Path, template: Order, concepts: int | None, report: Callable[[int, int], None] = lambda done, total: None
+    path: Path,
+    template: GenerationRequest,
+    concepts: int | None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Gallery:
     """Draw concepts of the atlas at `path` into it.
 
@@ -74,10 +84,10 @@ def draw_gallery(
     for number, concept in enumerate(chosen.tolist()):
         report(number * template.count, len(chosen) * template.count)
         order = replace(template, concept=concept)
-        folder = work / job_id(identity(atlas, order))
+        folder = work / job_id(job_parameters(atlas, order))
         if not (folder / RECORD).is_file():
             try:
-                save_drawing(draw_concept(atlas, **asdict(order)), folder)
+                save_generation(generate_images(atlas, order), folder)
             except BlindspotError as error:
                 skipped[concept] = str(error)
                 continue
@@ -108,14 +118,16 @@ def interesting(atlas: Atlas) -> np.ndarray:
 
 def _update(atlas: Atlas, folders: Mapping[int, Path]) -> None:
     """Write the drawings into the atlas, unless it has them."""
-    rows = pd.concat([_rows(concept, load_drawing(folder)) for concept, folder in folders.items()], ignore_index=True)
+    rows = pd.concat(
+        [_rows(concept, load_generation(folder)) for concept, folder in folders.items()], ignore_index=True
+    )
     before = atlas.gallery().set_index(["concept", "rank"])
     wanted = rows.set_index(["concept", "rank"]).astype(before.dtypes)
     if wanted.equals(before[before.index.isin(wanted.index)].reindex(wanted.index)):
         return
 
     def picture(concept: int, rank: int) -> Image.Image:
-        return Image.open(folders[concept] / load_drawing(folders[concept])["images"][rank])
+        return Image.open(folders[concept] / load_generation(folders[concept])["images"][rank])
 
     add_to_gallery(atlas.path, rows, picture)
 

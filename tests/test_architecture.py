@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 COMMON = {"errors", "files", "devices", "hub"}
 """Single files that every engine package may use."""
 ENGINE_UPPER = {
-    "samplers": {"priors", "vision", "dictionary", "klsc", "jobs"},
+    "samplers": {"priors", "vision", "dictionary", "klsc", "jobs", "atlas"},
     "atlas": {"blindspots"},
 }
 

@@ -1,4 +1,4 @@
-"""What a sampler takes and gives, whatever its method."""
+"""What a sampler takes and returns, whatever its method."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from engine.errors import BlindspotError
 from engine.jobs import Cancelled
 
 Score = Callable[[Tensor], Tensor]
-"""Images [B, 3, H, W] in [0, 1] to scores [B]; differentiable for samplers that follow its gradient. On a CPU several
-threads may call it at once."""
+"""Images [n, 3, height, width] in [0, 1] to scores [n]; differentiable for samplers that follow its gradient. On a CPU
+several threads may call it at once."""
 
 
 @dataclass(frozen=True)
@@ -25,30 +27,30 @@ class StepEvent:
     """Steps done, from 1."""
     steps: int
     """Steps in all."""
-    scores: Tensor
-    """[n], score of what each sample looks like at this step."""
+    scores: Float[Tensor, " n"]
+    """Score of what each sample looks like at this step."""
     images: Callable[[], Tensor]
-    """What each sample looks like at this step, [n, 3, H, W] in [0, 1]; made only when called."""
+    """Returns what each sample looks like at this step, [n, 3, height, width] in [0, 1]."""
 
 
 OnStep = Callable[[StepEvent], bool | None]
-"""Called after each step; returning False, or raising `Cancelled`, ends the sampling."""
+"""Called after every step; returning False, or raising `Cancelled`, ends the sampling."""
 
 
 @dataclass(frozen=True)
 class Samples:
     """What a sampler drew."""
 
-    images: Tensor
-    """[n, 3, H, W] in [0, 1]."""
-    scores: Tensor
-    """[n], score of each image."""
-    trace: Tensor
-    """[steps, n], score at each step."""
+    images: Float[Tensor, "n 3 height width"]
+    """In [0, 1]."""
+    scores: Float[Tensor, " n"]
+    """Score of each image."""
+    trace: Float[Tensor, "steps n"]
+    """Score at each step."""
 
 
 class Sampler(Protocol):
-    """Draws images that a score likes."""
+    """Draws images with a high score."""
 
     def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
         """Draw n images.
@@ -62,22 +64,49 @@ class Sampler(Protocol):
         seed
             Image i depends on (seed, i) alone: it is the same in any batch.
         on_step
-            Hears of every step and may cancel.
+            Called after every step; may cancel.
 
         Raises
         ------
+        BlindspotError
+            If n is not positive, the settings do not fit the models, or a sample became infinite.
         Cancelled
-            If `on_step` said so.
+            If `on_step` returned False.
         """
 
 
 def sample_generators(seed: int, n: int) -> list[torch.Generator]:
-    """One CPU generator for each of n samples, independent of each other and of every other seed's."""
+    """Return one CPU generator for each of n samples, independent of each other and of every other seed's.
+
+    Raises
+    ------
+    BlindspotError
+        If n is not positive.
+    """
+    require_count(n)
     states = [int(np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)[0] >> 1) for i in range(n)]
     return [torch.Generator("cpu").manual_seed(state) for state in states]
 
 
+def uniforms(generators: list[torch.Generator]) -> Float[Tensor, " n"]:
+    """Draw one number in [0, 1) from each generator."""
+    return torch.stack([torch.rand((), generator=generator) for generator in generators])
+
+
 def announce(on_step: OnStep | None, event: StepEvent) -> None:
-    """Report a step; raises `Cancelled` when the listener returns False."""
+    """Report a step; raises `Cancelled` when the callback returns False."""
     if on_step is not None and on_step(event) is False:
         raise Cancelled
+
+
+def require_count(n: int) -> None:
+    """Raise `BlindspotError` unless at least one sample was asked for."""
+    if n < 1:
+        raise BlindspotError(f"{n} samples were asked for: ask for at least 1.")
+
+
+def require_finite(state: Float[Tensor, "n ..."], scores: Float[Tensor, " n"], when: str, remedy: str) -> None:
+    """Raise `BlindspotError` if a sample is infinite or not a number; `when` and `remedy` complete the sentence."""
+    finite = state.flatten(1).isfinite().all(dim=1) & scores.isfinite()
+    if not finite.all():
+        raise BlindspotError(f"Sample {int((~finite).nonzero()[0]) + 1} became infinite {when}: {remedy}.")

@@ -1,4 +1,4 @@
-"""EnergyDPS: energy-guided diffusion posterior sampling (paper 000, Algorithm 1).
+"""EnergyDPS: energy-guided diffusion posterior sampling (arXiv:2605.17504, Algorithm 1).
 
 Each reverse step predicts the clean image, asks the score for its gradient there, and moves the next state along it:
 x_{i-1} = x'_{i-1} + zeta_i beta grad s(x0(x_i)). This tilts the prior by exp(beta s) without training anything.
@@ -15,18 +15,16 @@ import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.priors.base import Prior
-from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, sample_generators
-from engine.samplers.look import GUIDANCES, Look, Observer, require_finite
-from engine.samplers.memory import Pieces
-from engine.samplers.robust import RobustScore, View
-from engine.samplers.thinning import Crowd, Thinning
+from engine.priors.base import DiffusionPrior
+from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, require_finite, sample_generators
+from engine.samplers.candidates import CandidateSelection, CandidateStates
+from engine.samplers.execution import MicroBatches
+from engine.samplers.guidance import GUIDANCES, DenoisedState, GuidedDenoiser
 
 GRADIENTS = ("eps", "unit", "raw")
 TINY = 1e-20
-GLANCE = 4
-"""Steps between two looks at states that are not guided."""
-REMEDY = "lower the strength or use gradient 'eps'"
+PREVIEW_INTERVAL = 4
+"""Steps between two evaluations of candidates, which are not guided."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class EnergyDPS:
         For settings that make no sense.
     """
 
-    prior: Prior
+    prior: DiffusionPrior
     """The distribution that the samples stay close to."""
     steps: int = 50
     """Reverse steps."""
@@ -55,20 +53,18 @@ class EnergyDPS:
     guidance: Literal["full", "light"] = "full"
     """`full` goes back through the denoiser, as Algorithm 1 does; `light` stops at the predicted clean state, which is
     faster, needs less memory and is less exact."""
-    every: int = 1
-    """Only every so manieth step is guided, so many times as strongly; the others cost a denoising and no more."""
-    cap: float | None = None
-    """A sample whose score exceeds this is not guided at that step (paper 000, J.2)."""
-    window: tuple[float, float] = (0.0, 1.0)
+    guidance_interval: int = 1
+    """Only every n-th step is guided, n times as strongly; the others cost a denoising and no more."""
+    score_cap: float | None = None
+    """A sample whose score exceeds this is not guided at that step (arXiv:2605.17504, appendix J.2)."""
+    guidance_window: tuple[float, float] = (0.0, 1.0)
     """The part of the way, from noise (0) to image (1), that is guided."""
-    views: tuple[View, ...] = ()
-    """Views of the predicted image that share the score on the way, see `RobustScore`; none: the image as it is."""
-    thinning: Thinning | None = None
-    """How a sample begins as many states; None: as one, guided from the start, as Algorithm 1 has it."""
+    selection: CandidateSelection | None = None
+    """How a sample starts as many candidates; None: as one, guided from the start, as in Algorithm 1."""
     bf16: bool = False
     """Compute in bfloat16; the final images and their scores are in full precision all the same."""
     checkpointing: bool = False
-    """Recompute activations on the gradient's way back: less memory, more time."""
+    """Recompute activations in the backward pass: less memory, more time."""
     together: int | None = 1
     """Samples that are guided in one go, None for all: for notebooks and benchmarks. More than 1 is faster on an
     accelerator, but then what a sample becomes depends on how many are drawn: batches round differently, and guidance
@@ -82,106 +78,84 @@ class EnergyDPS:
             )
         if not math.isfinite(self.strength):
             raise BlindspotError(f"The strength must be a finite number, not {self.strength}.")
-        if self.every < 1:
-            raise BlindspotError(f"Every step or every n-th is guided, not every {self.every}.")
+        if self.guidance_interval < 1:
+            raise BlindspotError(f"Every step or every n-th is guided, not every {self.guidance_interval}.")
         if self.together is not None and self.together < 1:
             raise BlindspotError(f"At least 1 sample is guided at a time, not {self.together}.")
-        if not 0 <= self.window[0] < self.window[1] <= 1:
-            raise BlindspotError(f"The guidance window {self.window} must be two growing numbers between 0 and 1.")
+        if not 0 <= self.guidance_window[0] < self.guidance_window[1] <= 1:
+            raise BlindspotError(
+                f"The guidance window {self.guidance_window} must be two growing numbers between 0 and 1."
+            )
 
     def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
-        """Draw n images that the score likes.
-
-        Parameters
-        ----------
-        score
-            Differentiable, images [n, 3, H, W] in [0, 1] to [n].
-        n
-            Number of images.
-        seed
-            Image i depends on (seed, i) alone: it is the same in any batch.
-        on_step
-            Hears of every step and may cancel.
-
-        Raises
-        ------
-        BlindspotError
-            If n is not positive, the steps do not fit the prior, or the guidance left the real numbers.
-        Cancelled
-            If `on_step` said so.
-        """
-        if n < 1:
-            raise BlindspotError(f"{n} samples were asked for: ask for at least 1.")
-        levels = [*self.prior.timesteps(self.steps).tolist(), -1]
-        guide = RobustScore(score, self.views) if self.views else score
-        pieces = Pieces(group=self.together)
-        observer = Observer(self.prior, guide, self.guidance, self.bf16, self.checkpointing, pieces)
+        """Draw n images with a high score, which must be differentiable; arguments and errors as in `Sampler.sample`"""
         generators = sample_generators(seed, n)
-        state, trace = self._begin(score, observer, generators, levels, on_step)
-        begun, look = len(trace), None
-        for index, (t, t_prev) in list(enumerate(itertools.pairwise(levels)))[begun:]:
-            if look is None or (index - begun) % self.every == 0:
-                look = observer.look(state, t, self._guided(index, t_prev))
+        levels = [*self.prior.timesteps(self.steps).tolist(), -1]
+        batches = MicroBatches(group=self.together)
+        denoiser = GuidedDenoiser(self.prior, score, self.guidance, self.bf16, self.checkpointing, batches)
+        state, trace = self._start(denoiser, generators, levels, on_step)
+        first, seen = len(trace), None
+        for index, (t, t_prev) in list(enumerate(itertools.pairwise(levels)))[first:]:
+            if seen is None or (index - first) % self.guidance_interval == 0:
+                seen = denoiser.evaluate(state, t, self._guided(index, t_prev))
             else:
-                look = look._replace(prediction=observer.denoise(state, t), gradient=None)
+                seen = seen._replace(prediction=denoiser.denoise(state, t), gradient=None)
             with torch.no_grad():
-                state = self.prior.step(look.prediction, t, t_prev, state, generators)
-                if look.gradient is not None:
-                    state = state + self._push(look, self.prior.sigma(t, t_prev))
-            require_finite(state, look.scores, f"at step {index + 1} of {self.steps} {self._how()}", REMEDY)
-            trace.append(look.scores)
-            images = look.images
-            announce(on_step, StepEvent(index + 1, self.steps, look.scores, lambda images=images: images))
-        images, scores = observer.finish(state, score)
+                state = self.prior.step(seen.prediction, t, t_prev, state, generators)
+                if seen.gradient is not None:
+                    state = state + self._push(seen, seen.gradient, self.prior.sigma(t, t_prev))
+            when = f"at step {index + 1} of {self.steps} with strength {self.strength:g} and gradient {self.gradient!r}"
+            require_finite(state, seen.scores, when, "lower the strength or use gradient 'eps'")
+            trace.append(seen.scores)
+            images = seen.images
+            announce(on_step, StepEvent(index + 1, self.steps, seen.scores, lambda images=images: images))
+        images, scores = denoiser.decode(state)
         return Samples(images, scores, torch.stack(trace))
 
-    def _begin(
+    def _start(
         self,
-        score: Score,
-        observer: Observer,
+        denoiser: GuidedDenoiser,
         generators: list[torch.Generator],
         levels: list[int],
         on_step: OnStep | None,
     ) -> tuple[Tensor, list[Tensor]]:
         """States [n, *shape] to guide, and the scores [n] of each step that led to them."""
         trace: list[Tensor] = []
-        if self.thinning is None:
+        if self.selection is None:
             return self.prior.noise(generators), trace
-        crowd, images = Crowd(self.prior, score, self.thinning, generators, self.bf16, self.together), None
+        candidates = CandidateStates(
+            self.prior, denoiser.score, self.selection, generators, self.bf16, self.together
+        )  # fmt: skip
+        images: Tensor | None = None
 
-        def seen(step: int, x0: Tensor) -> None:
+        def on_prediction(step: int, x0: Tensor) -> None:
             nonlocal images
-            if images is None or step % GLANCE == 0:
-                images, scores = observer.finish(x0, score)
+            if images is None or step % PREVIEW_INTERVAL == 0:
+                images, scores = denoiser.decode(x0)
                 trace.append(scores)
             else:
                 trace.append(trace[-1])
-            shown = images
-            announce(on_step, StepEvent(step, self.steps, trace[-1], lambda: shown))
+            announce(on_step, StepEvent(step, self.steps, trace[-1], lambda images=images: images))
 
-        crowd.walk(levels, seen)
-        return crowd.state, trace
+        candidates.run(levels, on_prediction)
+        return candidates.state, trace
 
     def _guided(self, index: int, t_prev: int) -> bool:
         """Whether this step follows the score; the last never does, as no later step could clean up after it."""
         progress = index / max(1, self.steps - 1)
-        return self.strength != 0 and t_prev >= 0 and self.window[0] <= progress <= self.window[1]
+        return self.strength != 0 and t_prev >= 0 and self.guidance_window[0] <= progress <= self.guidance_window[1]
 
-    def _how(self) -> str:
-        return f"with strength {self.strength:g} and gradient {self.gradient!r}"
-
-    def _push(self, look: Look, sigma: float) -> Tensor:
+    def _push(self, seen: DenoisedState, gradient: Tensor, sigma: float) -> Tensor:
         """zeta_i beta grad s, [n, *shape], zero for samples beyond the cap."""
-        gradient = look.gradient
         if self.gradient == "raw":
             push = sigma**2 * gradient
         else:
             push = sigma * gradient / _norm(gradient).clamp_min(TINY)
             if self.gradient == "eps":
-                push = push * _norm(look.prediction.eps).clamp_max(math.sqrt(gradient[0].numel()))
-        if self.cap is not None:
-            push = push * _per_sample(look.scores <= self.cap, push)
-        return self.strength * self.every * push
+                push = push * _norm(seen.prediction.eps).clamp_max(math.sqrt(gradient[0].numel()))
+        if self.score_cap is not None:
+            push = push * _per_sample(seen.scores <= self.score_cap, push)
+        return self.strength * self.guidance_interval * push
 
 
 def _per_sample(values: Tensor, like: Tensor) -> Tensor:
@@ -190,5 +164,5 @@ def _per_sample(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _norm(values: Tensor) -> Tensor:
-    """Euclidean norm of each sample, [n, 1, 1, ...]; each for itself, so that it rounds the same in any batch."""
+    """Euclidean norm of each sample, [n, 1, 1, ...]; each on its own, so that it rounds the same in any batch."""
     return _per_sample(torch.stack([row.norm() for row in values]), values)

@@ -7,39 +7,36 @@ the last, that is a constraint between rows.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
-from engine.samplers.instruments import AtlasLike
-from engine.samplers.pool import real_images, thumbnails
-from engine.vision.spec import EncoderSpec
 
-CORPUS = 2000
-"""Images that a mean spectrum is taken over, at most."""
-BATCH = 100
-
-
-def radii(size: int) -> Tensor:
-    """Spatial frequencies [size, size // 2 + 1] in cycles per pixel, 0 to 0.71."""
+def radii(size: int) -> Float[Tensor, "size half"]:
+    """Spatial frequencies in cycles per pixel, 0 to 0.71; half = size // 2 + 1."""
     return torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None])
 
 
-def to_pixels(coefficients: Tensor, size: int) -> Tensor:
-    """Complex coefficients [..., size, size // 2 + 1] to pixels [..., size, size]."""
+def pink(size: int) -> Float[Tensor, "size half"]:
+    """Scale of coefficients: 1 / frequency (one cycle's at 0), with root mean square 1."""
+    scale = 1 / radii(size).clamp_min(1 / size)
+    return scale / scale.square().mean().sqrt()
+
+
+def to_pixels(coefficients: Complex[Tensor, "*batch size half"], size: int) -> Float[Tensor, "*batch size size"]:
+    """Coefficients to pixels."""
     return torch.fft.irfft2(coefficients, s=(size, size), norm="ortho")
 
 
-def to_coefficients(pixels: Tensor) -> Tensor:
-    """Pixels [..., size, size] to complex coefficients [..., size, size // 2 + 1]."""
+def to_coefficients(pixels: Float[Tensor, "*batch size size"]) -> Complex[Tensor, "*batch size half"]:
+    """Pixels to coefficients."""
     return torch.fft.rfft2(pixels, norm="ortho")
 
 
-def odd_phases(phases: Tensor, size: int) -> Tensor:
-    """Phases [..., size, size // 2 + 1], made odd under k -> -k in the columns where a real image's are.
+def odd_phases(phases: Float[Tensor, "*batch size half"], size: int) -> Float[Tensor, "*batch size half"]:
+    """Phases made odd under k -> -k in the columns where a real image's are.
 
     Only then does `to_pixels` keep the magnitudes as they are.
     """
@@ -56,24 +53,24 @@ class Spectrum(NamedTuple):
     A pixel is mean + colours y, with y of uncorrelated channels.
     """
 
-    mean: Tensor
-    """[3], mean colour."""
-    colours: Tensor
-    """[3, 3], columns: directions in colour space, scaled to their standard deviation."""
-    magnitudes: Tensor
-    """[3, size, size // 2 + 1], mean magnitude of the coefficients of each channel of y; 0 for its mean."""
+    mean: Float[Tensor, 3]
+    """Mean colour."""
+    colours: Float[Tensor, "3 3"]
+    """Columns: directions in colour space, scaled to their standard deviation."""
+    magnitudes: Float[Tensor, "3 size half"]
+    """Mean magnitude of the coefficients of each channel of y; 0 for its mean."""
 
     @property
     def size(self) -> int:
         """Side of the images in pixels."""
         return self.magnitudes.shape[-2]
 
-    def channels(self, images: Tensor) -> Tensor:
-        """Images [n, 3, H, W] to uncorrelated channels y [n, 3, H, W]."""
+    def channels(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
+        """Images to uncorrelated channels y."""
         return torch.einsum("dc,nchw->ndhw", torch.linalg.inv(self.colours), images - self.mean[:, None, None])
 
-    def pixels(self, channels: Tensor) -> Tensor:
-        """Uncorrelated channels y [n, 3, H, W] to images [n, 3, H, W], not clipped."""
+    def pixels(self, channels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
+        """Uncorrelated channels y to images, not clipped."""
         return torch.einsum("cd,ndhw->nchw", self.colours, channels) + self.mean[:, None, None]
 
     def to(self, device: str | torch.device) -> Spectrum:
@@ -81,29 +78,17 @@ class Spectrum(NamedTuple):
         return Spectrum(*(part.to(device) for part in self))
 
 
-def mean_spectrum(batches: list[Tensor]) -> Spectrum:
-    """The spectrum of images given in batches [n, 3, size, size] in [0, 1]."""
+def mean_spectrum(batches: list[Float[Tensor, "n 3 size size"]]) -> Spectrum:
+    """The spectrum of batches of images in [0, 1]."""
     pixels = torch.cat([images.double().transpose(0, 1).flatten(1) for images in batches], dim=1)
     mean = pixels.mean(dim=1)
     values, directions = torch.linalg.eigh(torch.cov(pixels))
     colours = directions * values.clamp_min(1e-6).sqrt()
     size = batches[0].shape[-1]
     partial = Spectrum(mean, colours, torch.zeros(3, size, size // 2 + 1))
-    sums = sum(to_coefficients(partial.channels(images.double())).abs().sum(dim=0) for images in batches)
-    magnitudes = sums / sum(map(len, batches))
+    magnitudes = torch.zeros(3, size, size // 2 + 1, dtype=torch.float64)
+    for images in batches:
+        magnitudes += to_coefficients(partial.channels(images.double())).abs().sum(dim=0)
+    magnitudes /= sum(map(len, batches))
     magnitudes[:, 0, 0] = 0
     return Spectrum(mean.float(), colours.float(), magnitudes.float())
-
-
-@lru_cache(maxsize=2)
-def corpus_spectrum(atlas: AtlasLike, spec: EncoderSpec) -> Spectrum:
-    """The spectrum of an atlas's real images, at the encoder's size; kept for the next drawing.
-
-    Raises
-    ------
-    BlindspotError
-        If the atlas has no real images.
-    """
-    images = real_images(atlas)
-    chosen = images[np.linspace(0, len(images) - 1, min(len(images), CORPUS)).round().astype(int)]
-    return mean_spectrum([thumbnails(atlas, part, spec) for part in np.split(chosen, range(BATCH, len(chosen), BATCH))])

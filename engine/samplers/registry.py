@@ -1,131 +1,151 @@
-"""Samplers by name, as the command line and the app offer them."""
+"""Sampling methods by name, their settings and defaults. Torch is imported when a sampler is created."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 from engine.errors import BlindspotError
-from engine.samplers.accentuation import Accentuation, corpus_seeds
-from engine.samplers.base import Sampler
-from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.fourier import corpus_spectrum
-from engine.samplers.instruments import Instruments
-from engine.samplers.maco import MACO
-from engine.samplers.optimisation import RegularisedOptimisation
-from engine.samplers.particle import EnergySMC
-from engine.samplers.pool import PoolRetrieval
-from engine.samplers.retrieval import Retrieval
-from engine.samplers.soft_prompt import SoftPrompt
-from engine.samplers.thinning import Thinning
 
-TILT = 32.0
-"""Times the strength, over the cap: the inverse temperature of `energydps-smc` and `retrieval-soft`. A sample at the
-cap gains exp(32 strength) in likelihood over one that scores 0."""
-CHOICE = 400.0
-"""The same for the choice among the states that a sample of `energydps` begins as: at usual strengths nearly always the
-best, evenly as the strength goes to 0."""
-EVERY, FEWER, AT_ONCE = 3, 4, 2
-"""`energydps-light` guides every third step, and begins as a quarter of the states, denoised two at a time."""
-UNTIL = 0.8
+if TYPE_CHECKING:
+    from engine.samplers.base import Sampler
+    from engine.samplers.candidates import CandidateSelection
+    from engine.samplers.energy_dps import EnergyDPS
+    from engine.samplers.models import ModelBundle
+
+WITHOUT_STRENGTH = ("prior", "retrieval")
+"""Methods that no strength changes."""
+SELECTION_TILT = 400.0
+"""Times the strength, over the score cap: inverse temperature of the selection among an `energydps` sample's
+candidates. At usual strengths nearly always the best one is kept, and any one as the strength goes to 0."""
+SAMPLING_TILT = 32.0
+"""The same for the law of `energydps-smc` and `retrieval-soft`: a sample at the cap gains exp(32 strength) in
+likelihood over one that scores 0."""
+LIGHT_INTERVAL, LIGHT_CANDIDATES, LIGHT_BATCH = 3, 4, 2
+"""`energydps-light` guides every third step and starts as a quarter of the candidates, denoised two at a time."""
+CALIBRATED_END = 0.8
 """Where a mean score is to be reached, EnergyDPS guides this share of the way. Later there is little left to change but
 what the encoder alone sees: pushes raise its score, and draw images together in its eyes."""
-MARGIN = 1.02
-"""Where a mean score is to be reached, no sample is pushed once its own passes it by this factor: what lies beyond is
+CALIBRATED_CAP = 1.02
+"""Where a mean score is to be reached, no sample is pushed once its own exceeds it by this factor: what lies beyond is
 neither natural nor asked for, and would buy the mean with a few exaggerated images."""
-LOOKS = 5
+OVERSHOOT = 1.25
+"""Otherwise a sample is pushed until its score is this many times that of the best real image."""
+STEPS_PER_STEP = 5
 """Steps of an optimisation for each reverse step of a diffusion prior, which costs about as much."""
-TURN, WORTH, ACCENT, GUIDANCE = 0.1, 1.0, 10.0, 10.0
+MACO_RADIANS, OPTIMISATION_WEIGHT, ACCENTUATION_WEIGHT, PROMPT_GUIDANCE = 0.1, 1.0, 10.0, 10.0
 """Times the strength: the step of `maco` in radians, what a score at the cap is worth to `optimisation` and to
 `accentuation`, and the guidance scale of `soft-prompt`; so that one default strength serves all."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What every method may be told; a method ignores what it does not know."""
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings:
+    """Settings that every method takes; a method ignores those it does not have."""
 
-    steps: int
+    steps: int = 40
     """Reverse steps of a diffusion prior."""
-    strength: float
-    """How hard to push towards the score."""
-    cap: float | None = None
-    """Score beyond which a sample is not pushed any more; strengths that multiply a score are in units of one over
-    it."""
+    strength: float = 0.2
+    """How hard to push towards the score (`EnergyDPS.strength`)."""
     particles: int = 4
     """Particles behind each sample of a particle filter."""
-    states: int = 16
-    """States that a sample of EnergyDPS begins as; 1: guided from the start, as paper 000's Algorithm 1."""
-    until: float = 1.0
-    """Share of the way, from noise to image, that EnergyDPS guides."""
+    candidates: int = 16
+    """Candidates that a sample of EnergyDPS starts as; 1: guided from the start, as in Algorithm 1."""
+    score_cap: float | None = None
+    """Score beyond which a sample is not pushed any more; strengths that multiply a score are in units of one over
+    it."""
+    guidance_end: float | None = None
+    """Share of the way, from noise to image, that EnergyDPS guides; None: all of it."""
 
-    def towards(self, target: float) -> Settings:
+    def towards(self, target: float) -> Self:
         """These settings for a search for the mean score `target`, whatever the strength."""
-        return replace(self, cap=MARGIN * target if target > 0 else None, until=UNTIL)
+        return replace(self, score_cap=CALIBRATED_CAP * target if target > 0 else None, guidance_end=CALIBRATED_END)
+
+    def per_score(self, unit: float) -> float:
+        """The strength times `unit`, in units of one over the score, of which the cap says how large it gets."""
+        return self.strength * (unit / self.score_cap if self.score_cap else 1.0)
 
 
-Factory = Callable[[Instruments, Settings], Sampler]
+def _energydps(models: ModelBundle, settings: SamplerSettings) -> EnergyDPS:
+    from engine.samplers.energy_dps import EnergyDPS
 
-
-def _energydps(models: Instruments, settings: Settings) -> EnergyDPS:
-    window, thinning = (0.0, settings.until), _thinning(settings, settings.states)
     return EnergyDPS(
-        models.prior, settings.steps, settings.strength, cap=settings.cap, window=window, thinning=thinning
-    )
+        models.prior, settings.steps, settings.strength, score_cap=settings.score_cap,
+        guidance_window=(0.0, settings.guidance_end or 1.0), selection=_selection(settings, settings.candidates),
+    )  # fmt: skip
 
 
-def _energydps_light(models: Instruments, settings: Settings) -> Sampler:
-    fewer = _thinning(settings, math.ceil(settings.states / FEWER))
-    fewer = fewer and replace(fewer, at_once=AT_ONCE)
-    return replace(_energydps(models, settings), guidance="light", every=EVERY, thinning=fewer)
+def _energydps_light(models: ModelBundle, settings: SamplerSettings) -> Sampler:
+    selection = _selection(settings, math.ceil(settings.candidates / LIGHT_CANDIDATES))
+    selection = selection and replace(selection, batch=LIGHT_BATCH)
+    full = _energydps(models, settings)
+    return replace(full, guidance="light", guidance_interval=LIGHT_INTERVAL, selection=selection)
 
 
-def _energydps_smc(models: Instruments, settings: Settings) -> Sampler:
-    return EnergySMC(models.prior, settings.steps, _per_score(settings, TILT), settings.particles)
+def _selection(settings: SamplerSettings, candidates: int) -> CandidateSelection | None:
+    from engine.samplers.candidates import CandidateSelection
+
+    if candidates == 1 or settings.strength == 0:
+        return None
+    return CandidateSelection(settings.per_score(SELECTION_TILT), candidates)
 
 
-def _prior(models: Instruments, settings: Settings) -> Sampler:
-    return EnergyDPS(models.prior, settings.steps, strength=0.0)
+def _energydps_smc(models: ModelBundle, settings: SamplerSettings) -> Sampler:
+    from engine.samplers.smc import EnergySMC
+
+    return EnergySMC(models.prior, settings.steps, settings.per_score(SAMPLING_TILT), settings.particles)
 
 
-def _retrieval(models: Instruments, settings: Settings) -> Sampler:
+def _prior(models: ModelBundle, settings: SamplerSettings) -> Sampler:
+    return _energydps(models, SamplerSettings(steps=settings.steps, strength=0.0))
+
+
+def _retrieval(models: ModelBundle, settings: SamplerSettings) -> Sampler:
+    from engine.samplers.retrieval import Retrieval
+
     return Retrieval(models.atlas, models.device)
 
 
-def _retrieval_soft(models: Instruments, settings: Settings) -> PoolRetrieval:
-    return PoolRetrieval(models.atlas, models.encoder.spec, models.device, _per_score(settings, TILT))
+def _retrieval_soft(models: ModelBundle, settings: SamplerSettings) -> Sampler:
+    from engine.samplers.retrieval import PoolRetrieval
+
+    return PoolRetrieval(models.atlas, models.encoder.spec, models.device, settings.per_score(SAMPLING_TILT))
 
 
-def _maco(models: Instruments, settings: Settings) -> Sampler:
+def _maco(models: ModelBundle, settings: SamplerSettings) -> Sampler:
+    from engine.samplers.feature_visualization import MACO, corpus_spectrum
+
     spectrum = corpus_spectrum(models.atlas, models.encoder.spec).to(models.device)
-    return MACO(spectrum, LOOKS * settings.steps, TURN * settings.strength, settings.cap)
+    return MACO(spectrum, STEPS_PER_STEP * settings.steps, MACO_RADIANS * settings.strength, settings.score_cap)
 
 
-def _optimisation(models: Instruments, settings: Settings) -> Sampler:
-    size, worth = models.encoder.spec.image_size, _per_score(settings, WORTH)
-    return RegularisedOptimisation(size, models.device, LOOKS * settings.steps, worth, cap=settings.cap)
+def _optimisation(models: ModelBundle, settings: SamplerSettings) -> Sampler:
+    from engine.samplers.feature_visualization import RegularisedOptimisation
+
+    return RegularisedOptimisation(
+        models.encoder.spec.image_size, models.device, STEPS_PER_STEP * settings.steps,
+        settings.per_score(OPTIMISATION_WEIGHT), score_cap=settings.score_cap,
+    )  # fmt: skip
 
 
-def _soft_prompt(models: Instruments, settings: Settings) -> SoftPrompt:
-    return SoftPrompt(models.pipeline, settings.steps, GUIDANCE * settings.strength, cap=settings.cap)
+def _accentuation(models: ModelBundle, settings: SamplerSettings) -> Sampler:
+    from engine.samplers.feature_visualization import Accentuation, corpus_seeds
+
+    return Accentuation(
+        models.encoder, corpus_seeds(models.atlas, models.encoder.spec).to(models.device),
+        STEPS_PER_STEP * settings.steps, settings.per_score(ACCENTUATION_WEIGHT), score_cap=settings.score_cap,
+    )  # fmt: skip
 
 
-def _accentuation(models: Instruments, settings: Settings) -> Sampler:
-    seeds = corpus_seeds(models.atlas, models.encoder.spec).to(models.device)
-    worth = _per_score(settings, ACCENT)
-    return Accentuation(models.encoder, seeds, LOOKS * settings.steps, worth, cap=settings.cap)
+def _soft_prompt(models: ModelBundle, settings: SamplerSettings) -> Sampler:
+    from engine.samplers.soft_prompt import SoftPrompt
+
+    guidance = PROMPT_GUIDANCE * settings.strength
+    return SoftPrompt(models.pipeline, settings.steps, guidance, score_cap=settings.score_cap)
 
 
-def _thinning(settings: Settings, states: int) -> Thinning | None:
-    return None if states == 1 or settings.strength == 0 else Thinning(_per_score(settings, CHOICE), states)
-
-
-def _per_score(settings: Settings, unit: float) -> float:
-    """A strength in units of one over the score, of which the cap says how large it gets."""
-    return settings.strength * (unit / settings.cap if settings.cap else 1.0)
-
-
-SAMPLERS: dict[str, Factory] = {
+SAMPLERS: dict[str, Callable[[ModelBundle, SamplerSettings], Sampler]] = {
     "energydps": _energydps,
     "energydps-light": _energydps_light,
     "energydps-smc": _energydps_smc,
@@ -139,8 +159,8 @@ SAMPLERS: dict[str, Factory] = {
 }
 
 
-def create(name: str, instruments: Instruments, settings: Settings) -> Sampler:
-    """The sampler of that name.
+def create(name: str, models: ModelBundle, settings: SamplerSettings) -> Sampler:
+    """Return the sampler of that name.
 
     Raises
     ------
@@ -148,10 +168,10 @@ def create(name: str, instruments: Instruments, settings: Settings) -> Sampler:
         If there is none.
     """
     require_method(name)
-    return SAMPLERS[name](instruments, settings)
+    return SAMPLERS[name](models, settings)
 
 
 def require_method(name: str) -> None:
-    """Raise `BlindspotError` for a sampler that does not exist."""
+    """Raise `BlindspotError` for a sampling method that does not exist."""
     if name not in SAMPLERS:
         raise BlindspotError(f"There is no sampling method {name!r}: choose one of {', '.join(SAMPLERS)}.")

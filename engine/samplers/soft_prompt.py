@@ -1,9 +1,9 @@
-"""Soft prompts, after DiffExplainer (Pennisi et al. 2025): words that no one wrote, learned for a score.
+"""Soft prompts, after DiffExplainer (Pennisi et al. 2025): token embeddings learned for a score.
 
 A few token embeddings behind a fixed prefix go through the text encoder and the network draws from them in a few steps;
 the score's gradient comes back through the last of these steps. The images are then drawn with the learned prompt as
-with any other. They are as natural as the pipeline's images are, and can show only what its text encoder can say
-(paper 000, Theorem F.7).
+with any other. They are as natural as the pipeline's images are, and can show only what its text encoder can express
+(arXiv:2605.17504, Theorem F.7).
 """
 
 from __future__ import annotations
@@ -21,11 +21,20 @@ from torch import Tensor
 
 from engine.errors import BlindspotError
 from engine.priors.latent import LatentPrior
-from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, sample_generators
+from engine.samplers.base import (
+    OnStep,
+    Samples,
+    Score,
+    StepEvent,
+    announce,
+    require_count,
+    require_finite,
+    sample_generators,
+)
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.look import checkpointed, require_finite
+from engine.samplers.guidance import checkpointed
 
-LEARNING = 1 << 40
+LEARNING_SEED = 1 << 40
 """Added to the seed for the noise that a prompt is learned on, which no drawing has."""
 
 
@@ -55,15 +64,15 @@ class SoftPrompt:
     tokens: int = 5
     """Learned tokens behind the prefix."""
     prefix: str = "photo of"
-    """What the prompt begins with (paper 000, J.3.2)."""
+    """What the prompt begins with (arXiv:2605.17504, appendix J.3.2)."""
     images: int = 2
     """Images drawn in each learning step."""
     path: int = 8
     """Reverse steps of such an image."""
     through: int = 2
     """The last ones, that the gradient goes through."""
-    cap: float | None = None
-    """An image whose score exceeds this teaches nothing at that step."""
+    score_cap: float | None = None
+    """An image whose score exceeds this is ignored at that step."""
     learned: Tensor | None = None
     """[1, length, d], the context of an earlier `learn`, for this score."""
 
@@ -86,8 +95,7 @@ class SoftPrompt:
 
         Arguments and errors as in `Sampler.sample`. While learning, previews show the images that are learned from.
         """
-        if n < 1:
-            raise BlindspotError(f"{n} samples were asked for: ask for at least 1.")
+        require_count(n)
         context, total, trace = self.learned, self.steps, []
         if context is None:
             total += self.iterations
@@ -103,7 +111,7 @@ class SoftPrompt:
         def shift(event: StepEvent) -> None:
             announce(on_step, replace(event, step=event.step + total - self.steps, steps=total))
 
-        prior = prompted(LatentPrior(self.pipeline), context, self.strength)
+        prior = with_prompt(LatentPrior(self.pipeline), context, self.strength)
         drawn = EnergyDPS(prior, self.steps, strength=0.0).sample(score, n, seed, shift)
         return replace(drawn, trace=torch.cat([torch.stack(trace), drawn.trace]) if trace else drawn.trace)
 
@@ -117,23 +125,23 @@ class SoftPrompt:
         Cancelled
             If `on_step` said so.
         """
-        generators = sample_generators(LEARNING + seed, self.images)
-        words = Words(self.pipeline, self.prefix, self.tokens)
-        soft = words.random(generators[0])
+        generators = sample_generators(LEARNING_SEED + seed, self.images)
+        tokens = SoftTokens(self.pipeline, self.prefix, self.tokens)
+        soft = tokens.random(generators[0])
         prior = LatentPrior(self.pipeline)
-        climber = torch.optim.Adam([soft], self.rate * words.deviation, maximize=True)
+        optimiser = torch.optim.Adam([soft], self.rate * tokens.deviation, maximize=True)
         for step in range(1, self.iterations + 1):
             variable = soft.detach().requires_grad_()
-            images = self._draw(prompted(prior, words.context(variable), 1.0), generators)
+            images = self._draw(with_prompt(prior, tokens.context(variable), 1.0), generators)
             scores = score(images).float()
-            pushed = scores if self.cap is None else scores * (scores.detach() <= self.cap)
+            pushed = scores if self.score_cap is None else scores * (scores.detach() <= self.score_cap)
             (soft.grad,) = torch.autograd.grad(pushed.mean(), variable)
             require_finite(soft.grad[None], scores.detach().mean()[None], f"at step {step}", "lower the rate")
-            climber.step()
+            optimiser.step()
             images, scores = images.detach(), scores.detach()
             announce(on_step, StepEvent(step, self.iterations, scores, lambda images=images: images))
         with torch.no_grad():
-            return words.context(soft)
+            return tokens.context(soft)
 
     def _draw(self, prior: LatentPrior, generators: list[torch.Generator]) -> Tensor:
         """Images [len(generators), 3, H, W], with a graph through the last levels."""
@@ -146,7 +154,7 @@ class SoftPrompt:
             return prior.decode(state)
 
 
-class Words:
+class SoftTokens:
     """A prompt with soft tokens, and the text encoder that reads it.
 
     Parameters
@@ -200,7 +208,7 @@ class Words:
             handle.remove()
 
 
-def prompted(prior: LatentPrior, context: Tensor, guidance: float) -> LatentPrior:
+def with_prompt(prior: LatentPrior, context: Tensor, guidance: float) -> LatentPrior:
     """An unconditional prior as it draws with a prompt's context [1, length, d] and a guidance scale."""
     other = copy.copy(prior)
     other.guidance = guidance

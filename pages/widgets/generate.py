@@ -18,9 +18,13 @@ import streamlit as st
 
 from engine.errors import BlindspotError
 from engine.jobs import Job, JobQueue
-from engine.samplers.again import again
-from engine.samplers.drawing import COUNT, STATES, STEPS, STRENGTH, submit_drawing, warm_up
-from engine.samplers.files import load_drawing
+from engine.samplers.generation import (
+    GenerationRequest,
+    load_generation,
+    reproduction_command,
+    submit_generation,
+    warm_up,
+)
 from pages.widgets import card, data, markup, url
 from pages.widgets.live import asset, live
 from pages.widgets.state import View
@@ -77,20 +81,22 @@ def generate(view: View) -> None:
     if view.job and job is None:
         st.caption("That job is unknown here (its results were cleared): generate it again.")
     elif job is not None and job.state == "done":
-        live(results_html(job.id, job.result_dir, load_drawing(job.result_dir)), key="results")
+        live(results_html(job.id, job.result_dir, load_generation(job.result_dir)), key="results")
     elif job is not None:
         progress(job.id)
 
 
 def _form(view: View) -> None:
     with st.form("generate", border=False):
-        count, seed, steps, strength, states = st.columns(5)
+        count, seed, steps, strength, candidates = st.columns(5)
         settings = {
-            "count": count.number_input("Images", 1, 16, COUNT),
+            "count": count.number_input("Images", 1, 16, GenerationRequest.count),
             "seed": seed.number_input("Seed", 0, 2**31 - 1, 0),
-            "steps": steps.number_input("Steps", 5, 250, STEPS),
-            "strength": strength.number_input("Strength", 0.0, 20.0, STRENGTH, 0.1, help="0: the prior alone."),
-            "states": states.number_input("Beginnings", 1, 128, STATES, help=BEGINNINGS),
+            "steps": steps.number_input("Steps", 5, 250, GenerationRequest.steps),
+            "strength": strength.number_input(
+                "Strength", 0.0, 20.0, GenerationRequest.strength, 0.1, help="0: the prior alone."
+            ),
+            "candidates": candidates.number_input("Beginnings", 1, 128, GenerationRequest.candidates, help=BEGINNINGS),
         }
         if st.form_submit_button("Generate", type="primary", icon=":material/auto_awesome:"):
             _submit(view, settings)
@@ -98,7 +104,7 @@ def _form(view: View) -> None:
 
 def _submit(view: View, settings: Mapping[str, Any]) -> None:
     try:
-        job = submit_drawing(queue(), data.current(), view.concept, **settings)
+        job = submit_generation(queue(), data.current(), GenerationRequest(view.concept, **settings))
     except BlindspotError as error:
         st.error(str(error), icon=":material/error:")
         return
@@ -180,7 +186,9 @@ def gallery_html(rows: pd.DataFrame) -> str:
 def again_html(parameters: Mapping[str, Any]) -> str:
     """Return the command that draws these images again, folded."""
     path = data.atlas_path()
-    command = escape(again(parameters, path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name))
+    command = escape(
+        reproduction_command(parameters, path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name)
+    )
     return f'<details class="ba-again"><summary>Draw these again</summary><code>{command}</code></details>'
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.errors import BlindspotError
-from engine.samplers.drawing import METHOD, STATES, STEPS, Order
+from engine.samplers.generation import GenerationRequest
 from precompute.console import AsJson, VariadicCommand, print_json
 from precompute.drawing_commands import AtlasFolder, Method, Seed, States, Steps
 
@@ -45,10 +45,10 @@ def sweep(
     strengths: Annotated[
         list[float], typer.Option("--strengths", metavar="NUMBER...", help="Strengths, one or more in a row.")
     ] = STRENGTHS,
-    method: Method = METHOD,
+    method: Method = GenerationRequest.method,
     count: Count = SAMPLES,
-    steps: Steps = STEPS,
-    states: States = STATES,
+    steps: Steps = GenerationRequest.steps,
+    states: States = GenerationRequest.candidates,
     seed: Seed = 0,
     prior_samples: PriorSamples = PRIOR_SAMPLES,
     out: Out = None,
@@ -61,7 +61,7 @@ def sweep(
 
         return sweep_study(opened, order, strengths, prior_samples, listener)
 
-    order = Order(concept, method, count, seed, steps, states=states)
+    order = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states)
     _run(atlas, out or STUDIES / f"sweep-{concept}", as_json, make)
 
 
@@ -73,10 +73,10 @@ def levels(
         list[float],
         typer.Option("--shares", metavar="SHARE...", help="Of the best real images' mean score; 0 is no push."),
     ] = SHARES,
-    method: Method = METHOD,
+    method: Method = GenerationRequest.method,
     count: Count = SAMPLES,
-    steps: Steps = STEPS,
-    states: States = STATES,
+    steps: Steps = GenerationRequest.steps,
+    states: States = GenerationRequest.candidates,
     seed: Seed = 0,
     prior_samples: PriorSamples = PRIOR_SAMPLES,
     out: Out = None,
@@ -89,7 +89,7 @@ def levels(
 
         return levels_study(opened, order, shares, prior_samples, listener)
 
-    order = Order(concept, method, count, seed, steps, states=states)
+    order = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states)
     _run(atlas, out or STUDIES / f"levels-{concept}", as_json, make)
 
 
@@ -100,10 +100,10 @@ def neurons(
     neurons: Annotated[
         int, typer.Option("--neurons", help="How many by the concept's atom, and as many by the concept's map.")
     ] = NEURONS,
-    method: Method = METHOD,
+    method: Method = GenerationRequest.method,
     count: Count = SAMPLES,
-    steps: Steps = STEPS,
-    states: States = STATES,
+    steps: Steps = GenerationRequest.steps,
+    states: States = GenerationRequest.candidates,
     seed: Seed = 0,
     prior_samples: PriorSamples = PRIOR_SAMPLES,
     out: Out = None,
@@ -116,7 +116,7 @@ def neurons(
 
         return neurons_study(opened, order, neurons, prior_samples, listener, task("real images", "images"))
 
-    order = Order(concept, method, count, seed, steps, states=states)
+    order = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states)
     _run(atlas, out or STUDIES / f"neurons-{concept}", as_json, make)
 
 
@@ -129,8 +129,8 @@ def methods(
         typer.Option("--methods", metavar="NAME...", help="Which; a wrong name lists them.", show_default="all"),
     ] = None,
     count: Count = SAMPLES,
-    steps: Steps = STEPS,
-    states: States = STATES,
+    steps: Steps = GenerationRequest.steps,
+    states: States = GenerationRequest.candidates,
     seed: Seed = 0,
     prior_samples: PriorSamples = PRIOR_SAMPLES,
     out: Out = None,
@@ -143,7 +143,7 @@ def methods(
 
         return methods_study(opened, order, methods, prior_samples, listener, task("methods", "methods"))
 
-    order = Order(concept, count=count, steps=steps, states=states, seed=seed)
+    order = GenerationRequest(concept, count=count, steps=steps, candidates=states, seed=seed)
     _run(atlas, out or STUDIES / f"methods-{concept}", as_json, make)
 
 
@@ -170,10 +170,10 @@ def injection(
         float | None,
         typer.Option("--target", help="Mean score to hold.", show_default="that of the four best real images"),
     ] = None,
-    method: Method = METHOD,
+    method: Method = GenerationRequest.method,
     count: Count = SAMPLES,
-    steps: Steps = STEPS,
-    states: States = STATES,
+    steps: Steps = GenerationRequest.steps,
+    states: States = GenerationRequest.candidates,
     seed: Seed = 0,
     prior_samples: PriorSamples = PRIOR_SAMPLES,
     out: Out = None,
@@ -189,7 +189,7 @@ def injection(
         wanted = text if reference is None else reference
         return injection_study(opened, order, wanted, ratios, target, prior_samples, listener)
 
-    order = Order(concept, method, count, seed, steps, states=states)
+    order = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states)
     _run(atlas, out or STUDIES / f"injection-{concept}", as_json, make)
 
 

@@ -14,11 +14,10 @@ from torch import Tensor
 from engine.errors import BlindspotError
 from engine.klsc.threshold import matching_top_k
 from engine.samplers.base import Sampler, Samples, Score
-from engine.samplers.instruments import Instruments
-from engine.samplers.matching import match_strength
-from engine.samplers.pool import Pool, score_pool, thumbnails
-from engine.samplers.record import Costed, Drawn, Recorded, Watch, nearest, timed
-from engine.samplers.registry import Settings, create
+from engine.samplers.calibration import Profiler, Timed, Trial, calibrate_strength, nearest, timed
+from engine.samplers.models import ModelBundle, thumbnails
+from engine.samplers.registry import SamplerSettings, create
+from engine.samplers.retrieval import Pool, score_pool
 from precompute.studies.subject import NEAR
 
 STARTS = {
@@ -45,7 +44,7 @@ class Contest(NamedTuple):
     """What the images should excite."""
     target: float
     """Their mean score."""
-    settings: Settings
+    settings: SamplerSettings
     """Steps and states; strength, cap and the end of guidance are the contest's own."""
     count: int = 8
     """Images of a method."""
@@ -56,7 +55,7 @@ class Contest(NamedTuple):
     evaluations: int = 8
     """Most strengths tried."""
 
-    def told(self, strength: float) -> Settings:
+    def told(self, strength: float) -> SamplerSettings:
         """What a method is told at a strength."""
         return replace(self.settings.towards(self.target), strength=strength)
 
@@ -81,7 +80,7 @@ class Entry(NamedTuple):
     """Why it is not matched; empty where it is."""
 
 
-def compete(name: str, models: Instruments, contest: Contest, watch: Watch = timed) -> Entry:
+def compete(name: str, models: ModelBundle, contest: Contest, watch: Profiler = timed) -> Entry:
     """A method's images at the mean score that the contest asks for.
 
     Parameters
@@ -101,35 +100,34 @@ def compete(name: str, models: Instruments, contest: Contest, watch: Watch = tim
         If there is no such method. A target out of reach is a note of the entry.
     """
     require_comparable([name])
-    drawn: dict[float, Drawn] = {}
+    drawn: dict[float, Trial] = {}
     prepared, note = _prepare(name, models, contest, watch), ""
 
     def factory(strength: float) -> Sampler:
-        sampler = create(name, models, contest.told(strength))
-        return Recorded(replace(sampler, **prepared.result), strength, drawn, watch)
+        return replace(create(name, models, contest.told(strength)), **prepared.result)
 
     try:
         if name == RETRIEVAL:
             found = _retrieve(models, contest, prepared.result["pool"], watch)
             drawn[found.strength] = found
         else:
-            match_strength(
+            calibrate_strength(
                 factory, contest.score, contest.target, start=STARTS[name], n=contest.count, seed=contest.seed,
-                slack=0.0, relative=contest.tolerance, evaluations=contest.evaluations,
+                slack=0.0, relative=contest.tolerance, evaluations=contest.evaluations, trials=drawn, profiler=watch,
             )  # fmt: skip
     except BlindspotError as error:
         note = str(error)
     return _entry(drawn, contest, prepared, note)
 
 
-def _retrieve(models: Instruments, contest: Contest, pool: Pool, watch: Watch) -> Drawn:
+def _retrieve(models: ModelBundle, contest: Contest, pool: Pool, watch: Profiler) -> Trial:
     """Different ones of the K best real images whose mean is the target, evenly spread over their ranks."""
     best = matching_top_k(pool.scores, contest.target).k
     ranks = np.linspace(0, best - 1, min(contest.count, best)).round().astype(int)
     chosen = np.argsort(-pool.scores, kind="stable")[ranks]
     images, seconds, gigabytes = watch(lambda: thumbnails(models.atlas, pool.images[chosen], models.encoder.spec))
     scores = torch.from_numpy(pool.scores[chosen]).float()
-    return Drawn(Samples(images.to(models.device), scores, scores[None]), best, seconds, gigabytes)
+    return Trial(Samples(images.to(models.device), scores, scores[None]), best, seconds, gigabytes)
 
 
 def require_comparable(names: Sequence[str]) -> None:
@@ -139,7 +137,7 @@ def require_comparable(names: Sequence[str]) -> None:
             raise BlindspotError(f"Method {name!r} cannot be compared: choose among {', '.join([RETRIEVAL, *STARTS])}.")
 
 
-def _prepare(name: str, models: Instruments, contest: Contest, watch: Watch) -> Costed:
+def _prepare(name: str, models: ModelBundle, contest: Contest, watch: Profiler) -> Timed:
     """What a method does once for all strengths, as arguments of its sampler."""
     if name.startswith(RETRIEVAL):
         spec = models.encoder.spec
@@ -149,10 +147,10 @@ def _prepare(name: str, models: Instruments, contest: Contest, watch: Watch) -> 
         sampler = create(name, models, contest.told(0.0))
         found = watch(lambda: sampler.learn(contest.score, contest.seed))
         return found._replace(result={"learned": found.result})
-    return Costed({}, 0.0, 0.0)
+    return Timed({}, 0.0, 0.0)
 
 
-def _entry(drawn: dict[float, Drawn], contest: Contest, prepared: Costed, note: str) -> Entry:
+def _entry(drawn: dict[float, Trial], contest: Contest, prepared: Timed, note: str) -> Entry:
     """The drawing that came nearest to the target."""
     if not drawn:
         return Entry(torch.empty(0, 3, 1, 1), math.nan, math.nan, False, 0, math.nan, math.nan, note)

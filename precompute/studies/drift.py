@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.atlas.reader import Atlas
 from engine.errors import BlindspotError
 from engine.klsc.injection import distortion_bound
 from engine.klsc.tilt import calibrate_tilt, tilt
 from engine.samplers.base import Sampler, Score
-from engine.samplers.drawing import METHOD, STATES, STEPS, STRENGTH, Order
-from engine.samplers.instruments import AtlasLike, Instruments
-from engine.samplers.matched import draw_matched
-from engine.samplers.pool import thumbnails
-from engine.samplers.registry import Settings, create
+from engine.samplers.calibration import sample_calibrated
+from engine.samplers.generation import GenerationRequest
+from engine.samplers.metrics import prior_images
+from engine.samplers.models import ModelBundle, thumbnails
+from engine.samplers.registry import SamplerSettings, create
 from engine.samplers.tasks import ImageEncoder, ReferenceSimilarity, text_alignment
-from engine.samplers.yardstick import prior_images
 from precompute.studies.injection import TaskInjection
 from precompute.studies.subject import Listener, concept_subject, silence
 
@@ -112,7 +112,7 @@ def drift(
             return TaskInjection(factory(strength, ratio), task, ratio)
 
         try:
-            samples, found = draw_matched(
+            samples, found = sample_calibrated(
                 injected, score, target, count=n, start=start, seed=seed, on_step=listener(f"ratio {ratio:.3g}")
             )
         except BlindspotError:
@@ -165,15 +165,15 @@ def other_energies(encoder: ImageEncoder, dictionary: Any, concepts: Sequence[in
 
 
 def concept_drift(
-    atlas: AtlasLike,
+    atlas: Atlas,
     concept: int,
     reference: int | str,
     ratios: Sequence[float] | None = None,
     *,
     target: float | None = None,
-    method: str = METHOD,
-    steps: int = STEPS,
-    states: int = STATES,
+    method: str = GenerationRequest.method,
+    steps: int = GenerationRequest.steps,
+    states: int = GenerationRequest.candidates,
     n: int = 8,
     pool: int = POOL,
     seed: int = 0,
@@ -213,7 +213,9 @@ def concept_drift(
     Cancelled
         If the listener said so.
     """
-    subject = concept_subject(atlas, Order(concept, method, n, seed, steps, states=states), device)
+    subject = concept_subject(
+        atlas, GenerationRequest(concept, method, n, seed, steps=steps, candidates=states), device
+    )
     models, score = subject.models, subject.score
     if target is None:
         target = subject.best
@@ -222,21 +224,23 @@ def concept_drift(
     if not all(math.isfinite(ratio) and ratio for ratio in ratios):
         raise BlindspotError(f"Ratios are finite numbers other than 0, not {list(ratios)}.")
     task = _task(models, reference)
-    base = Settings(steps, STRENGTH, states=states).towards(target)
+    base = SamplerSettings(steps=steps, candidates=states).towards(target)
 
     def factory(strength: float, ratio: float) -> Sampler:
-        most = None if base.cap is None else base.cap + max(ratio, 0.0)  # a similarity adds at most 1 x ratio
-        return create(method, models, replace(base, strength=strength, cap=most))
+        most = (
+            None if base.score_cap is None else base.score_cap + max(ratio, 0.0)
+        )  # a similarity adds at most 1 x ratio
+        return create(method, models, replace(base, strength=strength, score_cap=most))
 
     prior = prior_images(models, steps, pool, seed + 1, listener("prior"))
     energies = other_energies(models.encoder, models.dictionary, [concept])
     return drift(
-        factory, score, task, energies, target, ratios, prior=prior, start=STRENGTH, n=n, seed=seed, listener=listener,
-        on_images=on_images,
+        factory, score, task, energies, target, ratios, prior=prior, start=base.strength, n=n, seed=seed,
+        listener=listener, on_images=on_images,
     )  # fmt: skip
 
 
-def _task(models: Instruments, reference: int | str) -> Score:
+def _task(models: ModelBundle, reference: int | str) -> Score:
     """Alignment with a text, or similarity to an image of the atlas."""
     if isinstance(reference, str):
         return text_alignment(models.pipeline, reference)

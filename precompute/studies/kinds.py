@@ -15,11 +15,10 @@ from engine.blindspots.metrics import frechet_distance
 from engine.figures.images import SIDE, Block, Row, image_grid
 from engine.figures.samplers import drift_table, level_strips, neuron_bars, object_drift, strength_curves
 from engine.figures.style import concept_names
-from engine.samplers.drawing import Order
-from engine.samplers.files import to_pictures
-from engine.samplers.instruments import Instruments
-from engine.samplers.pool import score_pool
-from engine.samplers.yardstick import Yardstick, prior_yardstick
+from engine.samplers.generation import GenerationRequest, to_pil
+from engine.samplers.metrics import PriorReference
+from engine.samplers.models import ModelBundle
+from engine.samplers.retrieval import score_pool
 from precompute.studies.drift import concept_drift
 from precompute.studies.files import Study
 from precompute.studies.levels import draw_levels
@@ -31,7 +30,9 @@ from precompute.studies.sweep import sweep_strengths
 Report = Callable[[int, int], None]
 
 
-def sweep_study(atlas: Atlas, order: Order, strengths: Sequence[float], own: int, listener: Listener) -> Study:
+def sweep_study(
+    atlas: Atlas, order: GenerationRequest, strengths: Sequence[float], own: int, listener: Listener
+) -> Study:
     """Strength against everything else, see `sweep`; `own` samples of the prior are compared with."""
     subject = concept_subject(atlas, order)
     found = sweep_strengths(subject, strengths, yardstick_of(subject, own, listener), listener)
@@ -49,7 +50,9 @@ def sweep_study(atlas: Atlas, order: Order, strengths: Sequence[float], own: int
     return Study("sweep", atlas, settings, {"table": table}, figure, grid)
 
 
-def levels_study(atlas: Atlas, order: Order, shares: Sequence[float], own: int, listener: Listener) -> Study:
+def levels_study(
+    atlas: Atlas, order: GenerationRequest, shares: Sequence[float], own: int, listener: Listener
+) -> Study:
     """Growing activation beside real images; see `precompute.studies.levels`."""
     subject = concept_subject(atlas, order)
     yardstick = yardstick_of(subject, own, listener)
@@ -71,7 +74,9 @@ def levels_study(atlas: Atlas, order: Order, shares: Sequence[float], own: int, 
     return Study("levels", atlas, settings, {"table": table, "samples": samples}, figure, grid)
 
 
-def neurons_study(atlas: Atlas, order: Order, neurons: int, own: int, listener: Listener, report: Report) -> Study:
+def neurons_study(
+    atlas: Atlas, order: GenerationRequest, neurons: int, own: int, listener: Listener, report: Report
+) -> Study:
     """The concept against the neurons nearest to it; see `precompute.studies.neurons`."""
     subject = concept_subject(atlas, order)
     survey = survey_neurons(atlas, subject.score, subject.models.device, report)
@@ -95,7 +100,7 @@ def neurons_study(atlas: Atlas, order: Order, neurons: int, own: int, listener: 
 
 def injection_study(
     atlas: Atlas,
-    order: Order,
+    order: GenerationRequest,
     reference: int | str,
     ratios: Sequence[float] | None,
     target: float | None,
@@ -106,7 +111,8 @@ def injection_study(
     images: dict[float, Tensor] = {}
     rows = concept_drift(
         atlas, order.concept, reference, ratios, target=target, method=order.method, steps=order.steps,
-        states=order.states, n=order.count, seed=order.seed, pool=own, listener=listener, on_images=images.__setitem__,
+        states=order.candidates, n=order.count, seed=order.seed, pool=own, listener=listener,
+        on_images=images.__setitem__,
     )  # fmt: skip
     table, name = drift_table(rows), name_of(atlas, order.concept)
     task = f"fit “{reference}”" if isinstance(reference, str) else f"resemble image {reference}"
@@ -125,7 +131,7 @@ def injection_study(
         "ratios": [row.ratio for row in rows[1:]],
         "target": target,
         "prior_samples": own,
-        "device": Instruments(atlas).device,
+        "device": ModelBundle(atlas).device,
     }
     grid = image_grid(f"{name} should also {task}", columns, [Row("", blocks)])
     return Study("injection", atlas, settings, {"table": table}, figure, grid)
@@ -136,10 +142,11 @@ def name_of(atlas: Atlas, concept: int) -> str:
     return concept_names(atlas.concepts["label"].iloc[[concept]], [concept])[0]
 
 
-def yardstick_of(subject: Subject, own: int, listener: Listener) -> Yardstick:
+def yardstick_of(subject: Subject, own: int, listener: Listener) -> PriorReference:
     """Samples of the prior, with both distances."""
     order = subject.order
-    return prior_yardstick(subject.models, order.steps, own, order.seed, _frechet, listener("samples of the prior"))
+    hear = listener("samples of the prior")
+    return PriorReference.sample(subject.models, order.steps, own, order.seed, _frechet, hear)
 
 
 def _frechet(own: np.ndarray, seen: np.ndarray) -> float:
@@ -153,19 +160,20 @@ def settings_of(subject: Subject, own: int, **more: Any) -> dict[str, Any]:
             "device": subject.models.device}  # fmt: skip
 
 
-def ordered(order: Order) -> dict[str, Any]:
+def ordered(order: GenerationRequest) -> dict[str, Any]:
     """Of an order, what holds for every row; strengths are in the table."""
-    return {name: getattr(order, name) for name in ("concept", "method", "count", "steps", "states", "seed")}
+    stored = order.parameters()
+    return {name: stored[name] for name in ("concept", "method", "count", "steps", "states", "seed")}
 
 
-def subtitle(order: Order, own: int) -> str:
+def subtitle(order: GenerationRequest, own: int) -> str:
     """What every point of a figure rests on."""
     return f"{order.method}, {order.steps} steps, n = {order.count} images a point, {own} samples of the prior"
 
 
 def block(images: Tensor | None, caption: str) -> Block:
     """The first of a row's images [n, 3, H, W], or an empty block where none could be drawn."""
-    return Block((), "out of reach") if images is None else Block(to_pictures(images[: SIDE * SIDE]), caption)
+    return Block((), "out of reach") if images is None else Block(to_pil(images[: SIDE * SIDE]), caption)
 
 
 def _spread(count: int) -> list[int]:

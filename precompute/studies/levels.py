@@ -12,9 +12,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.samplers.pool import Pool
-from engine.samplers.record import Drawn
-from engine.samplers.yardstick import Yardstick
+from engine.samplers.calibration import Trial
+from engine.samplers.metrics import PriorReference
+from engine.samplers.retrieval import Pool
 from precompute.studies.subject import Listener, Subject, codes_mean, silence
 
 
@@ -40,7 +40,7 @@ class Level(NamedTuple):
     slope: float
     kid: float
     frechet: float
-    """As in `yardstick.Quality`."""
+    """As in `engine.samplers.metrics.Quality`."""
     note: str
     """Why the level was not reached."""
 
@@ -72,7 +72,7 @@ def draw_levels(
     subject: Subject,
     shares: Sequence[float],
     pool: Pool,
-    yardstick: Yardstick,
+    yardstick: PriorReference,
     listener: Listener = silence,
 ) -> Levels:
     """Draw a concept at several shares of its best real images' mean score, all from the same noise.
@@ -123,7 +123,7 @@ def nearest_real(scores: np.ndarray, pool: Pool) -> np.ndarray:
 
 
 def _add(
-    levels: Levels, share: float, subject: Subject, drawn: Drawn, note: str, pool: Pool, yardstick: Yardstick
+    levels: Levels, share: float, subject: Subject, drawn: Trial, note: str, pool: Pool, yardstick: PriorReference
 ) -> None:
     """Put a level's drawing, in order of score, behind the others."""
     samples = drawn.samples

@@ -10,9 +10,9 @@ import pandas as pd
 from engine.atlas import Atlas
 from engine.figures.images import Block, Row, image_grid
 from engine.figures.samplers import method_bars
-from engine.samplers.drawing import Order
-from engine.samplers.registry import Settings
-from engine.samplers.yardstick import Quality, Yardstick
+from engine.samplers.generation import GenerationRequest
+from engine.samplers.metrics import PriorReference, Quality
+from engine.samplers.registry import SamplerSettings
 from precompute.studies.comparison import METHODS, Contest, Entry, compete, require_comparable
 from precompute.studies.files import Study
 from precompute.studies.kinds import block, name_of, settings_of, yardstick_of
@@ -21,7 +21,7 @@ from precompute.studies.subject import Listener, concept_subject
 
 def methods_study(
     atlas: Atlas,
-    order: Order,
+    order: GenerationRequest,
     methods: Sequence[str] | None,
     own: int,
     listener: Listener,
@@ -32,7 +32,7 @@ def methods_study(
     require_comparable(names)
     subject = concept_subject(atlas, order)
     yardstick = yardstick_of(subject, own, listener)
-    given = Settings(order.steps, 0.0, particles=order.particles, states=order.states)
+    given = SamplerSettings(steps=order.steps, strength=0.0, particles=order.particles, candidates=order.candidates)
     contest = Contest(subject.score, subject.best, given, order.count, order.seed)
     entries = {}
     for done, name in enumerate(names):
@@ -55,7 +55,7 @@ def methods_study(
     return Study("methods", atlas, settings_of(subject, own, methods=names), {"table": table}, figure, grid)
 
 
-def _row(name: str, entry: Entry, target: float, yardstick: Yardstick) -> dict:
+def _row(name: str, entry: Entry, target: float, yardstick: PriorReference) -> dict:
     """A method's figures; NaN where nothing could be drawn."""
     drawn = len(entry.images) > 1
     quality = yardstick.measure(entry.images) if drawn else Quality(*[math.nan] * 4)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from engine.errors import BlindspotError
 from engine.samplers.base import OnStep
-from engine.samplers.drawing import Reference
-from engine.samplers.score import NeuronScore
-from engine.samplers.yardstick import Yardstick
+from engine.samplers.generation import Reference
+from engine.samplers.metrics import PriorReference
+from engine.samplers.scores import NeuronScore
 from precompute.studies.subject import Listener, Reached, Subject, silence
 from precompute.studies.survey import Survey
 
@@ -60,7 +60,7 @@ class Unit(NamedTuple):
     slope: float
     kid: float
     frechet: float
-    """As in `yardstick.Quality`."""
+    """As in `engine.samplers.metrics.Quality`."""
     strength: float
     score: float
     """Mean score of the drawing, in the unit's own units."""
@@ -81,7 +81,7 @@ class Comparison(NamedTuple):
 def compare_neurons(
     subject: Subject,
     survey: Survey,
-    yardstick: Yardstick,
+    yardstick: PriorReference,
     neurons: int,
     listener: Listener = silence,
 ) -> Comparison:
@@ -182,7 +182,7 @@ class _Look(NamedTuple):
 
     concept: Subject
     survey: Survey
-    yardstick: Yardstick
+    yardstick: PriorReference
     atom: np.ndarray | None
 
     def unit(self, name: str, choice: Choice | None, own: Subject, reached: Reached | str) -> Unit:

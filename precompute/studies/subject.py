@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 
+from engine.atlas.reader import Atlas
 from engine.errors import BlindspotError
 from engine.samplers.base import OnStep, Sampler, Samples, Score
-from engine.samplers.drawing import UNPUSHED, Order, Reference, best_real, cap_of
-from engine.samplers.instruments import AtlasLike, Instruments
-from engine.samplers.matched import FEWEST, draw_matched
-from engine.samplers.matching import real_target
-from engine.samplers.record import Drawn, Recorded, nearest
-from engine.samplers.registry import Settings, create, require_method
-from engine.samplers.score import ConceptScore
+from engine.samplers.calibration import FEWEST, Trial, mean_of_best, nearest, run_trial, sample_calibrated
+from engine.samplers.generation import GenerationRequest, Reference, best_real_images, default_cap
+from engine.samplers.models import ModelBundle
+from engine.samplers.registry import WITHOUT_STRENGTH, SamplerSettings, create, require_method
+from engine.samplers.scores import ConceptScore
 
 NEAR = 0.05
 """Share of a target that the mean of a matched drawing may miss."""
@@ -31,7 +30,7 @@ def silence(part: str) -> None:
 class Reached(NamedTuple):
     """The drawing that came nearest to a wanted mean score."""
 
-    drawn: Drawn
+    drawn: Trial
     note: str
     """Why it is not there; empty where it is."""
 
@@ -40,15 +39,15 @@ class Reached(NamedTuple):
 class Subject:
     """One score, and drawings that excite it."""
 
-    models: Instruments
+    models: ModelBundle
     """Prior and encoder."""
-    order: Order
+    order: GenerationRequest
     """Method, count, seed and steps of every drawing; its strength is the first that a search tries."""
     score: Score
     """What is to be excited."""
     references: tuple[Reference, ...]
     """The real images that the score likes best, best first."""
-    drawn: dict[float | None, dict[float, Drawn]] = field(default_factory=dict)
+    drawn: dict[float | None, dict[float, Trial]] = field(default_factory=dict)
     """All drawings so far: those of a search by the score that was looked for, others by None; then by strength."""
 
     @property
@@ -60,19 +59,20 @@ class Subject:
         BlindspotError
             If there are none.
         """
-        return real_target([reference.score for reference in self.references])
+        return mean_of_best([reference.score for reference in self.references])
 
-    def settings(self, strength: float) -> Settings:
+    def settings(self, strength: float) -> SamplerSettings:
         """What the method is told at a strength."""
-        order = self.order
-        return Settings(order.steps, strength, cap_of(self.references), order.particles, order.states)
+        return replace(self.order, strength=strength, score_cap=default_cap(self.references), guidance_end=None)
 
-    def draw(self, strength: float, on_step: OnStep | None = None) -> Drawn:
+    def draw(self, strength: float, on_step: OnStep | None = None) -> Trial:
         """Draw at a strength; arguments and errors as in `Sampler.sample`."""
-        sampler = create(self.order.method, self.models, self.settings(strength))
+
+        def factory(strength: float) -> Sampler:
+            return create(self.order.method, self.models, self.settings(strength))
+
         drawn = self.drawn.setdefault(None, {})
-        Recorded(sampler, strength, drawn).sample(self.score, self.order.count, self.order.seed, on_step)
-        return drawn[strength]
+        return run_trial(drawn, strength, factory, self.score, self.order.count, self.order.seed, on_step)
 
     def reach(self, target: float, start: float | None = None, on_step: OnStep | None = None) -> Reached:
         """Draw at the mean score `target`, or as near to it as the search came.
@@ -99,9 +99,9 @@ class Subject:
             return create(self.order.method, self.models, self.settings(strength).towards(target))
 
         try:
-            _, match = draw_matched(
+            _, match = sample_calibrated(
                 factory, self.score, target, count=self.order.count, start=start or self.order.strength,
-                seed=self.order.seed, on_step=on_step, drawn=drawn,
+                seed=self.order.seed, on_step=on_step, trials=drawn,
             )  # fmt: skip
         except BlindspotError as error:
             if not drawn:
@@ -112,7 +112,7 @@ class Subject:
         return Reached(found, f"{match.evaluations} trials came no nearer than {found.mean:.4g}." if missed else "")
 
 
-def concept_subject(atlas: AtlasLike, order: Order, device: str | None = None) -> Subject:
+def concept_subject(atlas: Atlas, order: GenerationRequest, device: str | None = None) -> Subject:
     """A concept of an atlas as a subject.
 
     Raises
@@ -122,17 +122,17 @@ def concept_subject(atlas: AtlasLike, order: Order, device: str | None = None) -
         strength, or fewer than `FEWEST` samples are ordered.
     """
     require_method(order.method)
-    if order.method in UNPUSHED:
+    if order.method in WITHOUT_STRENGTH:
         raise BlindspotError(f"Method {order.method!r} has no strength, so there is nothing to study: choose another.")
     if order.count < FEWEST:
         raise BlindspotError(f"A study compares means: draw at least {FEWEST} samples, not {order.count}.")
-    models, concept = Instruments(atlas, device), order.concept
+    models, concept = ModelBundle(atlas, device), order.concept
     score = ConceptScore(models.encoder, models.dictionary, [concept])
     if atlas.concepts["dead"].iat[concept]:
         raise BlindspotError(
             f"Concept {concept} of atlas {atlas.info.name!r} is dead, no real image excites it: choose a live one."
         )
-    subject = Subject(models, order, score, best_real(models, score))
+    subject = Subject(models, order, score, best_real_images(models, score))
     if subject.best <= 0:
         raise BlindspotError(f"The best real images of concept {concept} score {subject.best:.3g}: choose another one.")
     return subject

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.samplers.drawing import REFERENCES, Reference
-from engine.samplers.instruments import AtlasLike
-from engine.samplers.pool import BATCH, Pool, real_images, thumbnails
-from engine.samplers.score import ConceptScore, mixed
+from engine.atlas.reader import Atlas
+from engine.samplers.generation import REFERENCES, Reference
+from engine.samplers.models import real_images, thumbnails
+from engine.samplers.retrieval import BATCH, Pool
+from engine.samplers.scores import ConceptScore, reduce_maps
 
 SIGNS = (1, -1)
 
@@ -40,7 +41,7 @@ class Survey:
 
 @torch.no_grad()
 def survey_neurons(
-    atlas: AtlasLike,
+    atlas: Atlas,
     score: ConceptScore,
     device: str = "cpu",
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -71,7 +72,9 @@ def survey_neurons(
         patches = score.encoder(thumbnails(atlas, images[start : start + BATCH], score.encoder.spec).to(device)).patches
         maps = score.dictionary.preactivate(patches.flatten(0, 2), concepts).unflatten(0, patches.shape[:3])
         concept.append(score.reduce(maps).double().cpu())
-        neurons.append(torch.stack([mixed(sign * patches, score.peak, score.mean) for sign in SIGNS]).float().cpu())
+        neurons.append(
+            torch.stack([reduce_maps(sign * patches, score.peak, score.mean) for sign in SIGNS]).float().cpu()
+        )
         sums.add(patches.flatten(0, 2), maps.flatten())
     pool = Pool(images, torch.cat(concept).numpy())
     return Survey(pool, torch.cat(neurons, dim=1).numpy(), sums.correlation())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.samplers.yardstick import Yardstick
+from engine.samplers.metrics import PriorReference
 from precompute.studies.subject import Listener, Subject, codes_mean, silence
 
 
@@ -26,7 +26,7 @@ class Strength(NamedTuple):
     slope: float
     kid: float
     frechet: float
-    """As in `yardstick.Quality`."""
+    """As in `engine.samplers.metrics.Quality`."""
     seconds: float
     """Per sample."""
     note: str
@@ -44,7 +44,7 @@ class Sweep(NamedTuple):
 def sweep_strengths(
     subject: Subject,
     strengths: Sequence[float],
-    yardstick: Yardstick,
+    yardstick: PriorReference,
     listener: Listener = silence,
 ) -> Sweep:
     """Draw a concept at several strengths, from the same noise.

@@ -18,13 +18,13 @@ from engine.atlas import Atlas
 from engine.atlas.schema import LATER, gallery_file
 from engine.atlas.verify import verify
 from engine.errors import BlindspotError
-from engine.samplers.drawing import Order, draw_concept
+from engine.samplers.generation import STORED_NAMES, GenerationRequest, generate_images
 from precompute import cli, gallery
 from precompute.gallery import draw_gallery, interesting
 from tests.drawable import build_drawable_atlas
 from tests.engine.atlas.test_verify import reseal
 
-ORDER = Order(0, count=2, steps=2)
+ORDER = GenerationRequest(0, count=2, steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,13 @@ def test_images_and_scores_are_in_the_atlas_and_it_verifies(path):
 
 
 def test_every_drawing_can_be_drawn_again_from_the_atlas_alone(path):
-    draw_gallery(path, replace(ORDER, strength=0.1, cap=0.7, until=0.9, states=3), 1)
+    draw_gallery(path, replace(ORDER, strength=0.1, score_cap=0.7, guidance_end=0.9, candidates=3), 1)
     atlas = Atlas.open(path)
     rows = atlas.gallery()
     first = rows.to_dict("records")[0]
-    settings = {name: first[name] for name in ("method", *gallery.SETTINGS)}
-    found = draw_concept(atlas, first["concept"], count=2, **settings)
+    fields = {stored: field for field, stored in STORED_NAMES.items()}
+    settings = {fields.get(name, name): first[name] for name in ("method", *gallery.SETTINGS)}
+    found = generate_images(atlas, GenerationRequest(first["concept"], count=2, **settings))
     np.testing.assert_array_equal(found.samples.scores.numpy(), rows["score"].to_numpy())
 
 
@@ -87,19 +88,19 @@ def test_a_gallery_from_before_all_settings_were_kept_is_read_verified_and_added
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_a_second_run_does_nothing(path, monkeypatch):
-    real, seen = gallery.draw_concept, []
+    real, seen = gallery.generate_images, []
 
-    def stop_at_the_third(atlas, concept, **settings):
+    def stop_at_the_third(atlas, request):
         if len(seen) == 2:
             raise KeyboardInterrupt
-        seen.append(concept)
-        return real(atlas, concept, **settings)
+        seen.append(request.concept)
+        return real(atlas, request)
 
-    monkeypatch.setattr(gallery, "draw_concept", stop_at_the_third)
+    monkeypatch.setattr(gallery, "generate_images", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         draw_gallery(path, ORDER, 3)
     assert not Atlas.open(path).has("gallery") and len(list(path.parent.glob(".atlas*"))) == 0
-    monkeypatch.setattr(gallery, "draw_concept", real)
+    monkeypatch.setattr(gallery, "generate_images", real)
     made = draw_gallery(path, ORDER, 3)
     assert (made.drawn, made.kept) == (1, 2)
     header = (path / "atlas.json").stat()
@@ -111,7 +112,7 @@ def test_more_concepts_join_and_new_drawings_replace_old_ones(path):
     draw_gallery(path, ORDER, 2)
     first, second = interesting(Atlas.open(path))[:2].tolist()
     old = Atlas.open(path).gallery_bytes(second, 0)
-    draw_gallery(path, Order(0, count=1, steps=2, seed=7), 1)
+    draw_gallery(path, GenerationRequest(0, count=1, steps=2, seed=7), 1)
     atlas = Atlas.open(path)
     assert list(atlas.gallery(first)["seed"]) == [7] and list(atlas.gallery(second)["seed"]) == [0, 0]
     assert not (path / gallery_file(first, 1)).exists() and atlas.gallery_bytes(second, 0) == old
@@ -119,14 +120,14 @@ def test_more_concepts_join_and_new_drawings_replace_old_ones(path):
 
 def test_a_concept_that_cannot_be_drawn_is_skipped_and_named(path, monkeypatch):
     first = int(interesting(Atlas.open(path))[0])
-    real = gallery.draw_concept
+    real = gallery.generate_images
 
-    def refuse(atlas, concept, **settings):
-        if concept == first:
+    def refuse(atlas, request):
+        if request.concept == first:
             raise BlindspotError("The mean score is out of reach.")
-        return real(atlas, concept, **settings)
+        return real(atlas, request)
 
-    monkeypatch.setattr(gallery, "draw_concept", refuse)
+    monkeypatch.setattr(gallery, "generate_images", refuse)
     made = draw_gallery(path, ORDER, 2)
     assert made.skipped == {first: "The mean score is out of reach."} and made.concepts == 1
     with pytest.raises(BlindspotError, match="out of reach"):

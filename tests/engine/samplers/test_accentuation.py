@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from engine.samplers.accentuation import Accents, Accentuation, corpus_seeds
-from engine.samplers.instruments import Instruments
+from engine.samplers.feature_visualization import Accentuation, ChangeParameterisation, corpus_seeds
+from engine.samplers.models import ModelBundle
 from tests.engine.samplers.peers import assert_batches_agree, assert_previews, redness
 
 
 @pytest.fixture
 def encoder(atlas):
-    return Instruments(atlas, "cpu").encoder
+    return ModelBundle(atlas, "cpu").encoder
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_strength_brings_the_score_out_and_the_features_away(encoder, seeds):
         return Accentuation(encoder, seeds[:1], steps=30, strength=strength).sample(redness, 2)
 
     def distance(images):
-        return Accents(encoder, seeds[[0, 0]]).penalty(images, torch.arange(2))
+        return ChangeParameterisation(encoder, seeds[[0, 0]]).penalty(images, torch.arange(2))
 
     seed, weak, strong = drawn(0.0), drawn(0.3), drawn(30.0)
     assert (weak.scores > seed.scores).all() and (strong.scores > weak.scores).all()

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from engine.atlas.reader import Atlas
-from engine.samplers.instruments import Instruments
-from engine.samplers.particle import EnergySMC
-from engine.samplers.registry import SAMPLERS, Settings, create
-from engine.samplers.score import ConceptScore
+from engine.samplers.models import ModelBundle
+from engine.samplers.registry import SAMPLERS, SamplerSettings, create
+from engine.samplers.scores import ConceptScore
+from engine.samplers.smc import EnergySMC
 from tests.test_demo import DEMO
 
 CONCEPT = 68
@@ -21,16 +21,16 @@ CONCEPT = 68
 
 @pytest.fixture(scope="module")
 def demo():
-    models = Instruments(Atlas.open(DEMO / "atlas"), "cpu")
+    models = ModelBundle(Atlas.open(DEMO / "atlas"), "cpu")
     return models, ConceptScore(models.encoder, models.dictionary, [CONCEPT])
 
 
 @pytest.mark.parametrize("name", [*SAMPLERS, "Algorithm 1"])
 def test_image_0_is_the_same_alone_and_among_three(demo, name):
     models, score = demo
-    settings = Settings(steps=8, strength=0.2, cap=0.4, particles=2, states=4)
+    settings = SamplerSettings(steps=8, strength=0.2, score_cap=0.4, particles=2, candidates=4)
     if name == "Algorithm 1":
-        name, settings = "energydps", replace(settings, steps=20, states=1)
+        name, settings = "energydps", replace(settings, steps=20, candidates=1)
     sampler = create(name, models, settings)
     if name == "soft-prompt":
         sampler = replace(sampler, iterations=1)

@@ -7,7 +7,6 @@ from engine.jobs import Cancelled
 from engine.priors.latent import LatentPrior
 from engine.priors.pixel import PixelPrior
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.robust import View
 from tests.engine.priors.tiny import GaussianPrior, tiny_pipeline, tiny_unet
 
 
@@ -93,32 +92,20 @@ def test_a_capped_sample_is_left_alone_while_the_others_are_guided():
     prior = GaussianPrior(variance=0.1, size=4)
     free = EnergyDPS(prior, 50, strength=0).sample(redness, 8)
     led = EnergyDPS(prior, 50, strength=1.0).sample(redness, 8)
-    capped = EnergyDPS(prior, 50, strength=1.0, cap=0.3).sample(redness, 8)
+    capped = EnergyDPS(prior, 50, strength=1.0, score_cap=0.3).sample(redness, 8)
     assert (capped.scores < led.scores).all() and (capped.scores > free.scores).all()
-    unreached = EnergyDPS(prior, 50, strength=1.0, cap=100.0).sample(redness, 8)
+    unreached = EnergyDPS(prior, 50, strength=1.0, score_cap=100.0).sample(redness, 8)
     assert torch.equal(unreached.images, led.images)
-    passed = EnergyDPS(prior, 50, strength=1.0, cap=-100.0).sample(redness, 8)
+    passed = EnergyDPS(prior, 50, strength=1.0, score_cap=-100.0).sample(redness, 8)
     assert torch.equal(passed.images, free.images)
 
 
 def test_a_window_leaves_the_other_steps_unguided():
     prior = GaussianPrior()
-    late = EnergyDPS(prior, 20, strength=1.0, window=(0.5, 1.0)).sample(redness, 2)
+    late = EnergyDPS(prior, 20, strength=1.0, guidance_window=(0.5, 1.0)).sample(redness, 2)
     free = EnergyDPS(prior, 20, strength=0).sample(redness, 2)
     assert torch.equal(late.trace[:10], free.trace[:10])
     assert not torch.equal(late.trace[12:], free.trace[12:])
-
-
-def test_views_guide_and_the_image_itself_is_scored_in_the_end():
-    prior = GaussianPrior(variance=0.1, size=8)
-
-    def left(images):
-        return images[:, 0, :, :4].mean(dim=(1, 2)) - images[:, 0, :, 4:].mean(dim=(1, 2))
-
-    plain = EnergyDPS(prior, 20, strength=1.0).sample(left, 4)
-    mirrored = EnergyDPS(prior, 20, strength=1.0, views=(View(mirrored=True),)).sample(left, 4)
-    assert (plain.scores > 0.2).all() and (mirrored.scores < -0.2).all() and (mirrored.trace[-1] > 0.2).all()
-    torch.testing.assert_close(mirrored.scores, left(mirrored.images))
 
 
 def test_every_step_is_reported_with_a_preview_and_scores():
@@ -172,7 +159,7 @@ def test_a_flat_score_moves_nothing():
         ({"gradient": "sign"}, "gradient 'sign' is unknown"),
         ({"guidance": "heavy"}, "Guidance 'heavy'"),
         ({"strength": float("nan")}, "finite number, not nan"),
-        ({"window": (0.8, 0.2)}, "two growing numbers between 0 and 1"),
+        ({"guidance_window": (0.8, 0.2)}, "two growing numbers between 0 and 1"),
         ({"together": 0}, "At least 1 sample is guided at a time, not 0"),
     ],
 )

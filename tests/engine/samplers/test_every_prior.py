@@ -7,7 +7,7 @@ import torch
 
 from engine.priors.loading import load_prior
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.instruments import Instruments
+from engine.samplers.models import ModelBundle
 from tests.engine.priors.test_every_prior import MAKERS
 from tests.engine.priors.tiny import tiny_dit_pipeline
 
@@ -42,6 +42,6 @@ def test_an_atlas_s_settings_reach_its_prior(tmp_path):
     described = {"id": "dit", "kind": "dit", "prompt": "", "label": 7, "guidance": 4.0, "scheduler": "DDIMScheduler"}
     info = SimpleNamespace(name="a", prior=described)
     atlas = SimpleNamespace(path=tmp_path, info=info, resolve=lambda ref: tmp_path / ref)
-    found, expected = Instruments(atlas, "cpu").prior, load_prior(folder, "dit", label=7)
+    found, expected = ModelBundle(atlas, "cpu").prior, load_prior(folder, "dit", label=7)
     assert (found.guidance, found.labels, found.eta) == (4.0, (1000, 7), 0.0)
     assert (expected.labels, expected.eta) == ((7,), 1.0)

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from engine.errors import BlindspotError
-from engine.samplers.fourier import corpus_spectrum, mean_spectrum, odd_phases, radii, to_coefficients, to_pixels
-from engine.samplers.instruments import Instruments
+from engine.samplers.feature_visualization import corpus_spectrum
+from engine.samplers.fourier import mean_spectrum, odd_phases, radii, to_coefficients, to_pixels
+from engine.samplers.models import ModelBundle
 
 
 @pytest.mark.parametrize("size", [7, 8])
@@ -48,7 +49,7 @@ def test_a_corpus_s_channels_are_uncorrelated_and_of_unit_variance():
 
 
 def test_an_atlas_s_spectrum_is_kept_and_has_the_encoder_s_size(atlas):
-    spec = Instruments(atlas, "cpu").encoder.spec
+    spec = ModelBundle(atlas, "cpu").encoder.spec
     spectrum = corpus_spectrum(atlas, spec)
     assert spectrum.size == 32 and corpus_spectrum(atlas, spec) is spectrum
 
@@ -59,4 +60,4 @@ def test_an_atlas_without_real_images_is_one_sentence(atlas):
         images = atlas.images.iloc[:0]
 
     with pytest.raises(BlindspotError, match="'synthetic' holds no real images: choose a method that draws"):
-        corpus_spectrum(Empty(), Instruments(atlas, "cpu").encoder.spec)
+        corpus_spectrum(Empty(), ModelBundle(atlas, "cpu").encoder.spec)

@@ -5,8 +5,8 @@ import torch
 
 from engine.errors import BlindspotError
 from engine.samplers.base import sample_generators
+from engine.samplers.feature_visualization import MACO, PhaseParameterisation
 from engine.samplers.fourier import mean_spectrum, to_coefficients
-from engine.samplers.maco import MACO, Phases
 from tests.engine.samplers.peers import assert_batches_agree, assert_previews
 
 
@@ -23,7 +23,7 @@ def stripes(images):
 
 
 def test_the_magnitudes_are_the_corpus_s_whatever_the_phases(spectrum):
-    sketch = Phases(spectrum, sample_generators(0, 2))
+    sketch = PhaseParameterisation(spectrum, sample_generators(0, 2))
     for phases in (sketch.variables, 5 * torch.randn_like(sketch.variables)):
         found = to_coefficients(sketch.channels(phases)).abs()
         torch.testing.assert_close(found, spectrum.magnitudes.expand_as(found), atol=1e-5, rtol=1e-4)
@@ -37,7 +37,7 @@ def test_the_score_grows_and_the_mean_colour_stays(spectrum):
 
 
 def test_a_sample_beyond_the_cap_stays_as_it_is(spectrum):
-    capped, longer = (MACO(spectrum, steps, 0.05, cap=0.0).sample(stripes, 3) for steps in (80, 90))
+    capped, longer = (MACO(spectrum, steps, 0.05, score_cap=0.0).sample(stripes, 3) for steps in (80, 90))
     assert (capped.scores > 0).all() and (capped.scores < 0.02).all()
     assert torch.equal(capped.images, longer.images)
     assert (MACO(spectrum, 80, 0.05).sample(stripes, 3).scores > 0.03).all()

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from engine.errors import BlindspotError
-from engine.samplers.optimisation import RegularisedOptimisation, pink, total_variation
+from engine.samplers.feature_visualization import RegularisedOptimisation, total_variation
+from engine.samplers.fourier import pink
 from tests.engine.samplers.peers import assert_batches_agree, assert_previews, redness
 
 

@@ -8,8 +8,8 @@ from engine.priors.latent import LatentPrior
 from engine.priors.loading import open_pipeline
 from engine.samplers.base import sample_generators
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.instruments import Instruments
-from engine.samplers.soft_prompt import LEARNING, SoftPrompt, Words
+from engine.samplers.models import ModelBundle
+from engine.samplers.soft_prompt import LEARNING_SEED, SoftPrompt, SoftTokens
 from tests.engine.priors.tiny import tiny_pipeline, tiny_xl_pipeline
 from tests.engine.samplers.peers import assert_batches_agree, assert_previews, redness
 
@@ -25,7 +25,7 @@ def pipeline(tmp_path_factory):
 
 
 def test_written_words_in_the_soft_places_are_the_written_prompt(pipeline):
-    words = Words(pipeline, "a", 2)
+    words = SoftTokens(pipeline, "a", 2)
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
     ids = tokenizer("a y o", padding="max_length", max_length=8, return_tensors="pt").input_ids
     soft = encoder.get_input_embeddings().weight[ids[0, words.places]]
@@ -33,17 +33,17 @@ def test_written_words_in_the_soft_places_are_the_written_prompt(pipeline):
 
 
 def test_a_long_prefix_is_cut_and_too_many_tokens_are_refused(pipeline):
-    assert Words(pipeline, "a d i o y a d i o y", 5).places == slice(2, 7)
+    assert SoftTokens(pipeline, "a d i o y a d i o y", 5).places == slice(2, 7)
     with pytest.raises(BlindspotError, match="7 soft tokens do not fit into a prompt of 8"):
-        Words(pipeline, "a", 7)
+        SoftTokens(pipeline, "a", 7)
 
 
 def test_learning_raises_the_score_of_what_is_drawn(pipeline):
     sampler = SoftPrompt(pipeline, steps=3, strength=1.0, iterations=10, rate=1.0, path=3, through=3, prefix="a")
     learned = sampler.learn(redness)
-    words = Words(pipeline, "a", 5)
+    words = SoftTokens(pipeline, "a", 5)
     with torch.no_grad():
-        start = words.context(words.random(sample_generators(LEARNING, 1)[0]))
+        start = words.context(words.random(sample_generators(LEARNING_SEED, 1)[0]))
     drawn = [replace(sampler, learned=context).sample(redness, 8).scores.mean() for context in (start, learned)]
     assert drawn[1] > drawn[0]
 
@@ -76,7 +76,7 @@ def test_learning_leaves_no_trace_in_the_pipeline(pipeline):
 def test_an_atlas_whose_prior_hears_no_prompts_is_one_sentence(atlas):
     atlas.info = replace(atlas.info, prior={"id": "../prior", "kind": "pixel"})
     with pytest.raises(BlindspotError, match="names no text-to-image prior to write prompts for"):
-        Instruments(atlas, "cpu").pipeline
+        ModelBundle(atlas, "cpu").pipeline
 
 
 def test_pipelines_of_two_text_encoders_and_senseless_settings_are_refused(pipeline, tmp_path):

@@ -8,7 +8,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLI
 
 from engine.errors import BlindspotError
 from engine.priors.loading import open_pipeline
-from engine.samplers.instruments import Instruments
+from engine.samplers.models import ModelBundle
 from engine.samplers.tasks import CLIP_MEAN, CLIP_STD, ReferenceSimilarity, text_alignment
 from tests.engine.priors.tiny import tiny_pipeline
 
@@ -19,7 +19,7 @@ def images():
 
 
 def test_an_image_is_most_like_itself_and_likeness_has_a_slope(atlas, images):
-    encoder = Instruments(atlas, "cpu").encoder
+    encoder = ModelBundle(atlas, "cpu").encoder
     task = ReferenceSimilarity(encoder, images[1])
     images.requires_grad_()
     found = task(images)

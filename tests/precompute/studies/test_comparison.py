@@ -6,26 +6,25 @@ import pytest
 import torch
 
 from engine.errors import BlindspotError
-from engine.samplers.instruments import Instruments
-from engine.samplers.matching import real_target
-from engine.samplers.pool import score_pool
-from engine.samplers.record import Costed, timed
-from engine.samplers.registry import SAMPLERS, Settings
-from engine.samplers.score import ConceptScore
+from engine.samplers.calibration import Timed, mean_of_best, timed
+from engine.samplers.models import ModelBundle
+from engine.samplers.registry import SAMPLERS, SamplerSettings
+from engine.samplers.retrieval import score_pool
+from engine.samplers.scores import ConceptScore
 from precompute.studies.comparison import METHODS, STARTS, Contest, compete
 
 
 @pytest.fixture
 def models(atlas):
-    return Instruments(atlas, "cpu")
+    return ModelBundle(atlas, "cpu")
 
 
 @pytest.fixture
 def contest(atlas, models):
     score = ConceptScore(models.encoder, models.dictionary, [2])
     scores = score_pool(atlas, score, models.encoder.spec).scores
-    settings = Settings(4, 0.0, states=4)
-    return Contest(score, real_target(scores.tolist()), settings, count=4, evaluations=4)
+    settings = SamplerSettings(steps=4, strength=0.0, candidates=4)
+    return Contest(score, mean_of_best(scores.tolist()), settings, count=4, evaluations=4)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -59,6 +58,6 @@ def test_a_target_beyond_all_is_a_note(models, contest):
 
 
 def test_what_has_no_strength_cannot_compete(models, contest):
-    assert set(STARTS) < set(SAMPLERS) and Costed(1, 2.0).result == 1
+    assert set(STARTS) < set(SAMPLERS) and Timed(1, 2.0).result == 1
     with pytest.raises(BlindspotError, match="'prior' cannot be compared: choose among retrieval, energydps"):
         compete("prior", models, contest)

@@ -10,9 +10,9 @@ from benchmarks.oracle import MIXTURE, OraclePrior, concept_score
 from engine.errors import BlindspotError
 from engine.figures.samplers import drift_table, object_drift
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.instruments import Instruments
-from engine.samplers.particle import EnergySMC
-from engine.samplers.score import ConceptScore
+from engine.samplers.models import ModelBundle
+from engine.samplers.scores import ConceptScore
+from engine.samplers.smc import EnergySMC
 from precompute.studies.drift import concept_drift, drift, least_distortion, other_energies
 from precompute.studies.injection import Injected, TaskInjection
 
@@ -82,7 +82,7 @@ def test_at_a_matched_score_a_task_grows_with_its_ratio_and_so_do_drift_and_boun
 
 
 def test_other_energies_are_sums_of_codes_without_the_concept_itself(atlas):
-    models = Instruments(atlas, "cpu")
+    models = ModelBundle(atlas, "cpu")
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     found = other_energies(models.encoder, models.dictionary, [2])(images)
     codes = models.dictionary.encode(models.encoder(images[1:]).flat().flatten(0, 1))
@@ -98,7 +98,7 @@ def test_the_report_of_a_concept_becomes_a_table_and_a_figure(atlas):
     rows = concept_drift(
         atlas, 2, reference=0, ratios=[0.5], steps=6, n=4, pool=4, device="cpu", on_images=images.__setitem__
     )
-    models = Instruments(atlas, "cpu")
+    models = ModelBundle(atlas, "cpu")
     score = ConceptScore(models.encoder, models.dictionary, [2])
     with torch.no_grad():
         assert [float(score(images[row.ratio]).mean()) for row in rows] == pytest.approx([row.score for row in rows])

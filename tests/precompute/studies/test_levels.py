@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from engine.errors import BlindspotError
-from engine.samplers.drawing import Order
-from engine.samplers.instruments import Instruments
-from engine.samplers.pool import Pool, score_pool
-from engine.samplers.yardstick import prior_yardstick
+from engine.samplers.generation import GenerationRequest
+from engine.samplers.metrics import PriorReference
+from engine.samplers.models import ModelBundle
+from engine.samplers.retrieval import Pool, score_pool
 from precompute.studies.levels import draw_levels, nearest_real
 from precompute.studies.subject import concept_subject
 
-ORDER = Order(2, count=4, steps=6)
+ORDER = GenerationRequest(2, count=4, steps=6)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def setting(drawable):
     atlas = Atlas.open(drawable)
     subject = concept_subject(atlas, ORDER, "cpu")
     pool = score_pool(atlas, subject.score, subject.models.encoder.spec)
-    return atlas, subject, pool, prior_yardstick(Instruments(atlas, "cpu"), 6, 4)
+    return atlas, subject, pool, PriorReference.sample(ModelBundle(atlas, "cpu"), 6, 4)
 
 
 @pytest.fixture(scope="module")

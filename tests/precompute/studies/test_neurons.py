@@ -9,16 +9,16 @@ import torch
 
 from engine.dictionary.transcoder import Transcoder
 from engine.errors import BlindspotError
-from engine.samplers.drawing import Order
-from engine.samplers.instruments import Instruments
-from engine.samplers.pool import real_images, score_pool, thumbnails
-from engine.samplers.score import ConceptScore, NeuronScore
-from engine.samplers.yardstick import prior_yardstick
+from engine.samplers.generation import GenerationRequest
+from engine.samplers.metrics import PriorReference
+from engine.samplers.models import ModelBundle, real_images, thumbnails
+from engine.samplers.retrieval import score_pool
+from engine.samplers.scores import ConceptScore, NeuronScore
 from precompute.studies.neurons import Choice, choose_neurons, compare_neurons
 from precompute.studies.subject import concept_subject
 from precompute.studies.survey import survey_neurons
 
-ORDER = Order(2, count=4, steps=6)
+ORDER = GenerationRequest(2, count=4, steps=6)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_neurons_are_chosen_by_size_with_the_sign_in_which_the_concept_grows():
 def test_every_unit_is_drawn_at_the_concept_s_share_of_its_own_best_or_says_why_not(setting):
     atlas, subject, survey = setting
     heard = []
-    yardstick = prior_yardstick(Instruments(atlas, "cpu"), 6, 4)
+    yardstick = PriorReference.sample(ModelBundle(atlas, "cpu"), 6, 4)
     found = compare_neurons(subject, survey, yardstick, 1, lambda row: heard.append(row))
     concept, *neurons = found.rows
     assert [row.name for row in found.rows] == heard and concept.name == "concept 2" and neurons
@@ -102,6 +102,6 @@ def test_a_transcoder_s_atoms_are_no_directions_of_the_tokens_so_maps_alone_choo
     transcoder = Transcoder(16, 24, 4, grid=(4, 4)).requires_grad_(False)
     other = replace(subject, score=ConceptScore(subject.models.encoder, transcoder, [2]), drawn={})
     survey = survey_neurons(atlas, other.score)
-    found = compare_neurons(other, survey, prior_yardstick(subject.models, 6, 4), 1)
+    found = compare_neurons(other, survey, PriorReference.sample(subject.models, 6, 4), 1)
     assert [row.chosen_by for row in found.rows] == ["", "map"] and all(math.isnan(row.atom) for row in found.rows)
     assert f"neuron {np.abs(survey.correlation).argmax()}" in found.rows[1].name

@@ -135,7 +135,7 @@ def test_ctrl_c_ends_it_cleanly(run_command, drawable, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence_and_an_earlier_study_stays(drawable, tmp_path, monkeypatch):
-    order = study_kinds.Order(2, count=4, steps=3)
+    order = study_kinds.GenerationRequest(2, count=4, steps=3)
     study = study_kinds.sweep_study(Atlas.open(drawable), order, [0.0], 4, lambda row: None)
     (tmp_path / "file").write_text("")
     with pytest.raises(BlindspotError, match=r"cannot be written to .*choose another --out"):

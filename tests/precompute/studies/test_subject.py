@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from engine.errors import BlindspotError
-from engine.samplers.drawing import Order, draw_concept
-from engine.samplers.record import standard_error
+from engine.samplers.calibration import standard_error
+from engine.samplers.generation import GenerationRequest, generate_images
 from precompute.studies.subject import concept_subject
 
-ORDER = Order(2, count=4, steps=6)
+ORDER = GenerationRequest(2, count=4, steps=6)
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def subject(atlas):
 
 
 def test_its_drawings_are_those_of_the_sample_command(atlas, subject):
-    drawing = draw_concept(atlas, 2, count=4, steps=6, strength=0.4, device="cpu")
+    drawing = generate_images(atlas, GenerationRequest(2, count=4, steps=6, strength=0.4), device="cpu")
     drawn = subject.draw(0.4)
     torch.testing.assert_close(drawn.samples.images, drawing.samples.images)
     assert subject.best == pytest.approx(drawing.reference_score)
@@ -46,7 +46,7 @@ def test_a_score_out_of_reach_gives_the_nearest_drawing_and_says_why(subject):
 
 def test_where_nothing_can_be_drawn_the_sentence_comes(atlas):
     with pytest.raises(BlindspotError, match="step"):
-        concept_subject(atlas, Order(2, count=4, steps=100_000), "cpu").reach(0.1)
+        concept_subject(atlas, GenerationRequest(2, count=4, steps=100_000), "cpu").reach(0.1)
 
 
 def test_the_standard_error_is_that_of_a_mean():
@@ -56,10 +56,10 @@ def test_the_standard_error_is_that_of_a_mean():
 @pytest.mark.parametrize(
     ("order", "sentence"),
     [
-        (Order(999), "There is no concept 999"),
-        (Order(2, method="magic"), "There is no sampling method 'magic'"),
-        (Order(2, method="prior"), "'prior' has no strength"),
-        (Order(2, count=3), "draw at least 4 samples, not 3"),
+        (GenerationRequest(999), "There is no concept 999"),
+        (GenerationRequest(2, method="magic"), "There is no sampling method 'magic'"),
+        (GenerationRequest(2, method="prior"), "'prior' has no strength"),
+        (GenerationRequest(2, count=3), "draw at least 4 samples, not 3"),
     ],
 )
 def test_what_cannot_be_studied_is_one_sentence(atlas, order, sentence):

@@ -8,18 +8,18 @@ import torch
 
 from engine.errors import BlindspotError
 from engine.jobs import Cancelled
-from engine.samplers.drawing import Order
-from engine.samplers.instruments import Instruments
-from engine.samplers.yardstick import prior_yardstick
+from engine.samplers.generation import GenerationRequest
+from engine.samplers.metrics import PriorReference
+from engine.samplers.models import ModelBundle
 from precompute.studies.subject import concept_subject
 from precompute.studies.sweep import sweep_strengths
 
-ORDER = Order(2, count=4, steps=3)
+ORDER = GenerationRequest(2, count=4, steps=3)
 
 
 @pytest.fixture
 def yardstick(atlas):
-    return prior_yardstick(Instruments(atlas, "cpu"), 3, 4)
+    return PriorReference.sample(ModelBundle(atlas, "cpu"), 3, 4)
 
 
 def test_rows_grow_and_hold_what_the_drawings_show(atlas, yardstick):
@@ -40,11 +40,11 @@ def test_rows_grow_and_hold_what_the_drawings_show(atlas, yardstick):
 
 
 def test_a_strength_that_leaves_the_real_numbers_is_a_row_that_says_so(atlas, yardstick):
-    found = sweep_strengths(concept_subject(atlas, replace(ORDER, states=1), "cpu"), [0.0, 1e38], yardstick)
+    found = sweep_strengths(concept_subject(atlas, replace(ORDER, candidates=1), "cpu"), [0.0, 1e38], yardstick)
     assert found.images[1] is None and math.isnan(found.rows[1].score) and "strength" in found.rows[1].note
     assert found.rows[0].note == "" and found.images[0] is not None
     with pytest.raises(BlindspotError, match="strength"):
-        sweep_strengths(concept_subject(atlas, replace(ORDER, states=1), "cpu"), [1e38], yardstick)
+        sweep_strengths(concept_subject(atlas, replace(ORDER, candidates=1), "cpu"), [1e38], yardstick)
 
 
 @pytest.mark.parametrize("strengths", [[], [0.1, math.nan]])

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from engine.dictionary.topk import TopK
 from engine.errors import BlindspotError
-from engine.samplers.score import ConceptScore, NeuronScore
+from engine.samplers.scores import ConceptScore, NeuronScore
 from engine.vision.encoder import Tokens
 
 

@@ -1,4 +1,4 @@
-"""Intrinsic scores: how strongly an image excites a concept or a neuron (paper 000, eq. 213; DESIGN section 4).
+"""Intrinsic scores: how strongly an image excites a concept or a neuron (arXiv:2605.17504, eq. 213).
 
 Samplers take any differentiable function of images; these are the ones that the papers study.
 """
@@ -6,28 +6,17 @@ Samplers take any differentiable function of images; these are the ones that the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from engine.errors import BlindspotError
 
-
-class TokenEncoder(Protocol):
-    """Images [B, 3, H, W] in [0, 1] to tokens with `.patches` [B, h, w, d]; differentiable (`engine.vision`)."""
-
-    def __call__(self, images: Tensor): ...
-
-
-class ConceptDictionary(Protocol):
-    """The part of `engine.dictionary` that a score needs."""
-
-    concepts: int
-
-    def preactivate(self, x: Tensor, concepts: Tensor) -> Tensor: ...
-
-    def encode(self, x: Tensor): ...
+if TYPE_CHECKING:
+    from engine.dictionary.base import Dictionary
+    from engine.vision.encoder import Encoder
 
 
 class ConceptScore:
@@ -39,7 +28,7 @@ class ConceptScore:
     Parameters
     ----------
     encoder, dictionary
-        The features and concepts that the score looks through.
+        The features and concepts that the score is computed from.
     concepts
         Ids of the concepts, [c].
     weights
@@ -55,8 +44,8 @@ class ConceptScore:
 
     def __init__(
         self,
-        encoder: TokenEncoder,
-        dictionary: ConceptDictionary,
+        encoder: Encoder,
+        dictionary: Dictionary,
         concepts: Sequence[int],
         weights: Sequence[float] | None = None,
         peak: float = 0.3,
@@ -74,22 +63,22 @@ class ConceptScore:
         if len(self.weights) != len(self.concepts):
             raise BlindspotError(f"{len(self.concepts)} concepts need as many weights, not {len(self.weights)}.")
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Scores [B] of images [B, 3, H, W] in [0, 1]; differentiable."""
+    def __call__(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, " n"]:
+        """Scores of images in [0, 1]; differentiable."""
         return self.reduce(self.maps(images))
 
-    def maps(self, images: Tensor) -> Tensor:
-        """Pre-activation maps [B, h, w, c] of images [B, 3, H, W]."""
+    def maps(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n h w c"]:
+        """Pre-activation maps of images."""
         patches = self.encoder(images).patches
         concepts = torch.tensor(self.concepts, device=patches.device)
         return self.dictionary.preactivate(patches.flatten(0, 2), concepts).unflatten(0, patches.shape[:3])
 
-    def reduce(self, maps: Tensor) -> Tensor:
-        """Scores [B] of maps [B, h, w, c]."""
-        return mixed(maps, self.peak, self.mean) @ maps.new_tensor(self.weights)
+    def reduce(self, maps: Float[Tensor, "n h w c"]) -> Float[Tensor, " n"]:
+        """Scores of maps."""
+        return reduce_maps(maps, self.peak, self.mean) @ maps.new_tensor(self.weights)
 
-    def codes_score(self, images: Tensor) -> Tensor:
-        """The same reduction [B] of the final sparse codes, which are zero where the concept lost the Top-K."""
+    def codes_score(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, " n"]:
+        """The same reduction of the final sparse codes, which are zero where the concept lost the Top-K."""
         patches = self.encoder(images).patches
         codes = self.dictionary.encode(patches.flatten(0, 2))
         concepts = torch.tensor(self.concepts, device=patches.device)
@@ -120,18 +109,18 @@ class NeuronScore:
         When called, if the encoder has no such neuron.
     """
 
-    def __init__(self, encoder: TokenEncoder, neuron: int, sign: int = 1, peak: float = 0.3, mean: float = 0.7):
+    def __init__(self, encoder: Encoder, neuron: int, sign: int = 1, peak: float = 0.3, mean: float = 0.7):
         self.encoder, self.neuron, self.sign = encoder, int(neuron), sign
         self.peak, self.mean = peak, mean
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Scores [B] of images [B, 3, H, W] in [0, 1]; differentiable."""
+    def __call__(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, " n"]:
+        """Scores of images in [0, 1]; differentiable."""
         patches = self.encoder(images).patches
         if not 0 <= self.neuron < patches.shape[-1]:
             raise BlindspotError(f"There is no neuron {self.neuron}: choose from 0 to {patches.shape[-1] - 1}.")
-        return mixed(self.sign * patches[..., self.neuron, None], self.peak, self.mean).squeeze(-1)
+        return reduce_maps(self.sign * patches[..., self.neuron, None], self.peak, self.mean).squeeze(-1)
 
 
-def mixed(maps: Tensor, peak: float, mean: float) -> Tensor:
-    """The mix of a map's maximum and its rectified mean, [B, c] of maps [B, h, w, c] (paper 000, eq. 213)."""
+def reduce_maps(maps: Float[Tensor, "n h w c"], peak: float, mean: float) -> Float[Tensor, "n c"]:
+    """Weighted sum of each map's maximum and its rectified mean (arXiv:2605.17504, eq. 213)."""
     return peak * maps.amax(dim=(1, 2)) + mean * maps.relu().mean(dim=(1, 2))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from engine.errors import BlindspotError
-from engine.samplers.quality import diversity, kernel_distance, spectral_slope
+from engine.samplers.metrics import diversity, kernel_distance, spectral_slope
 
 
 def test_the_kernel_distance_is_its_definition():

@@ -2,18 +2,18 @@
 
 import math
 
-from engine.samplers.again import again
+from engine.samplers.generation import reproduction_command
 
 
 def test_what_is_usual_or_unknown_is_left_out():
     row = {"concept": 7, "method": "energydps", "steps": 40, "strength": 0.2, "cap": math.nan, "until": None, "seed": 0}
-    assert again(row) == "python -m precompute sample ATLAS --concept 7 --out DIR"
+    assert reproduction_command(row) == "python -m precompute sample ATLAS --concept 7 --out DIR"
 
 
 def test_a_weighted_set_and_numbers_to_the_last_digit():
     parameters = {
         "concept": 7, "others": [3], "weights": [1.0, -0.5], "strength": 0.1 + 0.2, "states": 32.0, "match": True,
     }  # fmt: skip
-    words = again(parameters, "my atlas", "out")
+    words = reproduction_command(parameters, "my atlas", "out")
     assert words.startswith("python -m precompute sample 'my atlas' --concept 7 --concept 3 --weight 1.0 --weight -0.5")
     assert words.endswith("--strength 0.30000000000000004 --states 32 --out out")

@@ -1,49 +1,36 @@
-"""What drawing a concept of an atlas needs: its encoder, dictionary and prior, loaded when asked for and kept."""
+"""The models and images of an atlas that drawing needs; models are loaded on first use and kept."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from engine.dictionary.base import Dictionary
 from engine.dictionary.checkpoints import load_dictionary
 from engine.errors import BlindspotError
 from engine.priors.base import DiffusionPrior
 from engine.priors.loading import load_prior, open_pipeline
 from engine.vision.encoder import Encoder
+from engine.vision.preprocess import to_tensor
 from engine.vision.spec import EncoderConfig, EncoderSpec
+
+if TYPE_CHECKING:
+    from engine.atlas.reader import Atlas
 
 _LOADING = threading.Lock()
 
 
-class AtlasLike(Protocol):
-    """The part of `engine.atlas.Atlas` that drawing needs."""
-
-    path: Path
-    info: Any
-    """With mappings `encoder` and `dictionary`, a mapping or None `prior`, and a `name`."""
-    images: Any
-    """All images, a DataFrame indexed by image with a column `source`."""
-    concepts: Any
-    """A DataFrame over concepts with a column `dead`."""
-
-    def resolve(self, ref: str) -> str | Path:
-        """A model's reference to something `from_pretrained` accepts."""
-
-    def exemplars(self, source: str, concept: int, count: int = 9) -> Any:
-        """Best images of a concept, a DataFrame with a column `image`."""
-
-    def image(self, image: int) -> Any:
-        """An image's thumbnail."""
-
-
-class Instruments:
-    """The models that belong to an atlas, on one device; two instances of the same atlas share them.
+class ModelBundle:
+    """The models that belong to an atlas, on one device; two bundles of the same atlas share them.
 
     Parameters
     ----------
@@ -53,7 +40,7 @@ class Instruments:
         Where the models run: "cpu", "cuda" ...; None takes the GPU if there is one.
     """
 
-    def __init__(self, atlas: AtlasLike, device: str | None = None):
+    def __init__(self, atlas: Atlas, device: str | None = None):
         self.atlas = atlas
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -64,7 +51,7 @@ class Instruments:
         return _shared(_encoder, str(self.atlas.resolve(spec["id"])), _frozen(spec), self.device)
 
     @property
-    def dictionary(self) -> Any:
+    def dictionary(self) -> Dictionary:
         """The atlas's dictionary of concepts."""
         folder = Path(self.atlas.path) / "dictionary"
         return _shared(_dictionary, str(folder), _version(folder), self.device)
@@ -110,6 +97,28 @@ class Instruments:
             del part
 
 
+def real_images(atlas: Atlas, at_most: int | None = None) -> np.ndarray:
+    """Ids [n] of an atlas's real images, or of at most this many, evenly spread over them.
+
+    Raises
+    ------
+    BlindspotError
+        If it has none.
+    """
+    sources = atlas.images["source"]
+    images = sources.index[sources == "real"].to_numpy()
+    if not len(images):
+        raise BlindspotError(f"Atlas {atlas.info.name!r} holds no real images: choose a method that draws.")
+    if at_most is None:
+        return images
+    return images[np.linspace(0, len(images) - 1, min(len(images), at_most)).round().astype(int)]
+
+
+def thumbnails(atlas: Atlas, images: Iterable[int], spec: EncoderSpec) -> Float[Tensor, "n 3 size size"]:
+    """The thumbnails of images in [0, 1], as the encoder sees them: size is its `image_size`."""
+    return to_tensor([atlas.image(int(image)) for image in images], spec)
+
+
 def _shared(loader: Any, *key: Any) -> Any:
     """Call a cached loader; one at a time, so that two threads never load the same model twice."""
     with _LOADING:
@@ -133,7 +142,7 @@ def _encoder(path: str, description: str, device: str) -> Encoder:
 
 
 @lru_cache(maxsize=4)
-def _dictionary(folder: str, version: int, device: str) -> Any:
+def _dictionary(folder: str, version: int, device: str) -> Dictionary:
     return load_dictionary(folder, device).requires_grad_(False).eval()
 
 
@@ -146,11 +155,6 @@ def _pipeline(path: str, version: int, device: str) -> Any:
 def _prior(path: str, version: int, description: str, device: str) -> DiffusionPrior:
     spec = json.loads(description)
     return load_prior(
-        path,
-        spec.get("kind", "latent"),
-        spec.get("prompt", ""),
-        spec.get("guidance", 1.0),
-        device,
-        label=spec.get("label"),
-        scheduler=spec.get("scheduler"),
-    )
+        path, spec.get("kind", "latent"), spec.get("prompt", ""), spec.get("guidance", 1.0), device,
+        label=spec.get("label"), scheduler=spec.get("scheduler"),
+    )  # fmt: skip

@@ -3,7 +3,7 @@ import torch
 
 from engine.errors import BlindspotError
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.memory import Pieces
+from engine.samplers.execution import MicroBatches
 from tests.engine.priors.tiny import GaussianPrior
 
 
@@ -19,40 +19,40 @@ def fits(limit, function):
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(8, [7]), (4, [4, 3]), (3, [2, 2, 2, 1]), (1, [1] * 7)])
-def test_a_batch_is_halved_until_its_pieces_fit(limit, sizes):
-    pieces = Pieces()
-    parts = pieces.map(fits(limit, torch.clone), torch.arange(7))
+def test_a_batch_is_halved_until_its_batches_fit(limit, sizes):
+    batches = MicroBatches()
+    parts = batches.map(fits(limit, torch.clone), torch.arange(7))
     assert [len(part) for part in parts] == sizes
     assert torch.equal(torch.cat(parts), torch.arange(7))
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(8, [4, 3]), (3, [2, 2, 2, 1]), (1, [1] * 7)])
 def test_rows_of_two_groups_never_share_a_piece(limit, sizes):
-    parts = Pieces(group=4).map(fits(limit, torch.clone), torch.arange(7))
+    parts = MicroBatches(group=4).map(fits(limit, torch.clone), torch.arange(7))
     assert [len(part) for part in parts] == sizes
     assert torch.equal(torch.cat(parts), torch.arange(7))
 
 
-def test_a_group_s_pieces_do_not_depend_on_the_other_groups():
-    pieces = Pieces(group=6, size=4)
-    assert [pieces.map(len, torch.arange(6 * groups)) for groups in (1, 2)] == [[4, 2], [4, 2, 4, 2]]
+def test_a_group_s_batches_do_not_depend_on_the_other_groups():
+    batches = MicroBatches(group=6, size=4)
+    assert [batches.map(len, torch.arange(6 * groups)) for groups in (1, 2)] == [[4, 2], [4, 2, 4, 2]]
 
 
 def test_what_fitted_is_remembered():
-    pieces, seen = Pieces(), []
-    pieces.map(fits(2, torch.clone), torch.arange(8))
-    pieces.map(lambda rows: seen.append(len(rows)), torch.arange(5))
+    batches, seen = MicroBatches(), []
+    batches.map(fits(2, torch.clone), torch.arange(8))
+    batches.map(lambda rows: seen.append(len(rows)), torch.arange(5))
     assert seen == [2, 2, 1]
 
 
 def test_a_sample_that_never_fits_is_one_sentence():
     with pytest.raises(BlindspotError, match="A single sample does not fit into the memory of cpu"):
-        Pieces().map(fits(0, torch.clone), torch.arange(3))
+        MicroBatches().map(fits(0, torch.clone), torch.arange(3))
 
 
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        Pieces().map(lambda rows: rows @ torch.zeros(5, 5), torch.zeros(2, 3))
+        MicroBatches().map(lambda rows: rows @ torch.zeros(5, 5), torch.zeros(2, 3))
 
 
 def test_a_sampler_goes_on_with_the_same_images_when_memory_runs_out():

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from engine.errors import BlindspotError
 from engine.samplers.base import Samples
+from engine.samplers.calibration import calibrate_strength, mean_of_best
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.matching import match_strength, real_target
 from tests.engine.priors.tiny import GaussianPrior
 
 
@@ -40,7 +40,7 @@ def test_a_gaussian_s_strength_is_the_one_its_formula_says(target):
     def factory(strength):
         return EnergyDPS(prior, 60, strength, gradient="raw")
 
-    match = match_strength(factory, brightness, target, start=1.0, n=40)
+    match = calibrate_strength(factory, brightness, target, start=1.0, n=40)
     assert match.mean == pytest.approx(target, abs=max(0.5 * match.standard_error, 0.01 * target) + 1e-6)
     assert match.strength == pytest.approx(8 * target * 7 / 6, abs=8 * 4 * match.standard_error)
     assert match.samples == 40 and match.evaluations <= 8
@@ -50,41 +50,41 @@ def test_a_gaussian_s_strength_is_the_one_its_formula_says(target):
 
 @given(st.floats(0.05, 9.0), st.floats(0.2, 10.0))
 def test_any_reachable_target_is_matched_from_any_start(target, start):
-    match = match_strength(saturating, brightness, target, start=start, n=2)
+    match = calibrate_strength(saturating, brightness, target, start=start, n=2)
     assert match.mean == pytest.approx(target, rel=0.011, abs=0.006)
     assert match.strength == pytest.approx(target / (10 - target), rel=0.15, abs=0.002)
 
 
 def test_the_search_stops_within_the_noise():
-    loose = match_strength(lambda beta: Curve(beta, (-1.0, 1.0)), brightness, 1.15, start=1.0, n=8)
+    loose = calibrate_strength(lambda beta: Curve(beta, (-1.0, 1.0)), brightness, 1.15, start=1.0, n=8)
     assert loose.evaluations == 1 and loose.standard_error == pytest.approx(7**-0.5)
-    tight = match_strength(lambda beta: Curve(beta, (-1.0, 1.0)), brightness, 1.15, start=1.0, n=8, slack=0.01)
+    tight = calibrate_strength(lambda beta: Curve(beta, (-1.0, 1.0)), brightness, 1.15, start=1.0, n=8, slack=0.01)
     assert tight.evaluations > 1 and tight.mean == pytest.approx(1.15, abs=0.012)
 
 
 def test_a_jump_is_answered_with_its_nearest_side():
-    match = match_strength(lambda beta: Curve(1.0 if beta < 0.7 else 3.0, (0.0,)), brightness, 1.5, start=1.0, n=2)
+    match = calibrate_strength(lambda beta: Curve(1.0 if beta < 0.7 else 3.0, (0.0,)), brightness, 1.5, start=1.0, n=2)
     assert match.mean == 1.0 and match.strength < 0.7 and match.evaluations == 16
 
 
 def test_a_target_out_of_reach_is_one_sentence_with_the_largest_reached():
     with pytest.raises(BlindspotError, match=r"12 is out of reach: the largest reached is 9\.84\d*, at strength 64"):
-        match_strength(saturating, brightness, 12.0, start=1.0, n=2)
+        calibrate_strength(saturating, brightness, 12.0, start=1.0, n=2)
 
 
 def test_a_target_below_the_unpushed_samples_is_refused():
     with pytest.raises(BlindspotError, match="-3 lies below what the samples have without a push, 1"):
-        match_strength(lambda beta: Curve(1 + beta), brightness, -3.0, n=2)
+        calibrate_strength(lambda beta: Curve(1 + beta), brightness, -3.0, n=2)
 
 
 @pytest.mark.parametrize(("target", "start"), [(float("nan"), 1.0), (1.0, 0.0), (1.0, float("inf"))])
 def test_senseless_searches_are_refused(target, start):
     with pytest.raises(BlindspotError):
-        match_strength(saturating, brightness, target, start=start)
+        calibrate_strength(saturating, brightness, target, start=start)
 
 
 def test_the_default_target_is_the_mean_of_the_four_best_real_images():
-    assert real_target([1.0, 9.0, 3.0, 7.0, 5.0]) == 6.0
-    assert real_target([2.0]) == 2.0
+    assert mean_of_best([1.0, 9.0, 3.0, 7.0, 5.0]) == 6.0
+    assert mean_of_best([2.0]) == 2.0
     with pytest.raises(BlindspotError, match="name a target score"):
-        real_target([])
+        mean_of_best([])

@@ -8,21 +8,31 @@ from PIL import Image
 
 from engine.errors import BlindspotError
 from engine.samplers.base import Samples
-from engine.samplers.drawing import Drawing, Reference
-from engine.samplers.files import load_drawing, preview_jpeg, save_drawing
+from engine.samplers.generation import (
+    GenerationRequest,
+    GenerationResult,
+    Reference,
+    load_generation,
+    preview_jpeg,
+    save_generation,
+)
 
 
 @pytest.fixture
 def drawing():
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     samples = Samples(images, torch.tensor([1.0, 2.0]), torch.tensor([[0.5, 0.5], [1.0, 2.0]]))
-    return Drawing(samples, (0.5, 0.0), (Reference(3, 4.0), Reference(1, 2.0)), {"concept": 7, "seed": 0}, 1.23456)
+    return GenerationResult(samples, (0.5, 0.0), (Reference(3, 4.0), Reference(1, 2.0)), GenerationRequest(7), 1.23456)
 
 
 def test_a_drawing_survives_the_disk(drawing, tmp_path):
-    files = save_drawing(drawing, tmp_path / "new")
-    record = load_drawing(tmp_path / "new")
-    assert record["parameters"] == {"concept": 7, "seed": 0}
+    files = save_generation(drawing, tmp_path / "new")
+    record = load_generation(tmp_path / "new")
+    assert (record["parameters"]["concept"], record["parameters"]["states"], record["parameters"]["cap"]) == (
+        7,
+        16,
+        None,
+    )
     assert record["scores"] == [1.0, 2.0] and record["codes_scores"] == [0.5, 0.0]
     assert record["references"] == [{"image": 3, "score": 4.0}, {"image": 1, "score": 2.0}]
     assert record["reference_score"] == 3.0 and record["trace"] == [[0.5, 0.5], [1.0, 2.0]]
@@ -33,20 +43,20 @@ def test_a_drawing_survives_the_disk(drawing, tmp_path):
 
 
 def test_a_drawing_without_references_has_no_reference_score(drawing, tmp_path):
-    lonely = Drawing(drawing.samples, drawing.codes_scores, (), {}, 0.0)
-    save_drawing(lonely, tmp_path)
+    lonely = GenerationResult(drawing.samples, drawing.codes_scores, (), GenerationRequest(7), 0.0)
+    save_generation(lonely, tmp_path)
     assert json.loads((tmp_path / "drawing.json").read_text())["reference_score"] is None
 
 
 def test_a_folder_without_a_drawing_is_one_sentence(tmp_path):
     with pytest.raises(BlindspotError, match="holds no drawing: generate it again"):
-        load_drawing(tmp_path)
+        load_generation(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(drawing, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BlindspotError, match=r"cannot be written to .*file"):
-        save_drawing(drawing, tmp_path / "file")
+        save_generation(drawing, tmp_path / "file")
 
 
 def test_a_preview_shows_all_samples_in_a_row(drawing):

@@ -11,7 +11,7 @@ from engine.priors.latent import LatentPrior
 from engine.priors.pixel import PixelPrior
 from engine.samplers.base import sample_generators
 from engine.samplers.energy_dps import EnergyDPS
-from engine.samplers.particle import EnergySMC
+from engine.samplers.smc import EnergySMC
 from tests.engine.priors.tiny import GaussianPrior, tiny_pipeline, tiny_unet
 
 

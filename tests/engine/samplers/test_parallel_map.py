@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from engine.samplers.crew import LARGEST, side_by_side
+from engine.samplers.execution import MAX_THREADS, parallel_map
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -24,13 +24,13 @@ def test_results_come_in_order(threads):
         time.sleep(0.02 if item == 0 else 0)
         return item
 
-    assert side_by_side(slow, range(9)) == list(range(9))
+    assert parallel_map(slow, range(9)) == list(range(9))
 
 
 def test_every_item_gets_the_same_share_of_the_threads_and_the_caller_keeps_its_own(threads):
-    share = threads // min(threads, LARGEST)
+    share = threads // min(threads, MAX_THREADS)
     for count in (1, 2, 7):
-        assert side_by_side(lambda _: torch.get_num_threads(), range(count)) == [share] * count
+        assert parallel_map(lambda _: torch.get_num_threads(), range(count)) == [share] * count
     assert torch.get_num_threads() == threads
     seen = []
     later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
@@ -40,8 +40,8 @@ def test_every_item_gets_the_same_share_of_the_threads_and_the_caller_keeps_its_
 
 def test_the_gradient_mode_is_the_caller_s(threads):
     with torch.no_grad():
-        assert side_by_side(lambda _: torch.is_grad_enabled(), range(3)) == [False] * 3
-    assert side_by_side(lambda _: torch.is_grad_enabled(), range(3)) == [True] * 3
+        assert parallel_map(lambda _: torch.is_grad_enabled(), range(3)) == [False] * 3
+    assert parallel_map(lambda _: torch.is_grad_enabled(), range(3)) == [True] * 3
 
 
 def test_threads_work_at_the_same_time():
@@ -49,7 +49,7 @@ def test_threads_work_at_the_same_time():
     torch.set_num_threads(2)
     try:
         meeting = threading.Barrier(2, timeout=20)
-        side_by_side(lambda _: meeting.wait(), range(2))
+        parallel_map(lambda _: meeting.wait(), range(2))
     finally:
         torch.set_num_threads(before)
 
@@ -67,7 +67,7 @@ def test_the_first_error_is_raised_when_nothing_runs_any_more(threads):
             running.remove(item)
 
     with pytest.raises(ValueError, match="item 1"):
-        side_by_side(work, range(8))
+        parallel_map(work, range(8))
     assert running == []
 
 
@@ -85,7 +85,7 @@ def test_an_error_keeps_no_tensor_alive(threads):
     gc.disable()
     try:
         with pytest.raises(RuntimeError):
-            side_by_side(work, range(4))
+            parallel_map(work, range(4))
         for _ in range(50):
             if not any(one() for one in alive):
                 break

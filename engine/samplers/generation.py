@@ -1,0 +1,380 @@
+"""Generate images of an atlas's concept: behind the app's Generate and `python -m precompute sample`.
+
+Torch is imported on the first generation, not with this module.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from engine.errors import BlindspotError
+from engine.files import write_whole
+from engine.jobs import Job, JobQueue, Task
+from engine.samplers.registry import OVERSHOOT, WITHOUT_STRENGTH, SamplerSettings, create, require_method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engine.atlas.reader import Atlas
+    from engine.samplers.base import OnStep, Samples, StepEvent
+    from engine.samplers.calibration import Calibration
+    from engine.samplers.models import ModelBundle
+    from engine.samplers.scores import ConceptScore
+
+MAX_COUNT, MAX_CANDIDATES = 64, 256
+REFERENCES = 4
+"""Real images that a generation is compared with."""
+REFERENCES_OF_EACH = 16
+"""Best real images of each concept among which those of a set of concepts are looked for."""
+RECORD = "drawing.json"
+"""File that describes the images of a folder; it is written last."""
+STORED_NAMES = {"candidates": "states", "score_cap": "cap", "guidance_end": "until"}
+"""Fields of `GenerationRequest` that files, the gallery table and the command line spell otherwise."""
+OPTIONS = ("method", "count", "seed", "steps", "strength", "particles", "candidates", "score_cap", "guidance_end")
+"""Fields of `GenerationRequest` that are command line options of the stored name."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A real image to compare generated ones with."""
+
+    image: int
+    """Its id in the atlas."""
+    score: float
+    """Its score, by the same measure as the generated images'."""
+
+
+@dataclass(frozen=True)
+class GenerationRequest(SamplerSettings):
+    """What to generate; everything but the atlas that the images depend on.
+
+    In a request, a `score_cap` of None means `OVERSHOOT` times the best real image's score.
+
+    Raises
+    ------
+    BlindspotError
+        For what makes no sense.
+    """
+
+    concept: int
+    """Id of the concept."""
+    method: str = "energydps"
+    """A name of `engine.samplers.registry.SAMPLERS`."""
+    count: int = 4
+    """How many images."""
+    seed: int = 0
+    """Image i depends on (seed, i) alone."""
+    others: tuple[int, ...] = ()
+    """Further concepts of a weighted set."""
+    weights: tuple[float, ...] = ()
+    """A weight for the concept and for each of the others; all 1 when empty."""
+    match: bool = False
+    """Look for the strength at which the mean score is that of the best real images, starting from `strength`; cap and
+    end of guidance are then by default those of `SamplerSettings.towards`."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= MAX_COUNT:
+            raise BlindspotError(f"{self.count} images were asked for: ask for 1 to {MAX_COUNT}.")
+        if not 1 <= self.candidates <= MAX_CANDIDATES:
+            raise BlindspotError(f"A sample cannot begin as {self.candidates} states: choose 1 to {MAX_CANDIDATES}.")
+        if self.seed < 0:
+            raise BlindspotError(f"The seed {self.seed} is negative: choose 0 or more.")
+        if self.weights and (len(self.weights) != len(self.concepts) or not all(map(math.isfinite, self.weights))):
+            raise BlindspotError(
+                f"The weights {list(self.weights)} do not fit concepts {list(self.concepts)}: "
+                "give one finite number each."
+            )
+        if self.score_cap is not None and not (math.isfinite(self.score_cap) and self.score_cap > 0):
+            raise BlindspotError(f"The cap {self.score_cap} is no score that a push could reach: choose one above 0.")
+        if self.guidance_end is not None and not 0 < self.guidance_end <= 1:
+            raise BlindspotError(f"Guidance ends after a share of the way between 0 and 1, not {self.guidance_end}.")
+        if self.match and self.method in WITHOUT_STRENGTH:
+            raise BlindspotError(
+                f"Method {self.method!r} has no strength, so it cannot be matched to a score: leave out the matching."
+            )
+
+    @property
+    def concepts(self) -> tuple[int, ...]:
+        """All concepts of the set."""
+        return (self.concept, *self.others)
+
+    def parameters(self) -> dict[str, Any]:
+        """The request as files store it."""
+        return {STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """Generated images, and what they are to be compared with."""
+
+    samples: Samples
+    """Images, scores s_k and their course over the steps."""
+    codes_scores: tuple[float, ...]
+    """The same reduction of the final sparse codes, one per image."""
+    references: tuple[Reference, ...]
+    """The best real images, best first; empty when no real image has the concept."""
+    request: GenerationRequest
+    """The request with the cap, the end of guidance and the calibrated strength that were used."""
+    seconds: float
+    """Time the sampling took."""
+    calibration: Calibration | None = None
+    """How the strength was found, where a mean score was to be reached."""
+
+    @property
+    def reference_score(self) -> float | None:
+        """Mean score of the references; None when there are none."""
+        scores = [reference.score for reference in self.references]
+        return sum(scores) / len(scores) if scores else None
+
+
+def generate_images(
+    atlas: Atlas, request: GenerationRequest, device: str | None = None, on_step: OnStep | None = None
+) -> GenerationResult:
+    """Draw images that excite a concept of an atlas, or a weighted set, and score the best real ones for comparison.
+
+    Parameters
+    ----------
+    atlas
+        An open atlas; its encoder, dictionary and prior are loaded once per process.
+    request
+        What to draw.
+    device
+        "cpu", "cuda" ...; None takes the GPU if there is one.
+    on_step
+        Called after every step; may cancel.
+
+    Raises
+    ------
+    BlindspotError
+        If the atlas has no such concept or it is dead, there is no prior or a broken one, the method is unknown, or the
+        score to match is out of reach.
+    Cancelled
+        If `on_step` returned False.
+    """
+    import torch
+
+    from engine.samplers.calibration import mean_of_best, sample_calibrated
+    from engine.samplers.models import ModelBundle
+    from engine.samplers.scores import ConceptScore
+
+    require_method(request.method)
+    _require_alive(atlas, request.concepts)
+    models, calibration, target = ModelBundle(atlas, device), None, math.nan
+    score = ConceptScore(models.encoder, models.dictionary, request.concepts, request.weights or None)
+    references = best_real_images(models, score)
+    default = replace(request, score_cap=default_cap(references), guidance_end=1.0)
+    if request.match:
+        target = mean_of_best([reference.score for reference in references])
+        default = default.towards(target)
+    if request.score_cap is not None and request.score_cap < target:
+        raise BlindspotError(
+            f"The cap {request.score_cap:g} lies below the mean score to match, {target:.4g}: choose a higher one."
+        )
+    request = replace(
+        request,
+        score_cap=request.score_cap or default.score_cap,
+        guidance_end=request.guidance_end or default.guidance_end,
+    )
+    began = time.perf_counter()
+    if request.match:
+        samples, calibration = sample_calibrated(
+            lambda strength: create(request.method, models, replace(request, strength=strength)),
+            score, target, count=request.count, start=request.strength, seed=request.seed, on_step=on_step,
+        )  # fmt: skip
+        request = replace(request, strength=calibration.strength)
+    else:
+        samples = create(request.method, models, request).sample(score, request.count, request.seed, on_step)
+    seconds = time.perf_counter() - began
+    with torch.no_grad():
+        codes_scores = tuple(score.codes_score(samples.images).tolist())
+    return GenerationResult(samples, codes_scores, references, request, seconds, calibration)
+
+
+def best_real_images(models: ModelBundle, score: ConceptScore, count: int = REFERENCES) -> tuple[Reference, ...]:
+    """The real images with the highest scores, best first; empty when none has one of the score's concepts.
+
+    For a single concept these are its best exemplars, for a set the best of the exemplars of all its concepts.
+    """
+    import torch
+
+    from engine.samplers.models import thumbnails
+
+    atlas, each = models.atlas, count if len(score.concepts) == 1 else REFERENCES_OF_EACH
+    images = [int(image) for k in score.concepts for image in atlas.exemplars("real", k, count=each)["image"]]
+    images = list(dict.fromkeys(images))
+    if not images:
+        return ()
+    with torch.no_grad():
+        scores = score(thumbnails(atlas, images, score.encoder.spec).to(models.device)).tolist()
+    found = [Reference(image, value) for image, value in zip(images, scores, strict=True)]
+    return tuple(sorted(found, key=lambda reference: -reference.score)[:count])
+
+
+def default_cap(references: tuple[Reference, ...]) -> float | None:
+    """Real images show how strong the concept gets: beyond that, pushing would only leave the natural images."""
+    strongest = max((reference.score for reference in references), default=0.0)
+    return OVERSHOOT * strongest if strongest > 0 else None
+
+
+def _require_alive(atlas: Atlas, concepts: tuple[int, ...]) -> None:
+    """Raise `BlindspotError` for a concept that the atlas does not have, or that never fires."""
+    dead = atlas.concepts["dead"]
+    wrong = [concept for concept in concepts if not 0 <= concept < len(dead)]
+    if wrong:
+        raise BlindspotError(f"There is no concept {wrong[0]}: choose from 0 to {len(dead) - 1}.")
+    gone = [concept for concept in concepts if dead.iat[concept]]
+    if gone:
+        raise BlindspotError(
+            f"Concept {gone[0]} of atlas {atlas.info.name!r} is dead, no real image excites it: choose a live one."
+        )
+
+
+def warm_up(atlas: Atlas, device: str | None = None) -> None:
+    """Load an atlas's models now, for instance in a thread while a page is being read.
+
+    Raises
+    ------
+    BlindspotError
+        If the atlas names no prior, or a model is missing or broken.
+    """
+    from engine.samplers.models import ModelBundle
+
+    ModelBundle(atlas, device).load()
+
+
+def submit_generation(queue: JobQueue, atlas: Atlas, request: GenerationRequest) -> Job:
+    """Queue a generation on the queue's device, or join the one that is the same.
+
+    The job's results are the files of `save_generation`; its previews show all samples in a row.
+
+    Raises
+    ------
+    BlindspotError
+        If the queue is full.
+    """
+    return queue.submit(job_parameters(atlas, request), partial(_generate_for_task, atlas, request))
+
+
+def job_parameters(atlas: Atlas, request: GenerationRequest) -> dict[str, Any]:
+    """Everything that the images depend on, as JSON: what names their job (`engine.jobs.job_id`)."""
+    info = atlas.info
+    models = {"path": str(atlas.path), "encoder": info.encoder, "dictionary": info.dictionary, "prior": info.prior}
+    return {"atlas": {**models, "stages": info.stages}, **request.parameters()}
+
+
+def _generate_for_task(atlas: Atlas, request: GenerationRequest, task: Task) -> None:
+    """The work of a generation's job."""
+
+    def report(event: StepEvent) -> None:
+        task.report(event.step, event.steps, preview_jpeg(event.images()))
+
+    task.report(0, request.steps)
+    save_generation(generate_images(atlas, request, task.device, report), task.folder)
+
+
+def save_generation(result: GenerationResult, folder: Path) -> list[Path]:
+    """Write `00.png`, `01.png` ... and, last, `drawing.json`; each file appears whole or not at all.
+
+    Returns
+    -------
+    The image files, in order.
+
+    Raises
+    ------
+    BlindspotError
+        If the folder cannot be written.
+    """
+    pictures = to_pil(result.samples.images)
+    files = [folder / f"{number:02d}.png" for number in range(len(pictures))]
+    record = {
+        "parameters": result.request.parameters(),
+        "images": [file.name for file in files],
+        "scores": result.samples.scores.tolist(),
+        "codes_scores": list(result.codes_scores),
+        "trace": result.samples.trace.tolist(),
+        "references": [asdict(reference) for reference in result.references],
+        "reference_score": result.reference_score,
+        "matched": None if result.calibration is None else result.calibration._asdict(),
+        "seconds": round(result.seconds, 3),
+    }
+    try:
+        for file, picture in zip(files, pictures, strict=True):
+            write_whole(file, partial(picture.save, format="PNG"))
+        write_whole(folder / RECORD, lambda path: path.write_text(json.dumps(record, indent=1)))
+    except OSError as error:
+        raise BlindspotError(f"The drawing cannot be written to {folder}: {error.strerror or error}.") from error
+    return files
+
+
+def load_generation(folder: Path) -> dict[str, Any]:
+    """Read the record of a saved generation.
+
+    Returns
+    -------
+    A dict with `parameters` (`GenerationRequest.parameters`), `images` (file names), `scores`, `codes_scores`, `trace`
+    [steps][n], `references` (list of {image, score}, best first), `reference_score`, `matched` (the fields of a
+    `Calibration`, or None) and `seconds`.
+
+    Raises
+    ------
+    BlindspotError
+        If the folder holds no drawing.
+    """
+    try:
+        return json.loads((Path(folder) / RECORD).read_text())
+    except (OSError, ValueError) as error:
+        raise BlindspotError(f"{folder} holds no drawing: generate it again.") from error
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Images [n, 3, height, width] in [0, 1] as 8-bit pictures."""
+    pixels = (images.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in pixels]
+
+
+def preview_jpeg(images: Tensor, quality: int = 85) -> bytes:
+    """Images [n, 3, height, width] in [0, 1], side by side, as one JPEG."""
+    row = np.concatenate([np.asarray(picture) for picture in to_pil(images)], axis=1)
+    buffer = io.BytesIO()
+    Image.fromarray(row).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def reproduction_command(parameters: Mapping[str, Any], atlas: str | Path = "ATLAS", out: str | Path = "DIR") -> str:
+    """The command line that generates the same images again.
+
+    Parameters
+    ----------
+    parameters
+        As `GenerationRequest.parameters` gives them and a record or the atlas's gallery stores them; what is missing,
+        None or NaN has its default value, and so does not appear.
+    atlas, out
+        Folders.
+    """
+    defaults = {field.name: field.default for field in fields(GenerationRequest)}
+    words = ["python", "-m", "precompute", "sample", str(atlas), "--concept", str(parameters["concept"])]
+    for other in parameters.get("others") or ():
+        words += ["--concept", str(other)]
+    for weight in parameters.get("weights") or ():
+        words += ["--weight", repr(float(weight))]
+    for field in OPTIONS:
+        name = STORED_NAMES.get(field, field)
+        value = parameters.get(name)
+        if value is None or value != value or value == defaults[field]:
+            continue
+        if not isinstance(value, str):
+            value = str(int(value)) if value == int(value) else repr(float(value))
+        words += [f"--{name}", value]
+    return shlex.join([*words, "--out", str(out)])
