@@ -15,6 +15,7 @@ COMMON = {"errors", "files", "devices", "hub"}
 ENGINE_UPPER = {
     "samplers": {"priors", "vision", "dictionary", "klsc", "jobs", "atlas"},
     "atlas": {"blindspots"},
+    "reports": {"atlas", "blindspots", "klsc", "figures"},
 }
 
 
@@ -64,7 +65,9 @@ def test_engine_packages_import_only_what_stands_below(package: str):
     assert wrong == []
 
 
-@pytest.mark.parametrize("module", ["engine.atlas", "engine.blindspots", "engine.figures", "engine.jobs"])
+@pytest.mark.parametrize(
+    "module", ["engine.atlas", "engine.blindspots", "engine.figures", "engine.reports", "engine.jobs"]
+)
 def test_light_modules_load_without_torch(module: str):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'umap' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

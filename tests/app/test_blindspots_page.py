@@ -9,9 +9,8 @@ import pytest
 from engine.atlas import Atlas
 from engine.blindspots.distribution import delta_distribution, shared_blindspots
 from engine.figures.tables import most_different
-from pages.exhibits import named
-from pages.exhibits.blindspots import ends
-from pages.exhibits.shared import members
+from engine.reports.concepts import group_members, ranking_ends
+from pages.reports import find_report
 from pages.widgets import data, state
 from tests.app.conftest import DEMO
 from tests.app.test_pages import html, opened, url
@@ -60,7 +59,8 @@ def test_the_ranking_runs_from_both_ends_certain_ones_first_and_every_concept_le
 def test_the_figure_of_the_ranking_holds_both_lists_and_says_how_many_are_certain(use_atlas, model):
     use_atlas(DEMO)
     table, view = Atlas.open(DEMO).delta(model), replace(state.default_view(data.known(DEMO)), model=model)
-    sides, figure = ends(view, 12), named("delta-ranking", view).exhibit.figure
+    sides = ranking_ends(Atlas.open(DEMO), view, 12)
+    figure = find_report("delta-ranking", view).report.figure
     shown, certain = list(figure.data[0].customdata), set(table.index[table["q"] < 0.05])
     assert set(shown) == set(sides["suppressed"].index) | set(sides["exaggerated"].index)
     assert table["delta"].loc[shown].is_monotonic_increasing
@@ -113,9 +113,9 @@ def test_the_margin_is_a_slider_and_those_that_miss_it_are_counted(plain_atlas):
 def test_a_group_lists_its_certain_concepts_first():
     rows = pd.DataFrame({"specific to a": [-1, -1, -1, 1], "delta of a": [0.01, 0.09, 0.05, 0.99],
                          "q of a": [0.7, 0.01, 0.02, 0.001]})  # fmt: skip
-    found = members(rows, "specific to a", -1, ["a"])
+    found = group_members(rows, "specific to a", -1, ["a"])
     assert found.index.tolist() == [2, 1, 0] and found["sure"].tolist() == [True, True, False]
-    assert members(rows.assign(universal=0), "universal", -1, ["a"]).empty
+    assert group_members(rows.assign(universal=0), "universal", -1, ["a"]).empty
 
 
 def test_bad_values_leave_the_url():

@@ -9,8 +9,8 @@ import pytest
 from engine.atlas import Atlas
 from engine.atlas.schema import HALVES
 from engine.blindspots.spectrum import Spectrum, eigenvector_similarity
-from pages import exhibits
-from pages.exhibits.composition import changed_pairs, verdict
+from engine.reports.composition import changed_pairs, significance_sentence
+from pages.reports import find_report
 from pages.widgets.state import View
 from tests.app.test_pages import html, opened, url
 
@@ -33,7 +33,7 @@ def test_changed_pairs_are_listed_with_counts_and_both_concepts_lead_to_their_ca
 
 
 def test_the_ratio_counts_tokens_per_image(atlas):
-    rows = changed_pairs("beta")
+    rows = changed_pairs(atlas, "beta")
     sides = [
         rows[f"{side}_tokens"] / atlas.info.source(name).images for side, name in (("real", "real"), ("model", "beta"))
     ]
@@ -43,28 +43,28 @@ def test_the_ratio_counts_tokens_per_image(atlas):
 
 
 def test_significant_pairs_come_first_and_the_page_says_how_many_there_are(atlas):
-    rows, shown = changed_pairs("beta"), html(opened(PAGE, model="beta"))
-    assert rows["significant"].is_monotonic_decreasing and verdict(rows) in shown
+    rows, shown = changed_pairs(atlas, "beta"), html(opened(PAGE, model="beta"))
+    assert rows["significant"].is_monotonic_decreasing and significance_sentence(rows) in shown
     assert (rows["significant"] == (rows["p_adjusted"] < 0.05)).all()
-    none, some = (verdict(pd.DataFrame({"significant": [flag, False]})) for flag in (False, True))
+    none, some = (significance_sentence(pd.DataFrame({"significant": [flag, False]})) for flag in (False, True))
     assert none == "None of these 2 pairs is significant (adjusted p < 0.05): chance alone does as much."
     assert some.startswith("1 of these 2 pairs are significant")
-    subtitle = exhibits.named("changed-pairs", View("beta")).exhibit.figure.layout.title.subtitle.text
+    subtitle = find_report("changed-pairs", View("beta")).report.figure.layout.title.subtitle.text
     assert f"{rows.head(16)['significant'].sum()} of these {min(16, len(rows))} pairs are significant" in subtitle
 
 
 def test_directions_are_the_engine_s(atlas):
     real, model = (atlas.composition(name) for name in ("real", "beta"))
     found = eigenvector_similarity(*(Spectrum(one.eigenvalues, one.eigenvectors) for one in (real, model)))
-    table = exhibits.named("directions", View("beta")).exhibit.table.set_index(["real_rank", "model_rank"])["cosine"]
+    table = find_report("directions", View("beta")).report.table.set_index(["real_rank", "model_rank"])["cosine"]
     assert table[2, 3] == pytest.approx(found[1, 2], abs=1e-6) and len(table) == found.size
 
 
 def test_curves_carry_every_source_and_what_chance_makes_of_it(atlas):
-    real, table = atlas.composition("real"), exhibits.named("unique-connections", View("alpha")).exhibit.table
+    real, table = atlas.composition("real"), find_report("unique-connections", View("alpha")).report.table
     assert list(table) == ["threshold", "alpha", "beta", HALVES]
     np.testing.assert_array_equal(table[HALVES], real.reference)
-    spectrum = exhibits.named("spectrum", View("alpha")).exhibit.table
+    spectrum = find_report("spectrum", View("alpha")).report.table
     np.testing.assert_allclose(spectrum["real"], real.eigenvalues / real.images)
 
 

@@ -14,8 +14,9 @@ from app import pictures
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.figures.images import Block, Row, image_grid
-from pages import exhibits
-from pages.exhibits import samplers
+from engine.reports import samplers
+from pages import reports
+from pages.reports import SAMPLER_IMAGES, find_report
 from pages.widgets import data
 from pages.widgets.state import View
 from tests.app.test_pages import html, opened, url
@@ -68,9 +69,9 @@ def folder(use_atlas, plain_atlas, tmp_path, monkeypatch):
     for concept in (5, 7):
         picture().save(tmp_path / f"{concept}.webp", lossless=True)
     monkeypatch.setattr(samplers, "FOLDER", tmp_path)
-    exhibits._made.cache_clear()
+    reports._report.cache_clear()
     yield tmp_path
-    exhibits._made.cache_clear()
+    reports._report.cache_clear()
 
 
 @pytest.fixture
@@ -142,13 +143,13 @@ def test_fair_sets_each_method_beside_energydps_where_both_reached_the_target():
     assert cells(fair, "MACO") == ["1", "0.700", "0.400", "0.350*", "0.700", "0.400", "0.350*"]
     assert cells(fair, "EnergyDPS there")[3] == "0.300 <small>(−0.050 ± 0.012)</small>"
     assert fair.count("EnergyDPS there") == 1 and cells(fair, "feature accentuation") == ["0"] + ["–"] * 6
-    table = exhibits.named("samplers-fair", View("alpha")).exhibit.table
+    table = find_report("samplers-fair", View("alpha")).report.table
     rival = table[(table["method"] == "MACO") & (table["images_of"] == "EnergyDPS")]
     assert rival["encoder frechet"].item() == 0.6 and rival["dinov2 diversity"].item() == 0.3
 
 
 def test_the_figure_and_its_sentence_follow_the_file(folder):
-    figure = exhibits.named("samplers-distances", View("alpha")).exhibit.figure
+    figure = find_report("samplers-distances", View("alpha")).report.figure
     said = figure.layout.meta["how"]
     assert "by the encoder's class token: EnergyDPS (0.400), 1.000 or 71 % below the next, MACO (1.400); it" in said
     assert "by DINOv2: feature accentuation (0.700), 0.100 or " in said and "for 0 of 2 concepts" in said
@@ -190,8 +191,8 @@ def test_without_its_picture_a_concept_still_has_the_numbers(folder):
 
 def test_pictures_are_handed_out_and_nothing_beside_their_folder(monkeypatch):
     client = TestClient(Starlette(routes=[pictures]))
-    assert client.get(f"{samplers.ADDRESS}/comparison.json").json()["concepts"]
-    assert client.get(f"{samplers.ADDRESS}/%2e%2e/theory/mixture.json").status_code == 404
+    assert client.get(f"{SAMPLER_IMAGES}/comparison.json").json()["concepts"]
+    assert client.get(f"{SAMPLER_IMAGES}/%2e%2e/theory/mixture.json").status_code == 404
 
 
 def test_the_committed_comparison_has_a_picture_of_every_concept(monkeypatch):

@@ -8,8 +8,9 @@ import pytest
 from engine.errors import BlindspotError
 from engine.klsc.diagnosis import diagnose
 from engine.klsc.mixture import AngularConcept, Mixture, score_law
-from pages import exhibits
-from pages.exhibits import theory
+from engine.reports import theory
+from pages import reports
+from pages.reports import find_report
 from pages.widgets.state import View
 from tests.app.test_pages import html, opened, url
 
@@ -38,9 +39,9 @@ def measured(tmp_path, monkeypatch):
     path = tmp_path / "mixture.json"
     path.write_text(json.dumps([report(5.0), report(7.0)]))
     monkeypatch.setattr(theory, "MEASURED", path)
-    exhibits._made.cache_clear()
+    reports._report.cache_clear()
     yield path
-    exhibits._made.cache_clear()
+    reports._report.cache_clear()
 
 
 def test_the_numbers_are_those_of_the_mean_score_in_the_url():
@@ -59,7 +60,7 @@ def test_the_slider_writes_the_url_and_a_bad_target_leaves_it():
 
 
 def test_both_laws_on_the_plane_have_the_mass_and_the_mean_that_they_are_said_to_have():
-    table = exhibits.named("theory-planes", View("alpha", target=5.0)).exhibit.table
+    table = find_report("theory-planes", View("alpha", target=5.0)).report.table
     scores = AngularConcept()(table[["x1", "x2"]].to_numpy())
     assert np.allclose(table[["prior", "threshold", "tilt"]].sum(), 1)
     means = table[["prior", "threshold", "tilt"]].mul(scores, axis=0).sum()
@@ -67,7 +68,7 @@ def test_both_laws_on_the_plane_have_the_mass_and_the_mean_that_they_are_said_to
 
 
 def test_the_curves_pass_through_the_exact_values_and_the_tilt_costs_less_kl():
-    table = exhibits.named("theory-biases", View("alpha")).exhibit.table.set_index(["law", "target"])
+    table = find_report("theory-biases", View("alpha")).report.table.set_index(["law", "target"])
     law = score_law(Mixture(), AngularConcept())
     target = float(theory.CURVE[9])
     exact = diagnose(law.scores, target, law.log_weights)
@@ -76,7 +77,7 @@ def test_the_curves_pass_through_the_exact_values_and_the_tilt_costs_less_kl():
 
 
 def test_speed_is_the_tv_of_a_small_step_over_its_length():
-    table = exhibits.named("theory-speeds", View("alpha")).exhibit.table.set_index(["law", "target"])["tv_speed"]
+    table = find_report("theory-speeds", View("alpha")).report.table.set_index(["law", "target"])["tv_speed"]
     law, target = score_law(Mixture(), AngularConcept()), float(theory.CURVE[5])
     near = diagnose(law.scores, target, law.log_weights, step=1e-3)
     assert table["hard", target] == pytest.approx(near.hard.tv_step / 1e-3, rel=0.05)
@@ -87,7 +88,7 @@ def test_samplers_stand_in_a_table_and_a_figure_with_how_they_were_made(measured
     shown = html(opened(PAGE))
     assert "mean score 5, β 0.2000" in shown and "SMC, 256 particles" in shown and shown.count("<td>7.10</td>") == 8
     assert "<td>-0.0010</td>" in shown and "n = 1,000 samples" in shown and "--json --samples 1000" in shown
-    figure = exhibits.named("theory-samplers", View("alpha")).exhibit.figure
+    figure = find_report("theory-samplers", View("alpha")).report.figure
     assert [trace.name for trace in figure.data] == ["mean score 5", "mean score 7"]
     assert min(figure.data[0].x) == pytest.approx(1e-4) and "n = 1,000 samples" in figure.layout.title.subtitle.text
 

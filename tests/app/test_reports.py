@@ -1,4 +1,4 @@
-"""Exhibits as a browser gets them: figures, and files to take along that say where they come from."""
+"""Reports as a browser gets them: figures, and files to take along that say where they come from."""
 
 import io
 import json
@@ -9,8 +9,8 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from engine.atlas import Atlas
-from pages import exhibits
-from pages.exhibits import files
+from engine.reports import REPORTS, Report, files
+from pages.reports import find_report
 from pages.routes import routes
 from pages.widgets import data, state
 
@@ -24,7 +24,7 @@ def client(use_atlas, plain_atlas):
 def test_a_csv_names_its_atlas_and_its_recipe_and_pandas_reads_it(client, plain_atlas):
     answer, atlas = client.get("/atlas/v/exhibit/delta-ranking.csv?model=beta&estimator=share"), Atlas.open(plain_atlas)
     assert answer.headers["content-disposition"] == 'attachment; filename="delta-ranking.csv"'
-    assert f"# recipe fingerprint: {files.fingerprint(atlas)}" in answer.text
+    assert f"# recipe fingerprint: {files.recipe_fingerprint(atlas)}" in answer.text
     assert "# view: model=beta&estimator=share" in answer.text and "# estimator: share of energy" in answer.text
     table = pd.read_csv(io.StringIO(answer.text), comment="#").set_index("concept")
     assert len(table) == (~atlas.concepts["dead"]).sum() and table["delta"].is_monotonic_increasing
@@ -33,28 +33,32 @@ def test_a_csv_names_its_atlas_and_its_recipe_and_pandas_reads_it(client, plain_
 
 def test_an_html_file_needs_no_network_and_carries_the_fingerprint(client, plain_atlas):
     page = client.get("/atlas/v/exhibit/frequency.html").text
-    assert f'<meta name="recipe fingerprint" content="{files.fingerprint(Atlas.open(plain_atlas))}">' in page
+    assert f'<meta name="recipe fingerprint" content="{files.recipe_fingerprint(Atlas.open(plain_atlas))}">' in page
     assert "plotly.js v" in page and '<script src="' not in page and "Each dot is a concept" in page
 
 
 def test_a_label_with_a_hash_survives_the_csv():
     table = pd.DataFrame({"label": ["number # one", 'a "quoted" one'], "delta": [0.1, 0.2]})
-    text = files.csv_text(exhibits.Exhibit("Title", table), {"title": "a\nb"})
+    text = files.csv_text(Report("Title", table), {"title": "a\nb"})
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(text), comment="#"), table)
 
 
 @pytest.mark.parametrize("path", ["nothing.json", "delta-ranking.exe", "shared-blindspots.json", "delta-summary.html"])
-def test_what_is_no_exhibit_is_404(client, path: str):
+def test_what_is_no_report_is_404(client, path: str):
     assert client.get(f"/atlas/v/exhibit/{path}").status_code == 404
 
 
 def test_every_figure_says_what_it_is_on_what_and_how_to_read_it(use_atlas, analysed_atlas):
     use_atlas(analysed_atlas)
-    for name in exhibits.MAKERS:
-        exhibit = exhibits.named(name, state.default_view(data.known(analysed_atlas))).exhibit
-        assert exhibit.title and len(exhibit.table)
-        if exhibit.figure is not None:
-            layout = exhibit.figure.layout
-            assert "n = " in layout.title.subtitle.text and layout.meta["how"] and layout.height
+    for name in REPORTS:
+        found = find_report(name, state.default_view(data.known(analysed_atlas))).report
+        assert found.title and len(found.table)
+        if found.figure is not None:
+            layout = found.figure.layout
+            assert (
+                ("n = " in layout.title.subtitle.text or name.startswith("dictionary-"))
+                and layout.meta["how"]
+                and layout.height
+            )
             axes = [axis for axis in layout.to_plotly_json() if axis.startswith(("xaxis", "yaxis"))]
-            assert axes and json.dumps(exhibit.figure.to_plotly_json(), default=str)
+            assert axes and json.dumps(found.figure.to_plotly_json(), default=str)
