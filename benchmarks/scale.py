@@ -40,8 +40,8 @@ from engine.blindspots.divergence import pair_divergence
 from engine.blindspots.energy import EnergyPass
 from engine.blindspots.metrics import frechet_distance, manifold_metrics
 from engine.blindspots.spectrum import cooccurrence_spectrum, eigenvector_similarity
-from precompute.recipe import LayoutPart
-from precompute.stages.layout import lay_out
+from precompute.recipe import LayoutConfig
+from precompute.stages.layout import concept_layout
 
 EPS = np.geomspace(1e-6, 10, 60)
 CHUNK = 500
@@ -112,7 +112,7 @@ def layout(folder: Path, concepts: int, tokens: int) -> Task:
     atoms = np.random.default_rng(0).normal(size=(concepts, 8)).astype(np.float32)
 
     def task() -> Callable[[], dict]:
-        found = lay_out(energy, atoms, LayoutPart())
+        found = concept_layout(energy, atoms, LayoutConfig())
         return lambda: judged(energy, found.xy)
 
     return task
@@ -189,7 +189,7 @@ def warm_up(name: str) -> None:
     codes = heavy_codes(60, 300, 0)
     energy, _ = sum_energies(codes, TOKENS)
     if name in ("layout", "umap"):
-        lay_out(energy, np.ones((300, 4), np.float32), LayoutPart())
+        concept_layout(energy, np.ones((300, 4), np.float32), LayoutConfig())
         return
     small = cooccurrence_matrix(codes)
     unique_share(small, small, EPS)

@@ -18,7 +18,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from precompute.build import Build
+    from precompute.runner import Build
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 

@@ -13,19 +13,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
+from engine.blindspots.delta import DeltaSettings
 from engine.devices import Device, Dtype
 from engine.dictionary.spec import DictionarySpec
 from engine.priors.spec import PriorSpec
 from engine.vision.spec import EncoderConfig
 
 
-class Part(BaseModel):
+class RecipeBlock(BaseModel):
     """A block of a recipe: unknown keys are errors, values do not change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Shown(Part):
+class ImageSource(RecipeBlock):
     """How a source of images is named in the app."""
 
     label: str | None = None
@@ -34,7 +35,7 @@ class Shown(Part):
     """A sentence for the overview page."""
 
 
-class Folder(Shown):
+class Folder(ImageSource):
     """Images in a folder, searched with its subfolders."""
 
     folder: Path
@@ -43,92 +44,81 @@ class Folder(Shown):
     """How a generated image finds its real one: `stem` (file name) and `caption` insist, `auto` tries both."""
 
 
-class World(Shown):
+class World(ImageSource):
     """Scenes that are drawn by code, with their ground truth."""
 
     world: Literal["tabletop"]
-    count: int = Field(1000, ge=1)
-    seed: int = Field(0, ge=0)
-    size: int = Field(64, ge=16, le=1024)
+    count: Annotated[int, Field(ge=1)] = 1000
+    seed: Annotated[int, Field(ge=0)] = 0
+    size: Annotated[int, Field(ge=16, le=1024)] = 64
     """Side of an image in pixels."""
 
 
-class Pipeline(Shown):
+class Pipeline(ImageSource):
     """Images drawn by a diffusers text-to-image pipeline from the captions of the real images."""
 
     pipeline: str
     """A folder or a Hugging Face id."""
     revision: str | None = None
-    steps: int = Field(50, ge=1, le=1000)
-    guidance: float = Field(7.5, ge=0)
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    guidance: Annotated[float, Field(ge=0)] = 7.5
     """Classifier-free guidance scale."""
     scheduler: str | None = None
     """Name of a diffusers scheduler class that replaces the pipeline's own."""
-    seed: int = Field(0, ge=0)
+    seed: Annotated[int, Field(ge=0)] = 0
     """With an image's index it seeds that image alone, whatever the batch."""
-    batch: int = Field(8, ge=1)
+    batch: Annotated[int, Field(ge=1)] = 8
     dtype: Dtype = "float32"
     device: Device = "auto"
 
 
-class LayoutPart(Part):
+class LayoutConfig(RecipeBlock):
     """The concept map."""
 
-    seed: int = Field(0, ge=0)
-    neighbours: int = Field(15, ge=2)
-    min_dist: float = Field(0.1, ge=0, le=1)
-    clusters: int = Field(12, ge=1)
+    seed: Annotated[int, Field(ge=0)] = 0
+    neighbours: Annotated[int, Field(ge=2)] = 15
+    min_dist: Annotated[float, Field(ge=0, le=1)] = 0.1
+    clusters: Annotated[int, Field(ge=1)] = 12
 
 
-class DeltaPart(Part):
-    """How delta is computed and read when the atlas is opened; the app can change all of it."""
-
-    estimator: Literal["gap", "relative", "share", "standardised"] = "gap"
-    temperature: float = Field(0.8, gt=0)
-    """In units of energy for `gap`: the paper's 0.8 suits energies of a few units, smaller energies a smaller one."""
-    suppressed: float = Field(0.1, gt=0, lt=0.5)
-    """A concept with a delta below this is called suppressed."""
-    exaggerated: float = Field(0.9, gt=0.5, lt=1)
-
-
-class WordsPart(Part):
+class WordsConfig(RecipeBlock):
     """Words that name a concept."""
 
-    count: int = Field(8, ge=0)
+    count: Annotated[int, Field(ge=0)] = 8
     """Words kept per concept."""
 
 
-class Limits(Part):
+class Limits(RecipeBlock):
     """How much is taken in."""
 
-    images: int | None = Field(None, ge=1)
+    images: Annotated[int | None, Field(ge=1)] = None
     """At most this many images per source, the first in order of file name."""
-    max_pixels: int = Field(64_000_000, ge=1)
+    max_pixels: Annotated[int, Field(ge=1)] = 64_000_000
     """Larger images are skipped, counted and listed."""
 
 
-class Thumbs(Part):
+class ThumbnailConfig(RecipeBlock):
     """The small pictures the app shows."""
 
-    size: int = Field(224, ge=16, le=1024)
+    size: Annotated[int, Field(ge=16, le=1024)] = 224
     """Longest side in pixels; smaller images keep their size."""
 
 
 def _tag(value: Any) -> str | None:
     """Which kind of source a block describes, by the one key that only this kind has."""
-    if isinstance(value, Shown):
+    if isinstance(value, ImageSource):
         return f"<{type(value).__name__}>"
     found = [tag for tag, kind in TAGS.items() if isinstance(value, Mapping) and kind.__name__.lower() in value]
     return found[0] if len(found) == 1 else None
 
 
-TAGS: dict[str, type[Shown]] = {"<Folder>": Folder, "<World>": World, "<Pipeline>": Pipeline}
+TAGS: dict[str, type[ImageSource]] = {"<Folder>": Folder, "<World>": World, "<Pipeline>": Pipeline}
 
 Real = Annotated[Annotated[Folder, Tag("<Folder>")] | Annotated[World, Tag("<World>")], Discriminator(_tag)]
 Model = Annotated[Annotated[Folder, Tag("<Folder>")] | Annotated[Pipeline, Tag("<Pipeline>")], Discriminator(_tag)]
 
 
-class Recipe(Part):
+class Recipe(RecipeBlock):
     """Everything that decides what is in an atlas."""
 
     name: str
@@ -139,12 +129,12 @@ class Recipe(Part):
     """The generated ones: `NAME: {folder: DIR}` or `NAME: {pipeline: ID}`; a plain string is a folder."""
     encoder: EncoderConfig
     dictionary: DictionarySpec = DictionarySpec()
-    layout: LayoutPart = LayoutPart()
-    words: WordsPart = WordsPart()
-    delta: DeltaPart = DeltaPart()
+    layout: LayoutConfig = LayoutConfig()
+    words: WordsConfig = WordsConfig()
+    delta: DeltaSettings = DeltaSettings()
     prior: PriorSpec | None = None
     limits: Limits = Limits()
-    thumbs: Thumbs = Thumbs()
+    thumbs: ThumbnailConfig = ThumbnailConfig()
 
     @field_validator("models")
     @classmethod

@@ -12,7 +12,7 @@ from engine.atlas import Source
 from engine.blindspots.delta import DeltaSettings, delta_of_gap
 from precompute.saediff.enriched import Connections, Enriched
 from precompute.saediff.sides import Sides
-from precompute.stages.index import nearest
+from precompute.stages.neighbours import nearest
 
 
 def concepts_table(xy: np.ndarray, live: np.ndarray) -> pd.DataFrame:

@@ -1,1 +1,1 @@
-"""One module per stage of a recipe: images -> tokens -> codes -> energies -> map, index, words -> atlas."""
+"""The stages of a build, one file each: its parameters and inputs, what it runs, how its result is read."""

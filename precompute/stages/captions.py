@@ -19,15 +19,20 @@ CAPTION_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sent
 def read_captions(folder: Path, images: Iterable[str]) -> dict[str, str]:
     """The captions of a folder's images.
 
-    Args:
-        folder: the folder.
-        images: paths of its images relative to it, with `/`.
+    Parameters
+    ----------
+    folder : the folder.
+    images : paths of its images relative to it, with `/`.
 
-    Returns:
+    Returns
+    -------
+    dict
         Caption by relative path, for the images that have one.
 
-    Raises:
-        BlindspotError: a table cannot be read, lacks a column, or names none of the images.
+    Raises
+    ------
+    BlindspotError
+        If a table cannot be read, lacks a column, or names none of the images.
     """
     images = list(images)
     table = next((folder / name for name in TABLES if (folder / name).is_file()), None)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
+from engine.atlas.schema import REAL
+from engine.atlas.writer import AtlasWriter
 from engine.errors import BlindspotError
-from engine.files import file_hash, visible_files, write_json, write_whole
+from engine.files import file_hash, read_json, visible_files, write_json, write_whole
 from engine.vision.preprocess import load_image
-from precompute.plan import Progress
-from precompute.recipe import Folder, Limits, World
+from precompute.context import Context, RecipeStage, fingerprint_fields
+from precompute.recipe import Folder, Limits, Pipeline, World
+from precompute.runner import Progress
 from precompute.stages.captions import read_captions
-from precompute.stages.manifest import Picture, Skipped, write_manifest
+from precompute.stages.manifest import ImageRecord, SkippedImage, write_manifest
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm")
 """Files with these endings are images."""
@@ -21,41 +25,79 @@ LABELS = "labels.json"
 """Ground truth of a drawn world: rows of [position, attribute, value]."""
 
 
+class CorpusStage(RecipeStage):
+    """`corpus/S`: the usable images of a folder, or the scenes of a world, with their captions."""
+
+    def __init__(self, context: Context, source: str) -> None:
+        block = context.source(source)
+        assert not isinstance(block, Pipeline)
+        params = {
+            "source": fingerprint_fields(block, "pairing"),
+            "limits": fingerprint_fields(context.recipe.limits),
+        }
+        reads = (block.folder,) if isinstance(block, Folder) else ()
+        super().__init__(context, f"corpus/{source}", params, reads=reads)
+        self.block = block
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write the manifest, and for a world its images and ground truth."""
+        limits = self.context.recipe.limits
+        if isinstance(self.block, World):
+            return draw_world(self.block, limits, folder, progress)
+        return gather_folder(self.block, limits, folder, progress)
+
+    @classmethod
+    def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
+        """Write the table `labels` if the real images have a ground truth."""
+        path = context.folder(context.images_stage(REAL)) / LABELS
+        if path.exists():
+            labels = pd.DataFrame(read_json(path), columns=["image", "attribute", "value"])
+            writer.write_table("labels", labels.astype({"attribute": str, "value": str}))
+
+
 def gather_folder(source: Folder, limits: Limits, folder: Path, progress: Progress) -> dict[str, int]:
     """List the images of a folder with their captions; those that cannot be read are skipped and listed.
 
-    Args:
-        source: where the images are.
-        limits: how many are taken, in order of their names, and how large they may be.
-        folder: the stage's folder; gets the manifest.
-        progress: called with the images seen and all images.
+    Each image is decoded here to find the damaged ones before the long work starts, and once more when it is encoded.
 
-    Raises:
-        BlindspotError: the folder is missing, has no images, or none that can be read.
+    Parameters
+    ----------
+    source : where the images are.
+    limits : how many are taken, in order of their names, and how large they may be.
+    folder : the stage's folder; gets the manifest.
+    progress : called with the images seen and all images.
+
+    Raises
+    ------
+    BlindspotError
+        If the folder is missing, has no images, or none that can be read.
     """
     names = image_names(source.folder)[: limits.images]
     captions = read_captions(source.folder, names)
-    pictures, skipped = [], []
-
-    def look(name: str) -> Picture | Skipped:
-        return _look(source.folder, name, captions.get(name), limits.max_pixels)
-
+    images: list[ImageRecord] = []
+    skipped: list[SkippedImage] = []
     with ThreadPoolExecutor() as pool:
-        for done, found in enumerate(pool.map(look, names), start=1):
-            (pictures if isinstance(found, Picture) else skipped).append(found)
+        found = pool.map(lambda name: _check(source.folder, name, captions.get(name), limits.max_pixels), names)
+        for done, one in enumerate(found, start=1):
+            if isinstance(one, ImageRecord):
+                images.append(one)
+            else:
+                skipped.append(one)
             progress(done, len(names))
-    if not pictures:
+    if not images:
         raise BlindspotError(
             f"None of the {len(names)} images in {source.folder} can be used; the first: {skipped[0].reason}"
         )
-    return write_manifest(folder, pictures, skipped)
+    return write_manifest(folder, images, skipped)
 
 
 def image_names(folder: Path) -> list[str]:
     """Relative paths of all images below a folder, sorted.
 
-    Raises:
-        BlindspotError: the folder is missing or has no images.
+    Raises
+    ------
+    BlindspotError
+        If the folder is missing or has no images.
     """
     if not folder.is_dir():
         raise BlindspotError(f"There is no folder {folder}; give the folder that holds the images.")
@@ -65,50 +107,55 @@ def image_names(folder: Path) -> list[str]:
     return names
 
 
-def _look(folder: Path, name: str, caption: str | None, max_pixels: int) -> Picture | Skipped:
+def _check(folder: Path, name: str, caption: str | None, max_pixels: int) -> ImageRecord | SkippedImage:
     path = folder / name
     stem = Path(name).with_suffix("").as_posix()
     try:
         width, height = load_image(path, max_pixels=max_pixels).size
     except BlindspotError as error:
-        return Skipped(str(path), stem, str(error))
-    return Picture(path, str(path), stem, caption, width, height, file_hash(path))
+        return SkippedImage(str(path), stem, str(error))
+    return ImageRecord(path, str(path), stem, caption, width, height, file_hash(path))
 
 
 def draw_world(source: World, limits: Limits, folder: Path, progress: Progress) -> dict[str, int]:
     """Draw the scenes of the tabletop world as PNG files, with captions and ground truth.
 
-    Args:
-        source: how many, from which seed, how large.
-        limits: may lower their number.
-        folder: the stage's folder; gets `images/`, the manifest and the labels.
-        progress: called with the scenes drawn and all scenes.
+    Parameters
+    ----------
+    source : how many, from which seed, how large.
+    limits : may lower their number.
+    folder : the stage's folder; gets `images/`, the manifest and the labels.
+    progress : called with the scenes drawn and all scenes.
     """
     from precompute.tabletop.scenes import corpus, draw
 
     count = min(source.count, limits.images or source.count)
-    scenes = corpus(count, source.seed)
-    pictures = []
-    for index, scene in enumerate(scenes):
-        path = folder / "images" / f"{index:07d}.png"
+    images, labels = [], []
+    for index, scene in enumerate(corpus(count, source.seed)):
+        path = image_path(folder, index)
         if not path.exists():
             save_png(Image.fromarray(draw(scene, source.size)), path)
-        file = f"{folder.parent.name}/{folder.name}/images/{path.name}"
-        pictures.append(Picture(path, file, path.stem, scene.caption, source.size, source.size, file_hash(path)))
+        images.append(stored_image(path, folder, scene.caption, (source.size, source.size)))
+        truth = {("background", scene.background)}
+        for thing in scene.things:
+            truth |= {("kind", thing.kind), ("colour", thing.colour)}
+        labels += [[index, attribute, value] for attribute, value in sorted(truth)]
         progress(index + 1, count)
-    truth = [[index, attribute, value] for index, scene in enumerate(scenes) for attribute, value in _labels(scene)]
-    write_json(folder / LABELS, truth)
-    return write_manifest(folder, pictures, [])
+    write_json(folder / LABELS, labels)
+    return write_manifest(folder, images, [])
 
 
-def _labels(scene) -> list[tuple[str, str]]:
-    """What is in a scene, each attribute and value once."""
-    pairs = {("background", scene.background)}
-    for thing in scene.things:
-        pairs |= {("kind", thing.kind), ("colour", thing.colour)}
-    return sorted(pairs)
+def image_path(folder: Path, number: int) -> Path:
+    """Where a stage keeps an image that it made."""
+    return folder / "images" / f"{number:07d}.png"
 
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     write_whole(path, lambda partial: image.save(partial, format="PNG"))
+
+
+def stored_image(path: Path, folder: Path, caption: str, size: tuple[int, int]) -> ImageRecord:
+    """The record of an image in a stage's own folder; `size` is its width and height."""
+    file = f"{folder.parent.name}/{folder.name}/images/{path.name}"
+    return ImageRecord(path, file, path.stem, caption, *size, file_hash(path))

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.atlas.schema import REAL
+from engine.atlas.writer import AtlasWriter
 from engine.devices import pick_device
 from engine.dictionary.base import Dictionary
 from engine.dictionary.checkpoints import load_dictionary, origin_of, save_dictionary
@@ -19,94 +21,148 @@ from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.training import Progress as Training
 from engine.errors import BlindspotError
 from engine.files import read_json, write_array, write_json
-from precompute.plan import Progress
-from precompute.stages.encode import read_spec
+from precompute.context import Context, RecipeStage, fingerprint_fields
+from precompute.runner import Progress
+from precompute.stages.encode import read_spec, token_shards
 
 KINDS = {"rasae": "archetypal", "topk": "topk", "batchtopk": "batchtopk", "transcoder": "transcoder"}
 """What a recipe calls a kind, and what the engine does."""
-SETTINGS = {
-    "rasae": ("candidates", "delta"),
-    "topk": (),
-    "batchtopk": ("max_active",),
-    "transcoder": ("kernel",),
-}
-"""Fields of a recipe that only one kind has."""
 TRAINING_FIELDS = (
     *("epochs", "steps", "target_r2", "learning_rate", "final_learning_rate", "weight_decay", "revival", "precision"),
     "seed",
 )
 CHECKPOINT_EVERY = 100
 """Steps that a killed training loses at most."""
-DICTIONARY, REPORT, CHECKPOINTS, TRAINING = "dictionary", "report.json", "checkpoints", "training"
+DICTIONARY, ATOMS, REPORT = "dictionary", "atoms.npy", "report.json"
+CHECKPOINTS, TRAINING = "checkpoints", "training"
 
 
-def make_dictionary(part: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress) -> dict[str, Any]:
+class DictionaryStage(RecipeStage):
+    """`dictionary`: the one dictionary of all sources."""
+
+    unit = "steps"
+
+    def __init__(self, context: Context) -> None:
+        spec = context.recipe.dictionary
+        # The size of a training batch decides the result, unlike the others'.
+        params = (
+            {"load": True} if spec.load else fingerprint_fields(spec, "load", "report_seeds") | {"batch": spec.batch}
+        )
+        reads = (spec.load,) if spec.load else ()
+        super().__init__(context, "dictionary", params, [f"encode/{name}" for name in trained_on(context)], reads)
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        """Write `dictionary/`; the summary is what the atlas's header says of it."""
+        return make_dictionary(self.context.recipe.dictionary, training_shards(self.context), folder, progress)
+
+    @classmethod
+    def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
+        """Write the dictionary's files and the index of its atoms."""
+        writer.write_index("atoms.faiss", atoms_of(context))
+        for path in sorted(dictionary_folder(context).iterdir()):
+            writer.add_file(f"dictionary/{path.name}", path)
+
+
+def trained_on(context: Context) -> tuple[str, ...]:
+    """The sources whose tokens the dictionary is trained on, the real one first."""
+    return context.sources if context.recipe.dictionary.sources == "all" else (REAL,)
+
+
+def training_shards(context: Context) -> list[Path]:
+    """Their token shards."""
+    return [shard for name in trained_on(context) for shard in token_shards(context.folder(f"encode/{name}"))]
+
+
+def dictionary_folder(context: Context) -> Path:
+    """Where the finished dictionary is."""
+    return context.folder("dictionary") / DICTIONARY
+
+
+def atoms_of(context: Context) -> np.ndarray:
+    """The dictionary's atoms, float32 `[concepts, dim]`; of an invented dictionary there is nothing else."""
+    path = context.folder("dictionary") / ATOMS
+    return np.load(path) if path.exists() else load_dictionary(dictionary_folder(context)).atoms().float().numpy()
+
+
+def make_dictionary(spec: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress) -> dict[str, Any]:
     """Train or load the dictionary and save it in the stage's folder, from where a killed run left off.
 
-    Args:
-        part: what to train, or what to load.
-        shards: token shards `[tokens, dim]`.
-        folder: the stage's folder; gets `dictionary/` and `report.json`.
-        progress: called with the steps done and all steps.
+    Parameters
+    ----------
+    spec : what to train, or what to load.
+    shards : token shards `[tokens, dim]`.
+    folder : the stage's folder; gets `dictionary/` and `report.json`.
+    progress : called with the steps done and all steps.
 
-    Returns:
+    Returns
+    -------
+    dict
         What the atlas's header says of the dictionary.
 
-    Raises:
-        BlindspotError: the dictionary to load is missing, or does not fit the encoder's tokens.
+    Raises
+    ------
+    BlindspotError
+        If the dictionary to load is missing, or does not fit the encoder's tokens.
     """
     if (folder / REPORT).exists():
         return read_json(folder / REPORT)
-    imported = None
-    if part.load is not None:
-        dictionary, imported = load_dictionary(part.load), origin_of(part.load)
+    imported, reached = None, dict[str, float]()
+    if spec.load is not None:
+        dictionary, imported = load_dictionary(spec.load), origin_of(spec.load)
         dim = np.load(shards[0], mmap_mode="r").shape[1]
         if dictionary.dim != dim:
             raise BlindspotError(
-                f"The dictionary {part.load} reads tokens of width {dictionary.dim}, but the encoder gives {dim}; use "
+                f"The dictionary {spec.load} reads tokens of width {dictionary.dim}, but the encoder gives {dim}; use "
                 "the encoder and layer that it was trained on."
             )
-        reached: dict[str, Any] = {"origin": "loaded"}
     else:
-        dictionary, reached = _train(part, shards, folder, progress)
+        dictionary, reached = _train(spec, shards, folder, progress)
     save_dictionary(dictionary, folder / DICTIONARY, imported)
-    report = {"kind": dictionary.kind, **_sizes(dictionary), **reached}
+    report = {
+        "kind": dictionary.kind,
+        "concepts": dictionary.concepts,
+        "dim": dictionary.dim,
+        "sparsity": dictionary.sparsity,
+        "origin": "trained" if spec.load is None else "loaded",
+        **reached,
+    }
     write_json(folder / REPORT, report)
     for scratch in (CHECKPOINTS, TRAINING):
         shutil.rmtree(folder / scratch, ignore_errors=True)
     return report
 
 
-def _sizes(dictionary: Dictionary) -> dict[str, int]:
-    return {"concepts": dictionary.concepts, "dim": dictionary.dim, "sparsity": dictionary.sparsity}
-
-
 def _train(
-    part: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress
-) -> tuple[Dictionary, dict[str, Any]]:
+    spec: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress
+) -> tuple[Dictionary, dict[str, float]]:
     config = TrainConfig(
-        **{name: getattr(part, name) for name in TRAINING_FIELDS},
-        batch_size=part.batch,
+        **{name: getattr(spec, name) for name in TRAINING_FIELDS},
+        batch_size=spec.batch,
         checkpoint_every=CHECKPOINT_EVERY,
     )
-    settings = {name: getattr(part, name) for name in SETTINGS[part.kind]}
-    whole = 1
-    if part.kind == "transcoder":
+    settings, whole = spec.settings(), 1
+    if spec.kind == "transcoder":
         settings["grid"] = _grid(shards)
         whole = settings["grid"][0] * settings["grid"][1]
+
+    def report_progress(at: Training) -> None:
+        progress(at.step, at.steps)
+        if note := getattr(progress, "note", None):
+            rate = f"{at.tokens_per_second:,.0f} tokens/s"
+            note(f"R2 {at.r2:.3f}, L0 {at.l0:.1f}, {at.dead_share:.1%} dead, {rate}")
+
     dictionary, report = fit(
-        thin_out(shards, part.tokens, part.seed, folder / TRAINING, whole),
-        KINDS[part.kind],
-        part.concepts,
-        part.sparsity,
+        subsample_tokens(shards, spec.tokens, spec.seed, folder / TRAINING, whole),
+        KINDS[spec.kind],
+        spec.concepts,
+        spec.sparsity,
         config=config,
         settings=settings,
-        device=pick_device(part.device),
-        on_progress=lambda at: _tell(progress, at),
+        device=pick_device(spec.device),
+        on_progress=report_progress,
         checkpoint_dir=folder / CHECKPOINTS,
     )
-    reached = {name: round(value, 6) for name, value in asdict(report).items() if name != "seconds"}
-    return dictionary, {"origin": "trained", **reached}
+    return dictionary, {name: round(value, 6) for name, value in asdict(report).items() if name != "seconds"}
 
 
 def _grid(shards: Sequence[Path]) -> tuple[int, int]:
@@ -120,28 +176,17 @@ def _grid(shards: Sequence[Path]) -> tuple[int, int]:
     return spec.grid
 
 
-def _tell(progress: Progress, at: Training) -> None:
-    """Report the steps, and how training goes where that can be shown."""
-    progress(at.step, at.steps)
-    note = getattr(progress, "note", None)
-    if note is not None:
-        rate = f"{at.tokens_per_second:,.0f} tokens/s"
-        note(f"R2 {at.r2:.3f}, L0 {at.l0:.1f}, {at.dead_share:.1%} dead, {rate}")
-
-
-def thin_out(shards: Sequence[Path], most: int, seed: int, folder: Path, whole: int = 1) -> list[Path]:
+def subsample_tokens(shards: Sequence[Path], most: int, seed: int, folder: Path, whole: int = 1) -> list[Path]:
     """Token shards with at most `most` rows in all, drawn at random from each shard in proportion to its size.
 
-    Runs of `whole` rows, the tokens of one map, are taken or left as they are.
-
-    Returns:
-        `shards` themselves if they have no more rows than that, else new ones in `folder`.
+    Runs of `whole` rows, the tokens of one map, are taken or left as they are. Returns `shards` themselves if they have
+    no more rows than that, else new ones in `folder`.
     """
     rows = [len(np.load(shard, mmap_mode="r")) for shard in shards]
     if sum(rows) <= most:
         return list(shards)
     ends = np.floor(np.cumsum(rows) * (most / sum(rows) / whole)).astype(int)
-    thinned = []
+    chosen_shards = []
     for number, (shard, count) in enumerate(zip(shards, np.diff(ends, prepend=0), strict=True)):
         if count == 0:
             continue
@@ -150,5 +195,5 @@ def thin_out(shards: Sequence[Path], most: int, seed: int, folder: Path, whole: 
             runs = np.random.default_rng([seed, number]).choice(rows[number] // whole, count, replace=False)
             chosen = (np.sort(runs)[:, None] * whole + np.arange(whole)).ravel()
             write_array(path, np.load(shard, mmap_mode="r")[chosen])
-        thinned.append(path)
-    return thinned
+        chosen_shards.append(path)
+    return chosen_shards

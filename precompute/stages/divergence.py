@@ -7,10 +7,21 @@ from typing import NamedTuple
 
 import faiss
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
+from engine.atlas.schema import REAL
+from engine.atlas.tables import divergence_table
+from engine.atlas.writer import AtlasWriter
+from engine.blindspots.delta import ESTIMATORS
 from engine.blindspots.divergence import Divergence, memorisation_candidates, pair_divergence
 from engine.files import write_arrays
+from precompute.context import Context, RecipeStage
+from precompute.runner import Progress
+from precompute.stages.encode import embeddings_of
+from precompute.stages.energies import energy_of, live_concepts
+from precompute.stages.manifest import first_images
+from precompute.stages.pairing import pair_numbers, pairing_of
 
 TABLE = "divergence.npz"
 
@@ -37,26 +48,61 @@ class Pairs(NamedTuple):
         return Divergence(self.l2, self.mean_delta)
 
 
+class DivergenceStage(RecipeStage):
+    """`divergence/M`: what every pair of a model's and a real image differs by."""
+
+    unit = "models"
+
+    def __init__(self, context: Context, model: str) -> None:
+        delta = context.recipe.delta
+        # Another estimator's temperature is in other units.
+        self.temperature = delta.temperature if delta.estimator == "gap" else ESTIMATORS["gap"].temperature
+        # All energies, because a concept that fires in any source counts.
+        energies = (f"energies/{source}" for source in context.sources)
+        after = (*energies, f"pairing/{model}", f"encode/{REAL}", f"encode/{model}")
+        super().__init__(context, f"divergence/{model}", {"temperature": self.temperature}, after)
+        self.model = model
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write `divergence.npz`."""
+        context, model = self.context, self.model
+        energies = energy_of(context, REAL), energy_of(context, model)
+        embeddings = embeddings_of(context, REAL), embeddings_of(context, model)
+        index, live = pairing_of(context, model).pair_index, live_concepts(context)
+        return measure_pairs(energies, embeddings, index, live, self.temperature, folder)
+
+    @classmethod
+    def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
+        """Write the table `divergence`."""
+        starts, pairs, rows = first_images(context), pair_numbers(context), []
+        for name in context.recipe.models:
+            found, index = read_pairs(context.folder(f"divergence/{name}")), pairing_of(context, name).pair_index
+            images = pairs[name][found.rows], starts[name] + found.rows, index[found.rows]
+            rows.append(divergence_table(name, *images, found.divergence, found.nearest, found.similarity, found.p))
+        writer.write_table("divergence", pd.concat(rows))
+
+
 def measure_pairs(
     energies: tuple[sparse.csr_matrix, sparse.csr_matrix],
     embeddings: tuple[np.ndarray, np.ndarray],
-    partner: np.ndarray,
+    index: np.ndarray,
     live: np.ndarray,
     temperature: float,
     folder: Path,
 ) -> dict[str, int]:
     """Measure all pairs of one model and keep them in the stage's folder; an unpaired model has none.
 
-    Args:
-        energies: of the real and the model's images, `[images, concepts]`.
-        embeddings: of both, unit vectors `[images, dim]`.
-        partner: per image of the model the position of its real one, or -1.
-        live: the concepts that count, bool `[concepts]`.
-        temperature: T of mean_delta.
-        folder: the stage's folder.
+    Parameters
+    ----------
+    energies : of the real and the model's images, `[images, concepts]`.
+    embeddings : of both, unit vectors `[images, dim]`.
+    index : per image of the model the position of its real one, or -1.
+    live : the concepts that count, bool `[concepts]`.
+    temperature : T of mean_delta.
+    folder : the stage's folder.
     """
-    rows = np.flatnonzero(partner >= 0)
-    own = partner[rows]
+    rows = np.flatnonzero(index >= 0)
+    own = index[rows]
     found = pair_divergence(*energies, own, rows, live=live, temperature=temperature)
     nearest, similarity = nearest_real(embeddings[0], embeddings[1][rows])
     p = np.ones(len(rows))

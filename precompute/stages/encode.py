@@ -1,7 +1,8 @@
 """Images to tokens: shards of encoder features on disk, and one embedding per image.
 
 A shard holds the tokens of `SHARD` images: float16 or float32 `[images * tokens, dim]`, image after image, prefix
-tokens first, then patches row by row. Beside the shards lie `spec.json` and `embeddings.npy` `[images, dim]`.
+tokens first, then patches row by row. Beside the shards lie `spec.json` and `embeddings.npy` `[images, dim]`. The
+thumbnails are made from the same decoded images, and lie in `thumbs-<size>/` for the stage `thumbs`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from engine.atlas.writer import AtlasWriter
 from engine.files import read_json, write_array, write_json
 from engine.vision.encoder import Encoder, Tokens
 from engine.vision.preprocess import load_image, to_tensor
 from engine.vision.spec import EncoderConfig, EncoderSpec
-from precompute.plan import Progress
-from precompute.stages.manifest import Picture
+from precompute.context import Context, RecipeStage, fingerprint_fields, model_input
+from precompute.runner import Progress
+from precompute.stages.manifest import ImageRecord, images_of
+from precompute.stages.thumbnails import save_thumbnail, thumbnails_folder
 
 SHARD = 64
 """Images per shard; fixed, so that an interrupted run cuts the same shards."""
@@ -27,35 +33,29 @@ SPEC = "spec.json"
 EMBEDDINGS = "embeddings.npy"
 
 
-def encode(
-    part: EncoderConfig, pictures: Sequence[Picture], max_pixels: int, folder: Path, progress: Progress
-) -> dict[str, int]:
-    """Encode the images of a source; shards that are there already are kept.
+class EncodeStage(RecipeStage):
+    """`encode/S`: the tokens and the embedding of every image of a source."""
 
-    Args:
-        part: the encoder and how it runs.
-        pictures: the images.
-        max_pixels: as when they were gathered.
-        folder: the stage's folder.
-        progress: called with the images encoded and all images.
+    def __init__(self, context: Context, source: str) -> None:
+        encoder = context.recipe.encoder
+        params, reads = model_input("encoder.id", encoder.id, fingerprint_fields(encoder, "id"))
+        super().__init__(context, f"encode/{source}", params, (context.images_stage(source),), reads)
+        self.source = source
 
-    Raises:
-        BlindspotError: the encoder cannot be loaded, or an image has disappeared meanwhile.
-    """
-    spans = [slice(start, start + SHARD) for start in range(0, len(pictures), SHARD)]
-    left = [number for number in range(len(spans)) if not _embedding_shard(folder, number).exists()]
-    progress((len(spans) - len(left)) * SHARD, len(pictures))
-    if left or not (folder / SPEC).exists():
-        encoder = Encoder.from_pretrained(part)
-        write_json(folder / SPEC, encoder.spec.to_dict())
-    for number in left:
-        tokens, embeddings = _encode_shard(encoder, part, pictures[spans[number]], max_pixels)
-        write_array(token_shard(folder, number), tokens.astype(part.store))
-        write_array(_embedding_shard(folder, number), embeddings)
-        progress(min((number + 1) * SHARD, len(pictures)), len(pictures))
-    shards = [np.load(_embedding_shard(folder, number)) for number in range(len(spans))]
-    write_array(folder / EMBEDDINGS, np.concatenate(shards))
-    return {"images": len(pictures)}
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write shards of tokens and the embeddings."""
+        recipe, images = self.context.recipe, images_of(self.context, self.source)
+        return encode(recipe.encoder, images, recipe.limits.max_pixels, folder, progress, recipe.thumbs.size)
+
+    @classmethod
+    def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
+        """Write the index of all images' embeddings."""
+        writer.write_index("images.faiss", np.concatenate([embeddings_of(context, name) for name in context.sources]))
+
+
+def embeddings_of(context: Context, source: str) -> np.ndarray:
+    """One unit vector per image of a source, float32 `[images, dim]`."""
+    return np.load(context.folder(f"encode/{source}") / EMBEDDINGS)
 
 
 def read_spec(folder: Path) -> EncoderSpec:
@@ -68,41 +68,63 @@ def token_shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("tokens-*.npy"))
 
 
-def token_shard(folder: Path, number: int) -> Path:
-    """The file of one shard of tokens."""
-    return folder / f"tokens-{number:05d}.npy"
+def encode(
+    config: EncoderConfig,
+    images: Sequence[ImageRecord],
+    max_pixels: int,
+    folder: Path,
+    progress: Progress,
+    thumbnail_size: int | None = None,
+) -> dict[str, int]:
+    """Encode the images of a source; shards that are there already are kept.
 
+    Parameters
+    ----------
+    config : the encoder and how it runs.
+    images : the images.
+    max_pixels : as when they were gathered.
+    folder : the stage's folder.
+    progress : called with the images encoded and all images.
+    thumbnail_size : longest side, in pixels, of the thumbnails that are made too; none are if not given.
 
-def _embedding_shard(folder: Path, number: int) -> Path:
-    return folder / f"embeddings-{number:05d}.npy"
-
-
-def _encode_shard(
-    encoder: Encoder, part: EncoderConfig, pictures: Sequence[Picture], max_pixels: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens `[images * tokens, dim]` and unit embeddings `[images, dim]`, both float32."""
-    tokens, embeddings = [], []
-
-    def read(picture: Picture) -> torch.Tensor:
-        return to_tensor([load_image(picture.path, max_pixels=max_pixels)], encoder.spec)
-
-    with ThreadPoolExecutor() as pool, torch.inference_mode():
-        images = pool.map(read, pictures)
-        for _ in range(0, len(pictures), part.batch):
-            found = encoder(torch.cat(list(islice(images, part.batch))))
-            tokens.append(found.flat().flatten(0, 1).float().cpu().numpy())
-            embeddings.append(embed(found.prefix, found.patches).cpu().numpy())
-    return np.concatenate(tokens), np.concatenate(embeddings)
-
-
-def embed(prefix: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-    """One unit vector per image: its class token, or the mean patch of an encoder that has none.
-
-    Args:
-        prefix: `[images, prefix tokens, dim]`.
-        patches: `[images, height, width, dim]`.
-
-    Returns:
-        float32 `[images, dim]`.
+    Raises
+    ------
+    BlindspotError
+        If the encoder cannot be loaded, or an image has disappeared meanwhile.
     """
+    starts = range(0, len(images), SHARD)
+    embedded = [folder / f"embeddings-{number:05d}.npy" for number in range(len(starts))]
+    left = [number for number, path in enumerate(embedded) if not path.exists()]
+    progress((len(starts) - len(left)) * SHARD, len(images))
+    if left or not (folder / SPEC).exists():
+        encoder = Encoder.from_pretrained(config)
+        write_json(folder / SPEC, encoder.spec.to_dict())
+
+    def read(position: int) -> Tensor:
+        image = load_image(images[position].path, max_pixels=max_pixels)
+        pixels = to_tensor([image], encoder.spec)
+        if thumbnail_size is not None:
+            save_thumbnail(image, thumbnail_size, thumbnails_folder(folder, thumbnail_size), position)
+        return pixels
+
+    for number in left:
+        end = min((number + 1) * SHARD, len(images))
+        tokens, embeddings = [], []
+        with ThreadPoolExecutor() as pool, torch.inference_mode():
+            pixels = pool.map(read, range(number * SHARD, end))
+            while batch := list(islice(pixels, config.batch)):
+                found = encoder(torch.cat(batch))
+                tokens.append(found.flat().flatten(0, 1).float().cpu().numpy())
+                embeddings.append(embed(found.prefix, found.patches).cpu().numpy())
+        write_array(folder / f"tokens-{number:05d}.npy", np.concatenate(tokens).astype(config.store))
+        write_array(embedded[number], np.concatenate(embeddings))
+        progress(end, len(images))
+    write_array(folder / EMBEDDINGS, np.concatenate([np.load(path) for path in embedded]))
+    return {"images": len(images)}
+
+
+def embed(
+    prefix: Float[Tensor, "images prefix dim"], patches: Float[Tensor, "images height width dim"]
+) -> Float[Tensor, "images dim"]:
+    """One unit vector per image: its class token, or the mean patch of an encoder that has none."""
     return Tokens(patches, prefix).embedding()

@@ -10,16 +10,26 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy import sparse
 
 from engine.atlas.schema import index_dtype
 from engine.atlas.storage import CSR
-from engine.blindspots.energy import EnergyPass, SourceEnergies
+from engine.atlas.tables import energies_table, exemplars_table
+from engine.atlas.writer import AtlasWriter
+from engine.blindspots.energy import EnergyPass
+from engine.blindspots.significance import Moments
+from engine.devices import pick_device
 from engine.dictionary.base import Dictionary
+from engine.dictionary.checkpoints import load_dictionary
 from engine.files import write_arrays
 from engine.vision.spec import EncoderSpec
-from precompute.plan import Progress
-from precompute.stages.encode import token_shards
+from precompute.context import Context, RecipeStage
+from precompute.runner import Progress
+from precompute.stages.dictionary import dictionary_folder
+from precompute.stages.encode import read_spec, token_shards
+from precompute.stages.manifest import first_images
 
 STATISTICS = "statistics.npz"
 EXEMPLARS = 16
@@ -31,17 +41,79 @@ SMALLEST = np.float16(6e-8)
 LARGEST = np.finfo(np.float16).max
 
 
-def measure(
+class EnergiesStage(RecipeStage):
+    """`energies/S`: the codes of a source's tokens, the energies of its images, their statistics."""
+
+    unit = "shards"
+
+    def __init__(self, context: Context, source: str) -> None:
+        super().__init__(context, f"energies/{source}", after=("dictionary", f"encode/{source}"))
+        self.tokens = context.folder(f"encode/{source}")
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write codes, energies and statistics."""
+        device = pick_device(self.context.recipe.dictionary.device)
+        dictionary = load_dictionary(dictionary_folder(self.context), device)
+        return measure_energies(dictionary, read_spec(self.tokens), self.tokens, folder, progress)
+
+    @classmethod
+    def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
+        """Write the tables `energies` and `exemplars`, and the matrices of every source."""
+        energies, exemplars = [], []
+        for name, start in first_images(context).items():
+            found = statistics_of(context, name)
+            moments = Moments(int(found["images"]), found["sum"], found["sum_sq"])
+            energies.append(energies_table(name, moments, found["max"], found["fires"], found["images_active"]))
+            images = np.where(found["exemplars"] >= 0, found["exemplars"] + start, -1)
+            exemplars.append(exemplars_table(name, images, found["scores"]))
+            for kind in ("codes", "energy"):
+                writer.write_csr(f"{kind}/{name}", *_stored(context, name, kind)[:3])
+        writer.write_table("energies", pd.concat(energies))
+        writer.write_table("exemplars", pd.concat(exemplars))
+
+
+def codes_of(context: Context, source: str) -> sparse.csr_matrix:
+    """The token codes of a source, float32 `[tokens, concepts]`."""
+    return _stored(context, source, "codes").rows()
+
+
+def energy_of(context: Context, source: str) -> sparse.csr_matrix:
+    """The image energies of a source, float32 `[images, concepts]`."""
+    return _stored(context, source, "energy").rows()
+
+
+def _stored(context: Context, source: str, kind: str) -> CSR:
+    return CSR.open(context.folder(f"energies/{source}") / kind, context.work.summary("dictionary")["concepts"])
+
+
+def statistics_of(context: Context, source: str) -> dict[str, np.ndarray]:
+    """The statistics of a source, see `read_statistics`."""
+    return read_statistics(context.folder(f"energies/{source}"))
+
+
+def live_concepts(context: Context) -> np.ndarray:
+    """The concepts that fire in any source, bool `[concepts]`."""
+    return np.any([statistics_of(context, name)["fires"] > 0 for name in context.sources], axis=0)
+
+
+def read_statistics(folder: Path) -> dict[str, np.ndarray]:
+    """Per concept: `sum`, `sum_sq`, `max`, `fires`, `images_active`, `exemplars` and `scores`; and `images`."""
+    with np.load(folder / STATISTICS) as stored:
+        return dict(stored)
+
+
+def measure_energies(
     dictionary: Dictionary, spec: EncoderSpec, tokens: Path, folder: Path, progress: Progress
 ) -> dict[str, int]:
     """Encode all token shards of a source with the dictionary and sum their codes; finished shards are kept.
 
-    Args:
-        dictionary: on its device.
-        spec: the encoder's, for the tokens per image.
-        tokens: folder of the source's encode stage.
-        folder: the stage's folder.
-        progress: called with the shards done and all shards.
+    Parameters
+    ----------
+    dictionary : on its device.
+    spec : the encoder's, for the tokens per image.
+    tokens : folder of the source's encode stage.
+    folder : the stage's folder.
+    progress : called with the shards done and all shards.
     """
     shards = token_shards(tokens)
     parts = [folder / f"codes-{number:05d}.npz" for number in range(len(shards))]
@@ -50,30 +122,34 @@ def measure(
             found = sparse_codes(dictionary, np.load(shard, mmap_mode="r"))
             write_arrays(part, indptr=found.indptr, indices=found.indices, values=found.values)
         progress(number, len(shards))
-    found_parts = (_load(part, dictionary.concepts) for part in parts)
-    return sum_up(found_parts, dictionary.concepts, spec.tokens, spec.prefix_tokens, folder)
+    codes = (_load(part, dictionary.concepts) for part in parts)
+    return sum_codes(codes, dictionary.concepts, spec.tokens, spec.prefix_tokens, folder)
 
 
-def sum_up(parts: Iterable[CSR], concepts: int, tokens: int, prefix_tokens: int, folder: Path) -> dict[str, int]:
+def sum_codes(parts: Iterable[CSR], concepts: int, tokens: int, prefix_tokens: int, folder: Path) -> dict[str, int]:
     """Join the codes of a source, sum them per image and keep codes, energies and statistics in the stage's folder.
 
-    Args:
-        parts: codes of whole images, in order.
-        concepts: size of the dictionary.
-        tokens: tokens per image, prefix first.
-        prefix_tokens: how many of them are no patches.
-        folder: the stage's folder.
+    Parameters
+    ----------
+    parts : codes of whole images, in order.
+    concepts : size of the dictionary.
+    tokens : tokens per image, prefix first.
+    prefix_tokens : how many of them are no patches.
+    folder : the stage's folder.
     """
     accumulator = EnergyPass(concepts, tokens, prefix_tokens, exemplars=EXEMPLARS)
     codes, energy = [], []
     for found in parts:
         codes.append(found)
         summed = accumulator.add(found.indptr, found.indices, found.values)
-        indices = summed.indices.astype(found.indices.dtype)
-        energy.append(CSR(summed.indptr.astype(np.int64), indices, summed.data, concepts))
+        energy.append(
+            CSR(summed.indptr.astype(np.int64), summed.indices.astype(found.indices.dtype), summed.data, concepts)
+        )
     CSR.concatenate(codes).save(folder / "codes", np.float16)
     CSR.concatenate(energy).save(folder / "energy", np.float32)
-    _write_statistics(folder / STATISTICS, accumulator.finish())
+    measured = accumulator.finish()._asdict()
+    arrays = measured | measured.pop("moments")._asdict()
+    write_arrays(folder / STATISTICS, **{name: np.asarray(value) for name, value in arrays.items()})
     return {"codes": int(sum(len(found.values) for found in codes))}
 
 
@@ -98,17 +174,6 @@ def _rows(indices: np.ndarray, values: np.ndarray, concepts: int) -> CSR:
     active = values >= SMALLEST
     indptr = np.concatenate([[0], np.cumsum(active.sum(axis=1))]).astype(np.int64)
     return CSR(indptr, indices[active].astype(index_dtype(concepts)), values[active], concepts)
-
-
-def read_statistics(folder: Path) -> dict[str, np.ndarray]:
-    """Per concept: `sum`, `sum_sq`, `max`, `fires`, `images_active`, `exemplars` and `scores`; and `images`."""
-    with np.load(folder / STATISTICS) as stored:
-        return dict(stored)
-
-
-def _write_statistics(path: Path, found: SourceEnergies) -> None:
-    plain = {name: value for name, value in found._asdict().items() if name != "moments"}
-    write_arrays(path, **plain, **{name: np.asarray(value) for name, value in found.moments._asdict().items()})
 
 
 def _load(part: Path, concepts: int) -> CSR:

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
+from engine.atlas.schema import REAL
 from engine.devices import pick_device
 from engine.errors import BlindspotError
-from engine.files import file_hash
-from precompute.plan import Progress
+from precompute.context import Context, RecipeStage, fingerprint_fields, model_input
 from precompute.recipe import Pipeline
-from precompute.stages.corpus import save_png
-from precompute.stages.manifest import Picture, write_manifest
+from precompute.runner import Progress
+from precompute.stages.corpus import image_path, save_png, stored_image
+from precompute.stages.manifest import ImageRecord, images_of, write_manifest
 
 
 class Prompt(NamedTuple):
@@ -27,13 +29,30 @@ class Prompt(NamedTuple):
     text: str
 
 
-def prompts_of(real: Sequence[Picture], name: str) -> list[Prompt]:
+class GenerateStage(RecipeStage):
+    """`generate/M`: one image per caption of the real images, drawn by a pipeline."""
+
+    def __init__(self, context: Context, model: str) -> None:
+        source = context.source(model)
+        assert isinstance(source, Pipeline)
+        params, reads = model_input(f"models.{model}.pipeline", source.pipeline, fingerprint_fields(source, "pipeline"))
+        super().__init__(context, f"generate/{model}", params, (f"corpus/{REAL}",), reads)
+        self.model, self.pipeline = model, source
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write the images and the manifest."""
+        return generate(self.pipeline, prompts_of(images_of(self.context, REAL), self.model), folder, progress)
+
+
+def prompts_of(real: Sequence[ImageRecord], name: str) -> list[Prompt]:
     """The captions to draw.
 
-    Raises:
-        BlindspotError: no real image has a caption.
+    Raises
+    ------
+    BlindspotError
+        If no real image has a caption.
     """
-    prompts = [Prompt(position, picture.caption) for position, picture in enumerate(real) if picture.caption]
+    prompts = [Prompt(position, image.caption) for position, image in enumerate(real) if image.caption]
     if not prompts:
         raise BlindspotError(
             f"models.{name} draws from the captions of the real images, but none of the {len(real)} has one; add a "
@@ -47,16 +66,19 @@ def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress
 
     Batches are cut from the list of prompts, so an interrupted run draws the same batches as an undisturbed one.
 
-    Args:
-        source: the pipeline and its settings.
-        prompts: what to draw.
-        folder: the stage's folder; gets `images/` and the manifest.
-        progress: called with the images drawn and all images.
+    Parameters
+    ----------
+    source : the pipeline and its settings.
+    prompts : what to draw.
+    folder : the stage's folder; gets `images/` and the manifest.
+    progress : called with the images drawn and all images.
 
-    Raises:
-        BlindspotError: the pipeline cannot be loaded or its scheduler is not known.
+    Raises
+    ------
+    BlindspotError
+        If the pipeline cannot be loaded or its scheduler is not known.
     """
-    paths = [folder / "images" / f"{prompt.position:07d}.png" for prompt in prompts]
+    paths = [image_path(folder, prompt.position) for prompt in prompts]
     batches = [range(start, min(start + source.batch, len(prompts))) for start in range(0, len(prompts), source.batch)]
     left = [batch for batch in batches if not all(paths[at].exists() for at in batch)]
     done = len(prompts) - sum(map(len, left))
@@ -67,14 +89,20 @@ def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress
             save_png(image, paths[at])
         done += len(batch)
         progress(done, len(prompts))
-    return write_manifest(folder, [_picture(*pair, folder) for pair in zip(prompts, paths, strict=True)], [])
+    images = []
+    for prompt, path in zip(prompts, paths, strict=True):
+        with Image.open(path) as image:
+            images.append(stored_image(path, folder, prompt.text, image.size))
+    return write_manifest(folder, images, [])
 
 
 def load_pipeline(source: Pipeline) -> Any:
     """The pipeline, ready to draw, without a safety checker: a blacked-out image is not what the model made.
 
-    Raises:
-        BlindspotError: it cannot be loaded, or the scheduler is not one of diffusers'.
+    Raises
+    ------
+    BlindspotError
+        If it cannot be loaded, or the scheduler is not one of diffusers'.
     """
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
@@ -101,8 +129,10 @@ def load_pipeline(source: Pipeline) -> Any:
 def scheduler_class(name: str) -> Any:
     """A scheduler class of diffusers by name.
 
-    Raises:
-        BlindspotError: there is none of that name.
+    Raises
+    ------
+    BlindspotError
+        If there is none of that name.
     """
     from diffusers import schedulers
 
@@ -114,7 +144,7 @@ def scheduler_class(name: str) -> Any:
     raise BlindspotError(f"diffusers has no scheduler called {name}{hint}")
 
 
-def draw(pipeline: Any, source: Pipeline, prompts: Sequence[Prompt]) -> list[Any]:
+def draw(pipeline: Any, source: Pipeline, prompts: Sequence[Prompt]) -> list[Image.Image]:
     """Draw a batch; each image has a generator of its own, so what it shows does not depend on its batch."""
     return pipeline(
         prompt=[prompt.text for prompt in prompts],
@@ -127,12 +157,3 @@ def draw(pipeline: Any, source: Pipeline, prompts: Sequence[Prompt]) -> list[Any
 def image_seed(seed: int, position: int) -> int:
     """The seed of one image, well mixed: neighbouring seeds and positions have nothing in common."""
     return int(np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _picture(prompt: Prompt, path: Path, folder: Path) -> Picture:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        width, height = image.size
-    file = f"{folder.parent.name}/{folder.name}/images/{path.name}"
-    return Picture(path, file, path.stem, prompt.text, width, height, file_hash(path))

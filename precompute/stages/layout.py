@@ -16,8 +16,13 @@ import faiss
 import numpy as np
 from scipy import sparse
 
+from engine.atlas.schema import REAL
 from engine.files import write_arrays
-from precompute.recipe import LayoutPart
+from precompute.context import Context, RecipeStage, fingerprint_fields
+from precompute.recipe import LayoutConfig
+from precompute.runner import Progress
+from precompute.stages.dictionary import atoms_of
+from precompute.stages.energies import energy_of
 
 COMPONENTS = 100
 """Dimensions of a profile, at most."""
@@ -35,40 +40,50 @@ class ConceptMap(NamedTuple):
     """int32 `[concepts]`, 0 for the largest cluster."""
 
 
-def lay_out(energy: sparse.csr_matrix, atoms: np.ndarray, part: LayoutPart) -> ConceptMap:
+class LayoutStage(RecipeStage):
+    """`layout`: the concept map."""
+
+    unit = "maps"
+
+    def __init__(self, context: Context) -> None:
+        params = fingerprint_fields(context.recipe.layout)
+        super().__init__(context, "layout", params, ("dictionary", f"energies/{REAL}"))
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write `map.npz`."""
+        context = self.context
+        found = concept_layout(energy_of(context, REAL), atoms_of(context), context.recipe.layout)
+        write_arrays(folder / MAP, **found._asdict())
+        return {"clusters": int(found.cluster.max()) + 1}
+
+
+def concept_map(context: Context) -> ConceptMap:
+    """The finished map."""
+    with np.load(context.folder("layout") / MAP) as stored:
+        return ConceptMap(stored["xy"], stored["cluster"])
+
+
+def concept_layout(energy: sparse.csr_matrix, atoms: np.ndarray, config: LayoutConfig) -> ConceptMap:
     """Place the concepts of a dictionary.
 
-    Args:
-        energy: energies of the real images, `[images, concepts]`.
-        atoms: `[concepts, dim]`; a concept that fires in no real image is placed on the one with the most similar atom.
-        part: seed, neighbours, spacing and number of clusters.
+    Parameters
+    ----------
+    energy : energies of the real images, `[images, concepts]`.
+    atoms : `[concepts, dim]`; a concept that fires in no real image is placed on the one with the most similar atom.
+    config : seed, neighbours, spacing and number of clusters.
     """
     live = np.flatnonzero(np.asarray((energy > 0).sum(axis=0)).ravel())
     xy, cluster = np.zeros((energy.shape[1], 2), np.float32), np.zeros(energy.shape[1], np.int32)
     if len(live) == 0:
         return ConceptMap(xy, cluster)
-    profiles = concept_profiles(energy[:, live], part.seed)
-    place = principal_plane if len(live) < SMALL else umap_plane
-    xy[live] = framed(place(profiles, part))
-    cluster[live] = clusters(xy[live], part)
+    profiles = concept_profiles(energy[:, live], config.seed)
+    xy[live] = framed(principal_plane(profiles) if len(live) < SMALL else umap_plane(profiles, config))
+    cluster[live] = clusters(xy[live], config)
     silent = np.setdiff1d(np.arange(energy.shape[1]), live)
     if len(silent):
         nearest = live[(unit(atoms[silent]) @ unit(atoms[live]).T).argmax(axis=1)]
         xy[silent], cluster[silent] = xy[nearest], cluster[nearest]
     return ConceptMap(xy, cluster)
-
-
-def write_map(energy: sparse.csr_matrix, atoms: np.ndarray, part: LayoutPart, folder: Path) -> dict[str, int]:
-    """Run `lay_out` and keep the result in the stage's folder."""
-    found = lay_out(energy, atoms, part)
-    write_arrays(folder / MAP, **found._asdict())
-    return {"clusters": int(found.cluster.max()) + 1}
-
-
-def read_map(folder: Path) -> ConceptMap:
-    """Read what `write_map` kept."""
-    with np.load(folder / MAP) as stored:
-        return ConceptMap(stored["xy"], stored["cluster"])
 
 
 def concept_profiles(energy: sparse.csr_matrix, seed: int) -> np.ndarray:
@@ -92,7 +107,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def principal_plane(profiles: np.ndarray, part: LayoutPart) -> np.ndarray:
+def principal_plane(profiles: np.ndarray) -> np.ndarray:
     """The two principal components of the profiles, `[concepts, 2]`, with signs fixed."""
     centred = profiles - profiles.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
@@ -101,18 +116,18 @@ def principal_plane(profiles: np.ndarray, part: LayoutPart) -> np.ndarray:
     return centred @ axes.T
 
 
-def umap_plane(profiles: np.ndarray, part: LayoutPart) -> np.ndarray:
+def umap_plane(profiles: np.ndarray, config: LayoutConfig) -> np.ndarray:
     """UMAP of the profiles in two dimensions, `[concepts, 2]`."""
     import umap
 
-    count = min(part.neighbours, len(profiles) - 1)
+    count = min(config.neighbours, len(profiles) - 1)
     similarity, indices = exact_neighbours(profiles, count)
     distances = np.clip(1 - similarity, 0, None)
     reducer = umap.UMAP(
         n_neighbors=count,
-        min_dist=part.min_dist,
+        min_dist=config.min_dist,
         metric="cosine",
-        random_state=part.seed,
+        random_state=config.seed,
         n_jobs=1,
         precomputed_knn=(indices.astype(np.int64), distances.astype(np.float32)),
         init="spectral" if len(profiles) > 4 * count else "pca",
@@ -141,11 +156,11 @@ def framed(points: np.ndarray) -> np.ndarray:
     return (points * (10 / max(np.abs(points).max(), 1e-12))).astype(np.float32)
 
 
-def clusters(points: np.ndarray, part: LayoutPart) -> np.ndarray:
+def clusters(points: np.ndarray, config: LayoutConfig) -> np.ndarray:
     """k-means clusters of the map `[concepts]`, numbered from the largest."""
     from sklearn.cluster import KMeans
 
-    count = min(part.clusters, len(np.unique(points, axis=0)))
-    found = KMeans(count, n_init=4, random_state=part.seed).fit_predict(points)
+    count = min(config.clusters, len(np.unique(points, axis=0)))
+    found = KMeans(count, n_init=4, random_state=config.seed).fit_predict(points)
     rank = np.argsort(np.argsort(-np.bincount(found, minlength=count), kind="stable"), kind="stable")
     return rank[found].astype(np.int32)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 from engine.files import read_json, write_json
+from precompute.context import Context
 
 MANIFEST = "images.json"
 SKIPPED = "skipped.json"
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageRecord:
     """One usable image."""
 
     path: Path
@@ -28,7 +30,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedImage:
     """One image that was left out."""
 
     file: str
@@ -36,25 +38,33 @@ class Skipped:
     reason: str
 
 
-def write_manifest(folder: Path, pictures: list[Picture], skipped: list[Skipped]) -> dict[str, int]:
+def write_manifest(folder: Path, images: list[ImageRecord], skipped: list[SkippedImage]) -> dict[str, int]:
     """Write the images of a source into its stage's folder; returns the stage's summary."""
-    rows = [asdict(picture) | {"path": _relative(picture.path, folder)} for picture in pictures]
+    # Paths inside the folder are stored relative to it, so that a work directory can be moved.
+    inside = (image.path.relative_to(folder) if image.path.is_relative_to(folder) else image.path for image in images)
+    rows = [asdict(image) | {"path": path.as_posix()} for image, path in zip(images, inside, strict=True)]
     write_json(folder / MANIFEST, rows)
     write_json(folder / SKIPPED, [asdict(one) for one in skipped])
-    return {"images": len(pictures), "skipped": len(skipped)}
+    return {"images": len(images), "skipped": len(skipped)}
 
 
-def read_manifest(folder: Path) -> list[Picture]:
+def read_manifest(folder: Path) -> list[ImageRecord]:
     """The images of a source, in order."""
-    pictures = [Picture(**row) for row in read_json(folder / MANIFEST)]
-    return [replace(picture, path=folder / picture.path) for picture in pictures]
+    images = [ImageRecord(**row) for row in read_json(folder / MANIFEST)]
+    return [replace(image, path=folder / image.path) for image in images]
 
 
-def read_skipped(folder: Path) -> list[Skipped]:
+def read_skipped(folder: Path) -> list[SkippedImage]:
     """The images of a source that were left out."""
-    return [Skipped(**row) for row in read_json(folder / SKIPPED)]
+    return [SkippedImage(**row) for row in read_json(folder / SKIPPED)]
 
 
-def _relative(path: Path, folder: Path) -> str:
-    """`path` from inside `folder` if it is there, so that a work directory can be moved."""
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+def images_of(context: Context, source: str) -> list[ImageRecord]:
+    """The images of a source, in order."""
+    return read_manifest(context.folder(context.images_stage(source)))
+
+
+def first_images(context: Context) -> dict[str, int]:
+    """Per source the global id of its first image."""
+    counts = [context.work.summary(context.images_stage(name))["images"] for name in context.sources]
+    return dict(zip(context.sources, accumulate(counts, initial=0), strict=False))

@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
-from engine.atlas.schema import HALVES
+from engine.atlas.schema import HALVES, REAL
+from engine.atlas.writer import AtlasWriter
 from engine.blindspots.metrics import Features, Frechet, Manifold, frechet_distance, manifold_metrics
 from engine.blindspots.significance import split_halves
 from engine.files import read_json, write_json
-from precompute.plan import Progress
+from precompute.context import Context, RecipeStage
+from precompute.runner import Progress
+from precompute.stages.encode import embeddings_of
+from precompute.stages.energies import energy_of
+from precompute.stages.pairing import pairing_of
 
 TABLE = "metrics.json"
 K = 5
@@ -28,13 +34,43 @@ matrix: time grows with their cube. Encoder space takes all."""
 Row = dict[str, Any]
 
 
+class MetricsStage(RecipeStage):
+    """`metrics/M`: a model's images against the real ones; `metrics/real`: one half of those against the other."""
+
+    unit = "spaces"
+
+    def __init__(self, context: Context, source: str) -> None:
+        after = [f"{stage}/{one}" for one in dict.fromkeys((REAL, source)) for stage in ("energies", "encode")]
+        after += [f"pairing/{source}"] if source != REAL else []
+        super().__init__(context, f"metrics/{source}", after=after)
+        self.source = source
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write `metrics.json`."""
+        real = self._features(REAL)
+        if self.source == REAL:
+            return compare_halves(real, folder, progress)
+        index = pairing_of(self.context, self.source).pair_index
+        return compare_model(self.source, real, self._features(self.source), index, folder, progress)
+
+    def _features(self, source: str) -> dict[str, Features]:
+        return {"encoder": embeddings_of(self.context, source), "concepts": energy_of(self.context, source)}
+
+    @classmethod
+    def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
+        """Write the table `metrics`."""
+        rows = [row for name in context.sources for row in read_metrics(context.folder(f"metrics/{name}"))]
+        writer.write_table("metrics", pd.DataFrame(rows))
+
+
 def compare_halves(real: Mapping[str, Features], folder: Path, progress: Progress) -> dict[str, int]:
     """Measure one random half of the real images against the other, in every space.
 
-    Args:
-        real: per space the features of the real images, `[images, dim]`, dense or sparse.
-        folder: the stage's folder.
-        progress: called with the spaces done and all spaces.
+    Parameters
+    ----------
+    real : per space the features of the real images, `[images, dim]`, dense or sparse.
+    folder : the stage's folder.
+    progress : called with the spaces done and all spaces.
     """
     rows = []
     for space, features in real.items():
@@ -49,25 +85,26 @@ def compare_model(
     name: str,
     real: Mapping[str, Features],
     model: Mapping[str, Features],
-    partner: np.ndarray,
+    index: np.ndarray,
     folder: Path,
     progress: Progress,
 ) -> dict[str, int]:
     """Measure a model against all real images, and its FID also at the size of a real half.
 
-    Args:
-        name: the model.
-        real, model: per space the features of the images, `[images, dim]`, dense or sparse.
-        partner: per image of the model the position of its real one, or -1.
-        folder: the stage's folder.
-        progress: called with the spaces done and all spaces.
+    Parameters
+    ----------
+    name : the model.
+    real, model : per space the features of the images, `[images, dim]`, dense or sparse.
+    index : per image of the model the position of its real one, or -1.
+    folder : the stage's folder.
+    progress : called with the spaces done and all spaces.
     """
     rows = []
     for space, features in real.items():
         drawn = model[space]
         first, second = real_halves(features.shape[0], most_of(features))
-        half = _frechet(features[first], drawn[instead_of(second, partner)]).distance
-        real_rows, drawn_rows = chosen(features.shape[0], partner, most_of(features))
+        half = _frechet(features[first], drawn[instead_of(second, index)]).distance
+        real_rows, drawn_rows = chosen(features.shape[0], index, most_of(features))
         rows.append(compare(name, space, features[real_rows], drawn[drawn_rows]) | {"fid_half": half})
         progress(len(rows), len(real))
     return _keep(rows, folder)
@@ -92,20 +129,21 @@ def real_halves(images: int, most: int | None = None) -> tuple[np.ndarray, np.nd
     return _some(first, most, generator), _some(second, most, generator)
 
 
-def chosen(real_images: int, partner: np.ndarray, most: int | None) -> tuple[np.ndarray, np.ndarray]:
+def chosen(real_images: int, index: np.ndarray, most: int | None) -> tuple[np.ndarray, np.ndarray]:
     """The real and the model's images that are compared: all, or `most` random ones, of the same captions if they can.
 
-    Args:
-        real_images: how many there are.
-        partner: per image of the model the position of its real one, or -1.
-        most: of each; None for all.
+    Parameters
+    ----------
+    real_images : how many there are.
+    index : per image of the model the position of its real one, or -1.
+    most : of each; None for all.
     """
     generator = np.random.default_rng(SEED)
-    paired = np.flatnonzero(partner >= 0)
+    paired = np.flatnonzero(index >= 0)
     if most is not None and len(paired) >= most:
         drawn = _some(paired, most, generator)
-        return partner[drawn], drawn
-    return _some(np.arange(real_images), most, generator), _some(np.arange(len(partner)), most, generator)
+        return index[drawn], drawn
+    return _some(np.arange(real_images), most, generator), _some(np.arange(len(index)), most, generator)
 
 
 def _some(rows: np.ndarray, most: int | None, generator: np.random.Generator) -> np.ndarray:
@@ -114,18 +152,18 @@ def _some(rows: np.ndarray, most: int | None, generator: np.random.Generator) ->
     return np.sort(generator.choice(rows, most, replace=False))
 
 
-def instead_of(half: np.ndarray, partner: np.ndarray) -> np.ndarray:
+def instead_of(half: np.ndarray, index: np.ndarray) -> np.ndarray:
     """As many images of a model as the real half has: those of its captions if it drew them all, else random ones.
 
     With the second real half replaced like this, real and drawn images share no caption, as the two halves do not.
     Empty when the model has too few images.
     """
-    drawn = np.flatnonzero(np.isin(partner, half))
+    drawn = np.flatnonzero(np.isin(index, half))
     if len(drawn) == len(half):
         return drawn
-    if len(partner) < len(half):
+    if len(index) < len(half):
         return np.zeros(0, np.int64)
-    return np.sort(np.random.default_rng(SEED).choice(len(partner), len(half), replace=False))
+    return np.sort(np.random.default_rng(SEED).choice(len(index), len(half), replace=False))
 
 
 def compare(name: str, space: str, real: Features, model: Features) -> Row:

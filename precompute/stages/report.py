@@ -6,6 +6,7 @@ report is written.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -16,6 +17,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from engine.atlas.schema import REAL, REPORT, REPORT_TABLE
+from engine.atlas.writer import AtlasWriter
 from engine.devices import pick_device
 from engine.dictionary.base import Dictionary
 from engine.dictionary.checkpoints import load_dictionary
@@ -23,16 +26,49 @@ from engine.dictionary.report import DictionaryReport, report
 from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.usage import Usage, joined, measure_usage
 from engine.files import read_json, write_arrays, write_json
-from precompute.plan import Progress
-from precompute.stages.dictionary import DICTIONARY, make_dictionary
+from precompute.context import Context, RecipeStage
+from precompute.runner import Progress
+from precompute.stages.dictionary import DICTIONARY, dictionary_folder, make_dictionary, trained_on, training_shards
+from precompute.stages.encode import token_shards
 
 SUMMARY, TABLE = "report.json", "report.npz"
 PERCENT = 100
 """What each part of the work counts in the progress: the shards together, and every training."""
 
 
+class ReportStage(RecipeStage):
+    """`report`: the dictionary's reconstruction, usage, coherence and stability."""
+
+    unit = "%"
+
+    def __init__(self, context: Context) -> None:
+        spec = context.recipe.dictionary
+        after = ("dictionary", *(f"encode/{name}" for name in trained_on(context)))
+        super().__init__(context, "report", {"seeds": 1 if spec.load else spec.report_seeds}, after)
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        """Write `report.json` and `report.npz`."""
+        context, shards = self.context, token_shards(self.context.folder(f"encode/{REAL}"))
+        spec, dictionary = context.recipe.dictionary, dictionary_folder(context)
+        return make_report(spec, dictionary, shards, training_shards(context), folder, progress)
+
+    @classmethod
+    def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
+        """Write the report's summary and its table."""
+        summary, table = read_report(context.folder("report"))
+        writer.write_table(REPORT_TABLE, table)
+        writer.add_file(REPORT, json.dumps(summary, indent=1, sort_keys=True).encode())
+
+
+def read_report(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What `make_report` kept: the summary, and the rows of the atlas's table, one per concept."""
+    with np.load(folder / TABLE) as stored:
+        table = pd.DataFrame(dict(stored))
+    return read_json(folder / SUMMARY), table.rename_axis("concept").reset_index()
+
+
 def make_report(
-    part: DictionarySpec,
+    spec: DictionarySpec,
     dictionary: Path,
     shards: Sequence[Path],
     training: Sequence[Path],
@@ -41,42 +77,35 @@ def make_report(
 ) -> dict[str, Any]:
     """Measure the dictionary and keep the report in the stage's folder, from where a killed run left off.
 
-    Args:
-        part: says how many seeds are compared, and how the dictionary was trained.
-        dictionary: its folder.
-        shards: token shards of the real images.
-        training: token shards that the dictionary was trained on.
-        folder: the stage's folder; gets `report.json` and `report.npz`.
-        progress: called with the percent done of all parts of the work.
+    Parameters
+    ----------
+    spec : says how many seeds are compared, and how the dictionary was trained.
+    dictionary : its folder.
+    shards : token shards of the real images.
+    training : token shards that the dictionary was trained on.
+    folder : the stage's folder; gets `report.json` and `report.npz`.
+    progress : called with the percent done of all parts of the work.
     """
     if not (folder / SUMMARY).exists():
-        measured = load_dictionary(dictionary, pick_device(part.device))
-        seeds = range(part.seed + 1, part.seed + part.report_seeds if part.load is None else part.seed + 1)
-        total = PERCENT * (1 + len(seeds))
-        usage = _usage(measured, shards, folder, lambda done, all_: progress(PERCENT * done // all_, total))
-        others = [
-            _other_atoms(
-                replace(part, seed=seed),
-                training,
-                folder,
-                lambda done, all_, number=number: progress(PERCENT * number + PERCENT * done // all_, total),
-            )
-            for number, seed in enumerate(seeds, start=1)
-        ]
-        found = report(measured, shards, others=others, usage=usage, seed=part.seed)
+        measured = load_dictionary(dictionary, pick_device(spec.device))
+        seeds = range(spec.seed + 1, spec.seed + (1 if spec.load else spec.report_seeds))
+
+        def part(number: int) -> Progress:
+            total = PERCENT * (1 + len(seeds))
+            return lambda done, all_: progress(PERCENT * number + PERCENT * done // all_, total)
+
+        usage, others = _usage(measured, shards, folder, part(0)), []
+        for number, seed in enumerate(seeds, start=1):
+            trained = folder / f"seed-{seed}"
+            make_dictionary(replace(spec, seed=seed), training, trained, part(number))
+            others.append(load_dictionary(trained / DICTIONARY).atoms())
+        found = report(measured, shards, others=others, usage=usage, seed=spec.seed)
         write_arrays(folder / TABLE, **_columns(found))
         write_json(folder / SUMMARY, found.summary())
     for scratch in (*folder.glob("usage-*.npz"), *folder.glob("seed-*")):
         shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
     summary = read_json(folder / SUMMARY)
     return {name: summary[name] for name in ("r2", "l0", "dead_share")}
-
-
-def read_report(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """What `make_report` kept: the summary, and the rows of the atlas's table, one per concept."""
-    with np.load(folder / TABLE) as stored:
-        table = pd.DataFrame(dict(stored))
-    return read_json(folder / SUMMARY), table.rename_axis("concept").reset_index()
 
 
 def _usage(dictionary: Dictionary, shards: Sequence[Path], folder: Path, progress: Progress) -> Usage:
@@ -88,17 +117,12 @@ def _usage(dictionary: Dictionary, shards: Sequence[Path], folder: Path, progres
             found = measure_usage(dictionary, [shard])
             write_arrays(path, **{name: np.asarray(value) for name, value in asdict(found).items()})
         with np.load(path) as stored:
-            sums = {name: torch.from_numpy(value) if value.ndim else value.item() for name, value in stored.items()}
+            sums: dict[str, Any] = {
+                name: torch.from_numpy(value) if value.ndim else value.item() for name, value in stored.items()
+            }
         parts.append(Usage(**sums))
         progress(number + 1, len(shards))
     return joined(parts)
-
-
-def _other_atoms(part: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress) -> torch.Tensor:
-    """The atoms `[concepts, dim]` that training finds from another seed."""
-    trained = folder / f"seed-{part.seed}"
-    make_dictionary(part, shards, trained, progress)
-    return load_dictionary(trained / DICTIONARY).atoms()
 
 
 def _columns(found: DictionaryReport) -> dict[str, np.ndarray]:

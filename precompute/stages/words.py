@@ -15,8 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from engine.atlas.schema import REAL
 from engine.blindspots.words import weighted_log_odds
 from engine.files import read_json, write_json
+from precompute.context import Context, RecipeStage, fingerprint_fields
+from precompute.runner import Progress
+from precompute.stages.energies import energy_of
+from precompute.stages.manifest import images_of
 
 WORDS = "words.json"
 BEST = 10
@@ -53,14 +58,30 @@ class Terms(NamedTuple):
     """0/1 `[captions, terms]`"""
 
 
+class WordsStage(RecipeStage):
+    """`words`: the name of every concept."""
+
+    unit = "tables"
+
+    def __init__(self, context: Context) -> None:
+        params = fingerprint_fields(context.recipe.words)
+        super().__init__(context, "words", params, (f"energies/{REAL}", f"corpus/{REAL}"))
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write `words.json`."""
+        captions = [image.caption for image in images_of(self.context, REAL)]
+        return write_words(energy_of(self.context, REAL), captions, self.context.recipe.words.count, folder)
+
+
 def write_words(energy: sparse.csr_matrix, captions: Sequence[str | None], count: int, folder: Path) -> dict[str, int]:
     """Name all concepts and keep the names in the stage's folder.
 
-    Args:
-        energy: energies of the real images, `[images, concepts]`.
-        captions: of the real images; those without one are left out.
-        count: words per concept.
-        folder: the stage's folder.
+    Parameters
+    ----------
+    energy : energies of the real images, `[images, concepts]`.
+    captions : of the real images; those without one are left out.
+    count : words per concept.
+    folder : the stage's folder.
     """
     found = name_concepts(energy, captions, count)
     write_json(folder / WORDS, [one._asdict() for one in found])
@@ -76,7 +97,7 @@ def name_concepts(energy: sparse.csr_matrix, captions: Sequence[str | None], cou
     """The names of all concepts; arguments as for `write_words`."""
     nameless = [ConceptWords(f"concept {concept}", "number", ()) for concept in range(energy.shape[1])]
     told = np.array([position for position, caption in enumerate(captions) if caption], dtype=np.int64)
-    terms = find_terms([captions[position] for position in told])
+    terms = find_terms([caption for caption in captions if caption])
     if not terms.names or not count:
         return nameless
     by_concept = energy[told].tocsc()
@@ -100,10 +121,10 @@ def name_concept(inside: np.ndarray, total: np.ndarray, names: Sequence[str], co
     present = np.flatnonzero(inside)
     # The prior weighs as much as the captions inside.
     z = weighted_log_odds(inside, total - inside, total * (inside.sum() / total.sum()))[present]
-    favour = np.array([FAVOUR_PAIRS if " " in names[term] else 1.0 for term in present])
+    favour = np.array([FAVOUR_PAIRS if " " in names[int(term)] else 1.0 for term in present])
     chosen: list[tuple[str, float]] = []
     for at in np.argsort(-z * favour, kind="stable"):
-        name = names[present[at]]
+        name = names[int(present[at])]
         if z[at] < SIGNIFICANT or len(chosen) == count:
             break
         if not any(_overlap(name, other) for other, _ in chosen):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +14,22 @@ from engine.atlas.schema import REAL
 from engine.atlas.storage import CSR
 from engine.files import write_array, write_json
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, EncoderSpec
-from precompute.analysis_plan import analysis_stages
-from precompute.build import Build, build_stages
-from precompute.plan import Progress, Stage, WorkDirectory
+from precompute.build import analysis_stages
+from precompute.context import Context, RecipeStage
 from precompute.recipe import Folder, Pipeline, Recipe
-from precompute.stage_plan import StagePlan, source_stage
-from precompute.stages.corpus import LABELS
-from precompute.stages.encode import EMBEDDINGS, SPEC
-from precompute.stages.energies import sum_up
-from precompute.stages.layout import unit
+from precompute.runner import Build, Progress, Stage, WorkDirectory, build_stages
+from precompute.stages.assemble import AssembleStage
+from precompute.stages.corpus import LABELS, CorpusStage
+from precompute.stages.dictionary import ATOMS, DictionaryStage, atoms_of, dictionary_folder
+from precompute.stages.encode import EMBEDDINGS, SPEC, EncodeStage
+from precompute.stages.energies import EnergiesStage, codes_of, energy_of, sum_codes
+from precompute.stages.layout import LayoutStage, unit
+from precompute.stages.manifest import images_of
+from precompute.stages.neighbours import NeighboursStage
+from precompute.stages.pairing import PairingStage
+from precompute.stages.report import ReportStage
+from precompute.stages.thumbnails import ThumbnailsStage, link_or_copy, thumb_path
+from precompute.stages.words import WordsStage
 from precompute.synthetic.codes import CHUNK
 from precompute.synthetic.invention import Invention
 from precompute.synthetic.pictures import write_pictures
@@ -51,7 +55,11 @@ def synthesize(invented: Invention, out: Path, progress: Callable[[Stage], Progr
     BlindspotError
         If `out` is something else than an atlas, or the disk is full.
     """
-    made = build_stages(out, lambda work, where: SyntheticPlan(invented, work, where).stages(), progress)
+
+    def stages(work: WorkDirectory, where: Path) -> list[Stage]:
+        return synthetic_stages(invented, Context(_recipe(invented), work, where))
+
+    made = build_stages(out, stages, progress)
     write_json(planted_file(made.out), as_document(invented.planted, invented.seed))
     return made
 
@@ -61,88 +69,130 @@ def planted_file(atlas: Path) -> Path:
     return atlas.with_name(atlas.name + ".planted.json")
 
 
-class SyntheticPlan(StagePlan):
-    """The stages of a recipe whose images, tokens and dictionary are invented instead of read.
+def synthetic_stages(invented: Invention, context: Context) -> list[Stage]:
+    """The stages of a recipe whose images, tokens and dictionary are invented instead of read."""
+    sources = context.sources
+    stages: list[RecipeStage] = [
+        *(InventedImages(context, name, invented) for name in sources),
+        *(PairingStage(context, name) for name in context.recipe.models),
+        InventedDictionary(context, invented),
+        *(InventedEnergies(context, name, invented) for name in sources),
+        *(InventedEmbeddings(context, name, invented) for name in sources),
+        InventedReport(context),
+        LayoutStage(context),
+        NeighboursStage(context),
+        WordsStage(context),
+        *analysis_stages(context),
+        *(LinkedThumbnails(context, name) for name in sources),
+    ]
+    return [*stages, AssembleStage(context, stages)]
 
-    Parameters
-    ----------
-    invented : what is invented.
-    work, out : as for a recipe.
-    """
 
-    def __init__(self, invented: Invention, work: WorkDirectory, out: Path) -> None:
-        super().__init__(_recipe(invented), work, out)
-        self.invented = invented
-        self.given = {"size": asdict(invented.size), "planted": invented.planted_each, "seed": invented.seed}
+def _given(invented: Invention) -> dict[str, Any]:
+    return {"size": asdict(invented.size), "planted": invented.planted_each, "seed": invented.seed}
 
-    def stages(self) -> list[Stage]:
-        """All stages, each after those it reads."""
-        stages = [self._pictures(name) for name in self.sources]
-        stages += [self._pairing(name) for name in self.recipe.models]
-        stages += [self._dictionary(), *(self._energies(name) for name in self.sources)]
-        stages += [self._encode(name) for name in self.sources]
-        stages += [self._report(), self._layout(), self._index(), self._words(), *analysis_stages(self)]
-        stages += [self._thumbs(name) for name in self.sources]
-        return [*stages, self._assemble([stage.name for stage in stages])]
 
-    def _pictures(self, name: str) -> Stage:
+class InventedImages(CorpusStage):
+    """The images of a source, which are thumbnails, and the real ones' ground truth."""
+
+    def __init__(self, context: Context, source: str, invented: Invention) -> None:
+        RecipeStage.__init__(self, context, context.images_stage(source), _given(invented))
+        self.source, self.invented = source, invented
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write thumbnails, manifest and labels."""
         invented = self.invented
+        if self.source == REAL:
+            write_json(folder / LABELS, invented.labels())
+        scenes = invented.scenes(self.source)
+        return write_pictures(invented.world, scenes, invented.captions, self.source, folder, progress)
 
-        def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
-            if name == REAL:
-                write_json(folder / LABELS, invented.labels())
-            return write_pictures(invented.world, invented.scenes(name), invented.captions, name, folder, progress)
 
-        return Stage(source_stage(self.recipe, name), run, self.given)
+class InventedDictionary(DictionaryStage):
+    """A dictionary that is its atoms and no more."""
 
-    def _dictionary(self) -> Stage:
-        def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
-            size = self.invented.size
-            self.dictionary_folder.mkdir(exist_ok=True)
-            write_array(folder / "atoms.npy", self.invented.atoms)
-            return {"kind": "synthetic", "concepts": size.concepts, "dim": size.dim, "sparsity": size.sparsity}
+    unit = "tables"
 
-        return Stage("dictionary", run, self.given, unit="tables")
+    def __init__(self, context: Context, invented: Invention) -> None:
+        RecipeStage.__init__(self, context, "dictionary", _given(invented))
+        self.invented = invented
 
-    def _energies(self, name: str) -> Stage:
-        def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
-            size = self.invented.size
-            chunks = _counted(self.invented.codes(name), size.images, progress)
-            return sum_up(chunks, size.concepts, size.tokens, PREFIX, folder)
+    def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        """Write the atoms."""
+        size = self.invented.size
+        dictionary_folder(self.context).mkdir(exist_ok=True)
+        write_array(folder / ATOMS, self.invented.atoms)
+        return {"kind": "synthetic", "concepts": size.concepts, "dim": size.dim, "sparsity": size.sparsity}
 
-        return Stage(f"energies/{name}", run, self.given)
 
-    def _encode(self, name: str) -> Stage:
-        def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
-            write_json(folder / SPEC, encoder_spec(self.invented.size).to_dict())
-            write_array(folder / EMBEDDINGS, embeddings(self.csr(name, "energy"), self.atoms))
-            return {"images": self.invented.size.images}
+class InventedEnergies(EnergiesStage):
+    """Invented codes, and their energies."""
 
-        return Stage(f"encode/{name}", run, after=("dictionary", f"energies/{name}"), unit="sources")
+    unit = "images"
 
-    def _report(self) -> Stage:
-        def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
-            return write_report(self.csr(REAL, "codes"), self.atoms, folder)
+    def __init__(self, context: Context, source: str, invented: Invention) -> None:
+        RecipeStage.__init__(self, context, f"energies/{source}", _given(invented))
+        self.source, self.invented = source, invented
 
-        return Stage("report", run, after=("dictionary", f"energies/{REAL}"), unit="tables")
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write codes, energies and statistics."""
+        size = self.invented.size
+        chunks = _counted(self.invented.codes(self.source), size.images, progress)
+        return sum_codes(chunks, size.concepts, size.tokens, PREFIX, folder)
 
-    def _thumbs(self, name: str) -> Stage:
-        def run(folder: Path, progress: Progress) -> Mapping[str, Any]:
-            for shard in sorted(path for path in self.images_of(name).iterdir() if path.is_dir()):
-                shutil.copytree(shard, folder / shard.name, copy_function=_link, dirs_exist_ok=True)
-            return {"images": self.invented.size.images}
 
-        return Stage(f"thumbs/{name}", run, after=(source_stage(self.recipe, name),), unit="sources")
+class InventedEmbeddings(EncodeStage):
+    """Embeddings that follow from the energies, and the encoder that there would have been."""
 
-    @cached_property
-    def atoms(self) -> np.ndarray:
-        """The dictionary's atoms, float32 `[concepts, dim]`."""
-        return np.load(self.work.folder("dictionary") / "atoms.npy")
+    unit = "sources"
+
+    def __init__(self, context: Context, source: str, invented: Invention) -> None:
+        RecipeStage.__init__(self, context, f"encode/{source}", after=("dictionary", f"energies/{source}"))
+        self.source, self.size = source, invented.size
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write the encoder's description and the embeddings."""
+        write_json(folder / SPEC, encoder_spec(self.size).to_dict())
+        energy, atoms = energy_of(self.context, self.source), atoms_of(self.context)
+        write_array(folder / EMBEDDINGS, embeddings(energy, atoms))
+        return {"images": self.size.images}
+
+
+class InventedReport(ReportStage):
+    """The report of an invented dictionary."""
+
+    unit = "tables"
+
+    def __init__(self, context: Context) -> None:
+        RecipeStage.__init__(self, context, "report", after=("dictionary", f"energies/{REAL}"))
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        """Write summary and table."""
+        return write_report(codes_of(self.context, REAL), atoms_of(self.context), folder)
+
+
+class LinkedThumbnails(ThumbnailsStage):
+    """The invented images once more: they are thumbnails already."""
+
+    unit = "sources"
+
+    def __init__(self, context: Context, source: str) -> None:
+        RecipeStage.__init__(self, context, f"thumbs/{source}", after=(context.images_stage(source),))
+        self.source = source
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Link the images."""
+        images = images_of(self.context, self.source)
+        for number, image in enumerate(images):
+            path = thumb_path(folder, number)
+            path.parent.mkdir(exist_ok=True)
+            link_or_copy(image.path, path)
+        return {"images": len(images)}
 
 
 def embeddings(energy: sparse.csr_matrix, atoms: np.ndarray) -> np.ndarray:
     """float32 unit vectors `[images, dim]`: the atoms of an image's concepts, weighted by log(1 + energy)."""
-    return unit(energy._with_data(np.log1p(energy.data)) @ atoms)
+    return unit(energy.log1p() @ atoms)
 
 
 def encoder_spec(size: Size) -> EncoderSpec:
@@ -165,7 +215,7 @@ def encoder_spec(size: Size) -> EncoderSpec:
 
 def _recipe(invented: Invention) -> Recipe:
     """The choices that an invention shares with a recipe; its images and models stand for none that exist."""
-    models = {
+    models: dict[str, Folder | Pipeline] = {
         name: Pipeline(pipeline=NAME, label=name.replace("-", " ").capitalize(), description="Invented.")
         for name in invented.models
     }
@@ -178,9 +228,3 @@ def _counted(chunks: Iterable[CSR], images: int, progress: Progress) -> Iterator
     for number, chunk in enumerate(chunks, start=1):
         yield chunk
         progress(min(number * CHUNK, images), images)
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for a file, or the one that is there already."""
-    if not os.path.exists(target):
-        os.link(source, target)

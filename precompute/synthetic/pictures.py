@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from engine.files import write_whole
-from precompute.plan import Progress
-from precompute.stages.manifest import Picture, write_manifest
-from precompute.stages.thumbs import thumb_path
+from precompute.runner import Progress
+from precompute.stages.manifest import ImageRecord, write_manifest
+from precompute.stages.thumbnails import thumb_path
 from precompute.synthetic.codes import region_maps
 from precompute.synthetic.scenes import Scenes
 from precompute.synthetic.vocabulary import DOMAINS, GUISES
@@ -49,7 +49,7 @@ def write_pictures(
         while some := list(islice(drawn, CHUNK)):
             for number, digest in pool.map(lambda numbered: _keep(folder, *numbered), some):
                 path, file = thumb_path(folder, number), f"{name}/{number:07d}.webp"
-                pictures.append(Picture(path, file, str(number), said[number], SIDE, SIDE, digest))
+                pictures.append(ImageRecord(path, file, str(number), said[number], SIDE, SIDE, digest))
             progress(len(pictures), len(scenes))
     return write_manifest(folder, pictures, [])
 

@@ -13,8 +13,9 @@ from PIL import Image
 from engine.atlas.reader import Atlas
 from engine.atlas.verify import verify
 from engine.errors import BlindspotError
-from precompute.build import Build, build
+from precompute.build import build
 from precompute.recipe_files import load_recipe
+from precompute.runner import Build
 from tests.precompute.materials import save_images, save_recipe
 
 STAGES = ("generate", "pairing", "encode", "energies", "thumbs", "composition", "metrics")

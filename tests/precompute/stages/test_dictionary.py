@@ -15,7 +15,7 @@ from engine.errors import BlindspotError
 from engine.files import write_json
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
 from precompute.recipe_files import load_recipe
-from precompute.stages.dictionary import DICTIONARY, make_dictionary, thin_out
+from precompute.stages.dictionary import DICTIONARY, make_dictionary, subsample_tokens
 
 RECIPES = Path(__file__).parents[3] / "data/recipes"
 
@@ -35,14 +35,14 @@ def shards(tmp_path: Path) -> list[Path]:
 
 
 def test_few_tokens_are_taken_as_they_are(shards: list[Path], tmp_path: Path):
-    assert thin_out(shards, 400, 0, tmp_path / "thin") == shards
+    assert subsample_tokens(shards, 400, 0, tmp_path / "thin") == shards
 
 
 def test_many_tokens_are_thinned_in_proportion(shards: list[Path], tmp_path: Path):
-    thinned = [np.load(path) for path in thin_out(shards, 200, 0, tmp_path / "thin")]
+    thinned = [np.load(path) for path in subsample_tokens(shards, 200, 0, tmp_path / "thin")]
     assert [len(rows) for rows in thinned] == [150, 50]
     assert {tuple(row) for row in thinned[1]} <= {tuple(row) for row in np.load(shards[1])}
-    again = [np.load(path) for path in thin_out(shards, 200, 0, tmp_path / "again")]
+    again = [np.load(path) for path in subsample_tokens(shards, 200, 0, tmp_path / "again")]
     assert all((one == two).all() for one, two in zip(thinned, again, strict=True))
 
 
@@ -85,7 +85,7 @@ def test_a_dictionary_for_another_encoder_is_refused(shards: list[Path], tmp_pat
 def test_whole_maps_are_thinned(tmp_path: Path):
     path = tmp_path / "tokens-0.npy"
     np.save(path, np.arange(80, dtype=np.float32)[:, None])
-    (thinned,) = thin_out([path], 22, 0, tmp_path / "thin", whole=4)
+    (thinned,) = subsample_tokens([path], 22, 0, tmp_path / "thin", whole=4)
     runs = np.load(thinned).reshape(-1, 4)
     assert len(runs) == 5
     assert (runs[:, 0] % 4 == 0).all() and (np.diff(runs, axis=1) == 1).all()
@@ -95,7 +95,7 @@ def test_a_shard_with_nothing_left_is_left_out(tmp_path: Path):
     paths = [tmp_path / "tokens-0.npy", tmp_path / "tokens-1.npy"]
     for path, rows in zip(paths, (1, 400), strict=True):
         np.save(path, np.zeros((rows, 2), np.float16))
-    thinned = thin_out(paths, 10, 0, tmp_path / "thin")
+    thinned = subsample_tokens(paths, 10, 0, tmp_path / "thin")
     assert [len(np.load(path)) for path in thinned] == [10]
 
 

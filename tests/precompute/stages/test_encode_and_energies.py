@@ -19,8 +19,9 @@ from precompute.recipe import Folder, Limits
 from precompute.stages import encode as encoding
 from precompute.stages.corpus import gather_folder
 from precompute.stages.encode import EMBEDDINGS, embed, encode, read_spec, token_shards
-from precompute.stages.energies import measure, read_statistics, sparse_codes
+from precompute.stages.energies import measure_energies, read_statistics, sparse_codes
 from precompute.stages.manifest import read_manifest
+from precompute.stages.thumbnails import thumb_path, thumbnails_folder, write_thumbnails
 from tests.precompute.materials import save_images
 
 
@@ -71,6 +72,22 @@ def test_an_interrupted_encoding_ends_with_the_same_bytes(encoded):
         assert path.read_bytes() == (again / path.name).read_bytes()
 
 
+def test_thumbnails_made_with_the_tokens_are_those_of_the_images_and_save_decoding_them_again(
+    pictures, tmp_path: Path, encoder_folder: Path
+):
+    config = EncoderConfig(id=str(encoder_folder), device="cpu")
+    (tmp_path / "tokens").mkdir()
+    encode(config, pictures, 10**6, tmp_path / "tokens", quiet, thumbnail_size=20)
+    write_thumbnails(pictures, 20, 10**6, tmp_path / "alone", quiet)
+    for picture in pictures:
+        picture.path.unlink()
+    made = thumbnails_folder(tmp_path / "tokens", 20)
+    write_thumbnails(pictures, 20, 10**6, tmp_path / "linked", quiet, made)
+    for number in range(len(pictures)):
+        alone, linked = (thumb_path(tmp_path / name, number).read_bytes() for name in ("alone", "linked"))
+        assert alone == linked
+
+
 def test_an_unknown_encoder_is_said_in_a_sentence(tmp_path: Path, pictures):
     with pytest.raises(BlindspotError) as caught:
         encode(EncoderConfig(id="nobody/nothing"), pictures, 10**6, tmp_path, quiet)
@@ -87,7 +104,7 @@ def test_energies_are_the_sums_of_the_codes(encoded, tmp_path: Path):
     spec, shards = read_spec(tokens), token_shards(tokens)
     dictionary, _ = fit(shards, "topk", 12, 3)
     (tmp_path / "energies").mkdir()
-    measure(dictionary, spec, tokens, tmp_path / "energies", quiet)
+    measure_energies(dictionary, spec, tokens, tmp_path / "energies", quiet)
     found = dictionary.encode(torch.from_numpy(np.concatenate([np.load(shard) for shard in shards])))
     dense = torch.zeros(7 * spec.tokens, 12).scatter_(1, found.indices, found.values.detach()).reshape(7, -1, 12)
     energy = CSR.open(tmp_path / "energies" / "energy", 12).rows()

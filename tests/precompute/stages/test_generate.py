@@ -11,7 +11,7 @@ from PIL import Image
 from engine.errors import BlindspotError
 from precompute.recipe import Pipeline
 from precompute.stages.generate import Prompt, generate, image_seed, prompts_of, scheduler_class
-from precompute.stages.manifest import Picture, read_manifest
+from precompute.stages.manifest import ImageRecord, read_manifest
 
 PROMPTS = [Prompt(position, f"a {colour} ball") for position, colour in ((0, "red"), (1, "blue"), (3, "green"))]
 
@@ -61,7 +61,7 @@ def test_seeds_do_not_collide():
 
 
 def test_without_captions_there_is_nothing_to_draw():
-    picture = Picture(Path("a"), "a", "a", None, 8, 8, "")
+    picture = ImageRecord(Path("a"), "a", "a", None, 8, 8, "")
     with pytest.raises(BlindspotError, match=r"models.sd draws from the captions .* none of the 2 has one"):
         prompts_of([picture, picture], "sd")
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy import sparse
 
-from precompute.recipe import LayoutPart
-from precompute.stages.index import find_neighbours, nearest, read_neighbours
-from precompute.stages.layout import clusters, exact_neighbours, framed, lay_out, unit
+from precompute.recipe import LayoutConfig
+from precompute.stages.layout import clusters, concept_layout, exact_neighbours, framed, unit
+from precompute.stages.neighbours import find_neighbours, nearest, read_neighbours
 
 
 def grouped_energy(groups: int, concepts: int, images: int = 40) -> sparse.csr_matrix:
@@ -32,18 +32,18 @@ def separation(xy: np.ndarray, groups: int) -> float:
 
 def test_a_tiny_dictionary_is_laid_out_by_its_principal_components():
     energy = grouped_energy(2, 8)
-    found = lay_out(energy, np.eye(8), LayoutPart(clusters=2))
+    found = concept_layout(energy, np.eye(8), LayoutConfig(clusters=2))
     assert separation(found.xy, 2) > 1 and np.abs(found.xy).max() == pytest.approx(10)
     assert len(set(found.cluster[::2])) == 1 and found.cluster[0] != found.cluster[1]
-    assert (found.xy == lay_out(energy, np.eye(8), LayoutPart(clusters=2)).xy).all()
+    assert (found.xy == concept_layout(energy, np.eye(8), LayoutConfig(clusters=2)).xy).all()
 
 
 @pytest.mark.slow
 def test_a_larger_dictionary_is_laid_out_by_umap_the_same_each_time():
     energy = grouped_energy(3, 60, images=90)
-    part = LayoutPart(neighbours=8, clusters=3)
+    part = LayoutConfig(neighbours=8, clusters=3)
     threads = torch.get_num_threads()
-    found, again = (lay_out(energy, np.eye(60), part) for _ in range(2))
+    found, again = (concept_layout(energy, np.eye(60), part) for _ in range(2))
     assert torch.get_num_threads() == threads
     assert separation(found.xy, 3) > 0.5 and (found.xy == again.xy).all()
     assert (found.cluster[:3] == found.cluster[3:6]).all() and len(set(found.cluster)) == 3
@@ -54,7 +54,7 @@ def test_a_silent_concept_lies_on_the_one_with_the_most_similar_atom():
     energy[:, 5] = 0
     atoms = np.eye(6)
     atoms[5] = atoms[2] + 0.1 * atoms[3]
-    found = lay_out(energy.tocsr(), atoms, LayoutPart(clusters=2))
+    found = concept_layout(energy.tocsr(), atoms, LayoutConfig(clusters=2))
     assert (found.xy[5] == found.xy[2]).all() and found.cluster[5] == found.cluster[2]
 
 
@@ -62,7 +62,7 @@ def test_a_silent_concept_lies_on_the_one_with_the_most_similar_atom():
 def test_next_to_no_live_concepts_are_laid_out_too(live: int):
     energy = np.zeros((5, 4))
     energy[1, :live] = 1
-    found = lay_out(sparse.csr_matrix(energy), np.eye(4), LayoutPart())
+    found = concept_layout(sparse.csr_matrix(energy), np.eye(4), LayoutConfig())
     assert np.isfinite(found.xy).all() and found.xy.shape == (4, 2)
 
 
@@ -78,7 +78,7 @@ def test_the_frame_keeps_proportions():
 
 def test_clusters_are_numbered_from_the_largest():
     points = np.array([[0, 0.0]] * 2 + [[9, 9.0]] * 5)
-    assert clusters(points, LayoutPart(clusters=2)).tolist() == [1, 1, 0, 0, 0, 0, 0]
+    assert clusters(points, LayoutConfig(clusters=2)).tolist() == [1, 1, 0, 0, 0, 0, 0]
 
 
 def test_neighbours_are_the_nearest_live_ones(tmp_path: Path):

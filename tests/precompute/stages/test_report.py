@@ -15,8 +15,8 @@ from engine.dictionary.checkpoints import save_dictionary
 from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.topk import TopK
 from precompute.build import build
-from precompute.plan import Progress
 from precompute.recipe_files import load_recipe
+from precompute.runner import Progress
 from precompute.stages.dictionary import DICTIONARY, make_dictionary
 from precompute.stages.report import SUMMARY, TABLE, make_report, read_report
 from tests.precompute.materials import save_images, save_recipe

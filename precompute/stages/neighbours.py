@@ -9,14 +9,20 @@ import faiss
 import numpy as np
 from scipy import sparse
 
+from engine.atlas.schema import NEIGHBOUR_KINDS, REAL
+from engine.atlas.tables import neighbours_table
+from engine.atlas.writer import AtlasWriter
 from engine.blindspots.cooccurrence import cooccurrence_neighbours
 from engine.files import write_arrays
-from precompute.stages.layout import unit
+from precompute.context import Context, RecipeStage
+from precompute.runner import Progress
+from precompute.stages.dictionary import atoms_of
+from precompute.stages.energies import codes_of
+from precompute.stages.layout import concept_map, unit
 
 NEIGHBOURS = 16
 """Kept per concept and kind."""
 TABLE = "neighbours.npz"
-KINDS = ("cooccurrence", "atom", "map")
 
 
 class Near(NamedTuple):
@@ -28,14 +34,34 @@ class Near(NamedTuple):
     """float32 `[concepts, count]`; larger is nearer."""
 
 
+class NeighboursStage(RecipeStage):
+    """`index`: the nearest concepts of every concept, of each kind."""
+
+    unit = "tables"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, "index", after=("dictionary", "layout", f"energies/{REAL}"))
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
+        """Write `neighbours.npz`."""
+        context = self.context
+        return find_neighbours(codes_of(context, REAL), atoms_of(context), concept_map(context).xy, folder)
+
+    @classmethod
+    def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
+        """Write the table `neighbours`."""
+        writer.write_table("neighbours", neighbours_table(read_neighbours(context.folder("index"))))
+
+
 def find_neighbours(codes: sparse.csr_matrix, atoms: np.ndarray, xy: np.ndarray, folder: Path) -> dict[str, int]:
     """Find the neighbours of every live concept and keep them in the stage's folder.
 
-    Args:
-        codes: token codes of the real images, `[tokens, concepts]`.
-        atoms: `[concepts, dim]`.
-        xy: the concept map, `[concepts, 2]`.
-        folder: the stage's folder.
+    Parameters
+    ----------
+    codes : token codes of the real images, `[tokens, concepts]`.
+    atoms : `[concepts, dim]`.
+    xy : the concept map, `[concepts, 2]`.
+    folder : the stage's folder.
     """
     live = np.flatnonzero(np.bincount(codes.indices, minlength=codes.shape[1]))
     found = {
@@ -51,16 +77,17 @@ def find_neighbours(codes: sparse.csr_matrix, atoms: np.ndarray, xy: np.ndarray,
 def read_neighbours(folder: Path) -> dict[str, Near]:
     """Read what `find_neighbours` kept, by kind."""
     with np.load(folder / TABLE) as stored:
-        return {kind: Near(stored[f"{kind}_others"], stored[f"{kind}_values"]) for kind in KINDS}
+        return {kind: Near(stored[f"{kind}_others"], stored[f"{kind}_values"]) for kind in NEIGHBOUR_KINDS}
 
 
 def nearest(rows: np.ndarray, live: np.ndarray, index: type[faiss.Index]) -> Near:
     """The nearest of the live rows to each of them, exactly.
 
-    Args:
-        rows: `[concepts, dim]`.
-        live: positions of the rows that are compared; the others get no neighbours.
-        index: FAISS's inner-product or L2 index; with L2 the value is minus the distance.
+    Parameters
+    ----------
+    rows : `[concepts, dim]`.
+    live : positions of the rows that are compared; the others get no neighbours.
+    index : FAISS's inner-product or L2 index; with L2 the value is minus the distance.
     """
     rows = np.ascontiguousarray(rows, dtype=np.float32)
     others = np.full((len(rows), NEIGHBOURS), -1, np.int32)

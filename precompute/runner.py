@@ -1,0 +1,246 @@
+"""Runs stages once: fingerprints say what is done, a lock keeps a second run out, `kill -9` costs one chunk.
+
+A stage owns a folder of the work directory. Its fingerprint is the SHA-256 of its parameters, the contents of what it
+reads and the fingerprints of the stages before it. `stage.json` in the folder records the fingerprint, and once the
+stage is finished also every file with its size. A folder with another fingerprint is emptied; one with the same
+fingerprint that is not finished is gone on with, so stages write whole files (`engine.files`) and skip those that
+are there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from engine.atlas.schema import HEADER
+from engine.errors import BlindspotError
+from engine.files import content_hash, file_hash, full_disk_explained, read_json, write_json
+
+RECORD = "stage.json"
+HEADER_MARK = "header.sha256"
+"""File of the stage `assemble` with the hash of the atlas header that it wrote."""
+
+Progress = Callable[[int, int], None]
+"""Called with the work done so far and the work there is, for example images."""
+
+
+class Stage:
+    """One step of a build; a subclass defines `run`.
+
+    Parameters
+    ----------
+    name : also its folder in the work directory, for example `encode/real`.
+    params : everything that decides the result, JSON-friendly; not how it is computed (device, batch).
+    after : names of the stages whose results it reads.
+    reads : folders and files from outside, taken by content.
+    """
+
+    unit: ClassVar[str] = "images"
+    """What its progress counts."""
+    version: ClassVar[int] = 1
+    """Raised when the stage's code changes its result."""
+
+    def __init__(
+        self,
+        name: str,
+        params: Mapping[str, Any] | None = None,
+        after: Sequence[str] = (),
+        reads: Sequence[Path] = (),
+    ) -> None:
+        self.name, self.params, self.after, self.reads = name, params or {}, tuple(after), tuple(reads)
+
+    def run(self, folder: Path, progress: Progress) -> Mapping[str, Any] | None:
+        """Fill the stage's folder; what is returned is kept as the stage's summary."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened to a stage in one run."""
+
+    name: str
+    action: Literal["kept", "ran", "resumed"]
+    seconds: float
+    fingerprint: str
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a run made."""
+
+    out: Path
+    """The atlas."""
+    work: Path
+    """The work directory, which a later run goes on from."""
+    header: dict[str, Any]
+    """The atlas's `atlas.json`."""
+    outcomes: list[Outcome]
+    skipped: Path | None
+    """A table of the images that were left out, if there are any."""
+    seconds: float
+
+
+class WorkDirectory:
+    """The folder in which the stages of one atlas keep their results."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def folder(self, stage: str) -> Path:
+        """The stage's own folder."""
+        return self.path / stage
+
+    def record(self, stage: str) -> dict[str, Any]:
+        """What `stage.json` says, or `{}` if there is none."""
+        try:
+            record = json.loads((self.folder(stage) / RECORD).read_text())
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def summary(self, stage: str) -> dict[str, Any]:
+        """What the finished stage returned."""
+        return self.record(stage).get("summary", {})
+
+    def finished(self, stage: str, mark: str) -> bool:
+        """Whether the stage is done with this fingerprint and all its files are there in full."""
+        record = self.record(stage)
+        return (
+            record.get("fingerprint") == mark
+            and bool(record.get("done"))
+            and record["files"] == sizes(self.folder(stage))
+        )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out; the system frees the lock when its process dies, however it dies.
+
+        Raises
+        ------
+        BlindspotError
+            If another run holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                owner = handle.read().strip() or "unknown"
+                raise BlindspotError(
+                    f"Another run (process {owner}) is working in {self.path}; wait for it, or use another --out."
+                ) from None
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file in a stage's folder, by relative path; the record itself is left out."""
+    found = {}
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.join(root, name)
+            found[os.path.relpath(path, folder)] = os.path.getsize(path)
+    found.pop(RECORD, None)
+    return found
+
+
+def fingerprint(stage: Stage, upstream: Mapping[str, str]) -> str:
+    """The SHA-256 of all that decides a stage's result; `upstream` holds the fingerprints of the stages before it."""
+    fields = {
+        "stage": stage.name,
+        "version": stage.version,
+        "params": stage.params,
+        "after": {name: upstream[name] for name in stage.after},
+        "reads": [content_hash(path) for path in stage.reads],
+    }
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def run_stages(stages: Sequence[Stage], work: WorkDirectory, progress: Callable[[Stage], Progress]) -> list[Outcome]:
+    """Run the stages that are not done, in the order given; stages come after those they read.
+
+    Parameters
+    ----------
+    stages : all stages of a build.
+    work : where their results are; the caller holds its lock.
+    progress : called once per stage that runs; returns what the stage reports to.
+    """
+    marks: dict[str, str] = {}
+    outcomes = []
+    for stage in stages:
+        marks[stage.name] = fingerprint(stage, marks)
+        outcomes.append(_run_stage(stage, marks[stage.name], work, progress))
+    return outcomes
+
+
+def _run_stage(stage: Stage, mark: str, work: WorkDirectory, progress: Callable[[Stage], Progress]) -> Outcome:
+    if work.finished(stage.name, mark):
+        return Outcome(stage.name, "kept", 0.0, mark, work.summary(stage.name))
+    started = time.monotonic()
+    folder = work.folder(stage.name)
+    resumed = work.record(stage.name) == {"fingerprint": mark, "done": False}
+    if not resumed:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        write_json(folder / RECORD, {"fingerprint": mark, "done": False})
+    summary = dict(stage.run(folder, progress(stage)) or {})
+    record = {"fingerprint": mark, "done": True, "summary": summary, "files": sizes(folder)}
+    write_json(folder / RECORD, record)
+    return Outcome(stage.name, "resumed" if resumed else "ran", time.monotonic() - started, mark, summary)
+
+
+def build_stages(
+    out: Path, stages: Callable[[WorkDirectory, Path], Sequence[Stage]], progress: Callable[[Stage], Progress]
+) -> Build:
+    """Run those stages that are not done yet; the last of them, `assemble`, puts the atlas at `out`.
+
+    Parameters
+    ----------
+    out : the atlas's folder; `<out>.work` beside it keeps the stages' results.
+    stages : called with the work directory and the atlas's absolute path; returns the stages in order.
+    progress : called once per stage that runs; returns what the stage reports to.
+
+    Raises
+    ------
+    BlindspotError
+        If an input is missing or unusable, the disk is full, or another run works on the same atlas.
+    """
+    started = time.monotonic()
+    out = Path(os.path.abspath(out))
+    if out.exists() and not (out / HEADER).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise BlindspotError(f"{out} exists and is not an atlas; choose another --out.")
+    work = WorkDirectory(out.with_name(out.name + ".work"))
+    content_hash.cache_clear()
+    with full_disk_explained(work.path), work.lock():
+        _check_atlas(work, out)
+        outcomes = run_stages(stages(work, out), work, progress)
+    return Build(out, work.path, read_json(out / HEADER), outcomes, None, time.monotonic() - started)
+
+
+def _check_atlas(work: WorkDirectory, out: Path) -> None:
+    """Let `assemble` run again if the atlas is not the one it wrote, or lacks a file."""
+    mark = work.folder("assemble") / HEADER_MARK
+    try:
+        files = read_json(out / HEADER)["files"]
+        whole = all((out / rel).exists() for rel in files)
+        kept = [(out / rel).stat().st_size == entry["bytes"] for rel, entry in files.items() if not rel.endswith("/")]
+        if whole and all(kept) and mark.read_text() == file_hash(out / HEADER):
+            return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    mark.unlink(missing_ok=True)
