@@ -1,11 +1,12 @@
-"""Relaxed archetypal sparse autoencoder, RA-SAE (Fel et al. 2025, arXiv 2502.12892; paper 004, Eq. 2-3).
+"""Relaxed archetypal sparse autoencoder, RA-SAE (Fel et al. 2025, arXiv:2502.12892; "Conceptual Blindspots in Generative
+Image Models", Eq. 2-3), and the k-means centroids that are its candidates.
 
 Atoms are convex combinations of real data plus a small slack, times one positive scalar:
 
     D = exp(m) (W C + Lambda)    W [K, c] >= 0 with rows that sum to 1, ||Lambda_i|| <= delta
 
-with C [c, d] the candidates: k-means centroids of the training tokens. Anchored in the data, the atoms hardly depend on
-the seed.
+with C [c, d] the candidates: k-means centroids of the training tokens. Because of them the atoms hardly depend on the
+seed.
 """
 
 from __future__ import annotations
@@ -14,17 +15,22 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import faiss
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from engine.dictionary.base import Dictionary
-from engine.dictionary.centroids import kmeans
 from engine.errors import BlindspotError
 
 BLEND = 0.75
 BLOCK_ENTRIES, MOST_BLOCKS = 2**20, 64
 CHUNK_ENTRIES = 2**20
 CANDIDATE_SEED = 0
+ITERATIONS, POINTS_PER_CENTROID = 20, 64
+"""Of k-means."""
+NEGLIGIBLE_NORM = 1e-3
 
 
 class RelaxedArchetypal(Dictionary):
@@ -41,6 +47,7 @@ class RelaxedArchetypal(Dictionary):
     """
 
     kind = "archetypal"
+    points: Tensor
 
     def __init__(
         self, dim: int, concepts: int, sparsity: int, candidates: int | None = None, delta: float = 1.0
@@ -77,7 +84,7 @@ class RelaxedArchetypal(Dictionary):
             {"params": [self.encoder.weight], "rate": self.dim**-0.5},
         ]
 
-    def pull_back(self, gradient: Tensor) -> None:
+    def backward_from_atoms(self, gradient: Float[Tensor, "K d"]) -> None:
         """Gradients of slack and multiplier; that of the weights is the slack's times C^T and is formed later.
 
         With G = dL/dD: dL/dLambda = exp(m) G, dL/dW = exp(m) G C^T = dL/dLambda C^T and dL/dm = <G, D>.
@@ -89,7 +96,7 @@ class RelaxedArchetypal(Dictionary):
     def late_gradients(self, half: bool = False) -> Iterator[Tensor]:
         """The gradient of the weights, by the blocks of rows that `parameter_groups` made, all in the same memory."""
         precision = torch.bfloat16 if half else self.points.dtype
-        return self._blocks_of_gradient(self.slack.grad.to(precision), self.points.to(precision).T)
+        return self._blocks_of_gradient(self._slack_gradient().to(precision), self.points.to(precision).T)
 
     @torch.no_grad()
     def _blocks_of_gradient(self, gradient: Tensor, candidates: Tensor) -> Iterator[Tensor]:
@@ -102,10 +109,14 @@ class RelaxedArchetypal(Dictionary):
                 block.copy_(product)
             yield block[: len(rows)]
 
-    def late_square(self) -> Tensor:
+    def late_square(self) -> Float[Tensor, ""]:
         """||dL/dLambda C^T||^2, from the d x d products of the candidates."""
-        gradient = self.slack.grad
+        gradient = self._slack_gradient()
         return torch.dot((gradient @ (self.points.T @ self.points)).flatten(), gradient.flatten())
+
+    def _slack_gradient(self) -> Tensor:
+        assert self.slack.grad is not None, "backward_from_atoms comes first"
+        return self.slack.grad
 
     def _block_rows(self) -> int:
         """Rows of the weights whose gradient is formed at once."""
@@ -130,28 +141,23 @@ class RelaxedArchetypal(Dictionary):
         self.slack.mul_((self.delta / norms.clamp_min(1e-12)).clamp_max(1))
 
     @torch.no_grad()
-    def initialise(self, tokens: Tensor, generator: torch.Generator) -> None:
-        """Candidates from the k-means centroids of tokens [n, d], see `reset`.
+    def initialise(self, tokens: Float[Tensor, "n d"], generator: torch.Generator) -> None:
+        """Candidates from the k-means centroids of tokens, see `reset`.
 
         They are brought to one norm, their root mean square, so that TopK compares like with like: an atom twice as
         short needs a code twice as large. The atoms stay in the cone of the data, as reconstructions do anyway. The
-        candidates depend on the tokens alone, not on the seed: what anchors the atoms has to be the same for all seeds.
+        candidates depend on the tokens alone and are the same for all seeds.
         """
         centroids = kmeans(tokens, self.candidates, CANDIDATE_SEED)
         norms = centroids.norm(dim=-1, keepdim=True)
         self.reset(centroids / norms * norms.square().mean().sqrt(), generator)
 
     @torch.no_grad()
-    def reset(self, points: Tensor, generator: torch.Generator) -> None:
+    def reset(self, points: Float[Tensor, "c d"], generator: torch.Generator) -> None:
         """Put every atom on a candidate of its own, or, once they run out, between two random ones.
 
         The encoder starts as the atoms' least-squares coefficients d / ||d||^2, divided by the sparsity k because the k
-        atoms nearest to a token point the same way and add up.
-
-        Parameters
-        ----------
-        points
-            Candidates [c, d], none of them zero.
+        atoms nearest to a token point the same way and add up. No candidate may be zero.
         """
         self.points.copy_(points)
         rows = torch.arange(self.concepts)
@@ -167,3 +173,31 @@ class RelaxedArchetypal(Dictionary):
         atoms = torch.lerp(self.points[second], self.points[first], share[:, None])
         self.encoder.weight.copy_(atoms / atoms.square().sum(dim=-1, keepdim=True) / self.sparsity)
         self.encoder.bias.zero_()
+
+
+def kmeans(tokens: Float[Tensor, "n d"], count: int, seed: int) -> Float[Tensor, "count d"]:
+    """Centroids that can serve as candidates: exactly `count`, none of them zero, found by FAISS.
+
+    With fewer tokens than centroids, or with a centroid on the origin (the data's mean), tokens of large norm, repeated
+    if need be, fill the gap. The tokens are centred and not all zero.
+    """
+    points = tokens.float().cpu()
+    if count >= len(points):
+        centroids = points
+    else:
+        clustering = faiss.Kmeans(
+            points.shape[1],
+            count,
+            niter=ITERATIONS,
+            seed=seed,
+            min_points_per_centroid=1,
+            max_points_per_centroid=POINTS_PER_CENTROID,
+        )
+        clustering.train(np.ascontiguousarray(points.numpy()))
+        centroids = torch.from_numpy(clustering.centroids.copy())
+    norms = points.norm(dim=-1)
+    negligible = NEGLIGIBLE_NORM * norms.max()
+    centroids = centroids[centroids.norm(dim=-1) > negligible]
+    spare = points[norms.argsort(descending=True, stable=True)][: max(1, int((norms > negligible).sum()))]
+    fill = torch.arange(count - len(centroids)) % len(spare)
+    return torch.cat([centroids, spare[fill]])[:count].to(tokens.device)

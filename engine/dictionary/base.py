@@ -1,30 +1,48 @@
 """What every dictionary shares: a linear encoder, TopK codes, and a sparse linear decoder over its atoms.
 
-In the dictionary's own units u = scale * (x - mean), with x a raw token [d] (paper 004, Eq. 2):
+In the dictionary's own units u = scale * (x - mean), with x a raw token [d] ("Conceptual Blindspots in Generative Image
+Models", Eq. 2):
 
     a = V u + b                      pre-activations [K]
     z = TopK(relu(a))                codes, at most `sparsity` of them above zero
     x_hat = mean + (z D) / scale     D [K, d] the atoms
 
 Subclasses decide what D is, and may choose the active concepts otherwise (`BatchTopK`) or read and write other things
-than tokens (`Transcoder`).
+than tokens (`Transcoder`). On disk a dictionary is a folder with `dictionary.safetensors` and `config.json`.
 """
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.dictionary.encoding import Codes, combine, top_codes
 from engine.dictionary.tokens import TokenStatistics
 from engine.errors import BlindspotError
+from engine.files import write_whole
 
-__all__ = ["Codes", "Dictionary", "combine"]
+WEIGHTS, CONFIG = "dictionary.safetensors", "config.json"
+KINDS = {
+    "archetypal": "archetypal.RelaxedArchetypal",
+    "batchtopk": "topk.BatchTopK",
+    "threshold": "topk.Thresholded",
+    "topk": "topk.TopK",
+    "transcoder": "transcoder.Transcoder",
+}
+"""Module and class of each kind that `config.json` may name."""
+IMPORTED = "imported"
+"""Key of config.json under which `engine.dictionary.published` records where a dictionary came from."""
 
 
 class Dictionary(nn.Module, ABC):
@@ -48,12 +66,10 @@ class Dictionary(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
-
-    reads_target: ClassVar[bool] = True
-    """Whether the encoder reads exactly what is to be reconstructed."""
-
-    together: int = 1
-    """Tokens that only make sense as a whole, such as those of one map."""
+    group_size: int = 1
+    """Consecutive tokens that only make sense together, such as those of one map."""
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, dim: int, concepts: int, sparsity: int, reads: int | None = None) -> None:
         super().__init__()
@@ -66,7 +82,46 @@ class Dictionary(nn.Module, ABC):
         self.encoder = nn.Linear(reads or dim, concepts)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(()))
-        self._cache: tuple[tuple, Tensor] | None = None
+        self._cache: dict[str, tuple[tuple, Any]] = {}
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> Dictionary:
+        """Open a saved dictionary of any kind: in eval mode and frozen (gradients still reach its input).
+
+        Raises
+        ------
+        BlindspotError
+            When a file is missing or damaged, or when the tensors do not have the shapes that config.json promises.
+        """
+        folder = Path(folder)
+        for name in (CONFIG, WEIGHTS):
+            if not (folder / name).is_file():
+                raise BlindspotError(f"The dictionary folder {folder} has no {name}; point to a saved dictionary.")
+        config = _read_config(folder)
+        kind_class = class_of(config.pop("kind"))
+        config.pop(IMPORTED, None)
+        try:
+            _require_sizes(folder / WEIGHTS, config)
+            dictionary = kind_class(**config)
+            dictionary.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
+            raise BlindspotError(
+                f"{folder / WEIGHTS} does not hold the dictionary that config.json describes; save the dictionary again."
+            ) from error
+        return dictionary.to(device).eval().requires_grad_(False)
+
+    def save_pretrained(self, folder: str | Path, imported: dict[str, Any] | None = None) -> None:
+        """Write into a folder, made if need be; each file appears whole or not at all.
+
+        Parameters
+        ----------
+        imported
+            Where it came from, if others published it (see `origin_of`).
+        """
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        config = {"kind": self.kind, **self.settings(), **({IMPORTED: imported} if imported else {})}
+        write_whole(Path(folder) / WEIGHTS, lambda path: save_file(tensors, path))
+        write_whole(Path(folder) / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
 
     @abstractmethod
     def _atoms(self) -> Tensor:
@@ -77,29 +132,29 @@ class Dictionary(nn.Module, ABC):
         """Project the parameters onto the dictionary's constraints, in place; called after every optimiser step."""
 
     @abstractmethod
-    def initialise(self, tokens: Tensor, generator: torch.Generator) -> None:
-        """Start from a sample of tokens [n, d], given in the dictionary's units."""
+    def initialise(self, tokens: Float[Tensor, "n d"], generator: torch.Generator) -> None:
+        """Start from a sample of tokens, given in the dictionary's units."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for an optimiser: `params`, `rate`, the group's share of the learning rate, and `late` for parameters
         whose gradients `late_gradients` gives."""
         return [{"params": list(self.parameters()), "rate": 1.0}]
 
-    def pull_back(self, gradient: Tensor) -> None:
-        """Carry the gradient of the atoms [K, d] on to that of the parameters behind them; it is used up."""
+    def backward_from_atoms(self, gradient: Float[Tensor, "K d"]) -> None:
+        """Continue backward from the atoms to the parameters behind them; the gradient is used up."""
         with torch.enable_grad():
             self._atoms().backward(gradient)
 
     def late_gradients(self, half: bool = False) -> Iterator[Tensor]:
         """Gradients too large to exist all at once: each is formed when its turn comes, in the memory of the last.
 
-        They follow from the gradients that `pull_back` left, as these are when this is called (clipped, for instance).
-        With `half` they are rounded to bfloat16.
+        They follow from the gradients that `backward_from_atoms` left, as these are when this is called (clipped, for
+        instance). With `half` they are rounded to bfloat16.
         """
         return iter(())
 
-    def late_square(self) -> Tensor:
-        """The sum of squares of all `late_gradients`, a scalar."""
+    def late_square(self) -> Float[Tensor, ""]:
+        """The sum of squares of all `late_gradients`."""
         return self.mean.new_zeros(())
 
     def settings(self) -> dict[str, Any]:
@@ -113,97 +168,73 @@ class Dictionary(nn.Module, ABC):
 
     @torch.no_grad()
     def set_moments(self, tokens: TokenStatistics, targets: TokenStatistics) -> None:
-        """Take over mean and scale of the training tokens; `targets` are the same tokens for all but a transcoder."""
+        """Set mean and scale to those of the training tokens; `targets` are the same but for a transcoder."""
         self.mean.copy_(tokens.mean)
         self.scale.copy_(tokens.scale)
 
-    def standardise(self, x: Tensor) -> Tensor:
-        """Raw tokens [..., d] in the dictionary's units."""
+    def standardise(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """Raw tokens in the dictionary's units."""
         return (x - self.mean) * self.scale
 
-    def standardise_target(self, y: Tensor) -> Tensor:
-        """What is to be reconstructed, [..., d], in the atoms' units: the tokens themselves."""
+    def standardise_target(self, y: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """What is to be reconstructed, in the atoms' units."""
         return self.standardise(y)
 
-    def atoms(self) -> Tensor:
-        """D [K, d] in the dictionary's units.
+    def atoms(self) -> Float[Tensor, "K d"]:
+        """D in the dictionary's units.
 
         Without gradients the result is kept until a parameter changes, so decoding many batches builds it once.
         """
-        sources = list(self.parameters()) + list(self.buffers())
-        if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
-            return self._atoms()
-        if any(source.is_inference() for source in sources):
-            return self._atoms()
-        key = tuple((source.data_ptr(), source._version, source.dtype) for source in sources)
-        if self._cache is None or self._cache[0] != key:
-            self._cache = None
-            with torch.inference_mode(False), torch.no_grad():
-                self._cache = (key, self._atoms())
-        return self._cache[1]
+        return self._cached("atoms", self._atoms, [*self.parameters(), *self.buffers()])
 
-    def features(self, x: Tensor) -> Tensor:
-        """What the linear encoder reads of raw tokens [N, d]: the standardised tokens themselves."""
+    def _cached(self, name: str, compute: Callable[[], Any], sources: list[Tensor]) -> Any:
+        """`compute()`, kept under a name while no source changes and no gradient is asked for."""
+        if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
+            return compute()
+        if any(source.is_inference() for source in sources):
+            return compute()
+        key = tuple((source.data_ptr(), source._version, source.dtype) for source in sources)
+        if name not in self._cache or self._cache[name][0] != key:
+            self._cache.pop(name, None)
+            with torch.inference_mode(False), torch.no_grad():
+                self._cache[name] = (key, compute())
+        return self._cache[name][1]
+
+    def features(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
+        """What the linear encoder reads of raw tokens: the standardised tokens themselves."""
         return self.standardise(x)
 
-    def encode(self, x: Tensor) -> Codes:
-        """Sparse codes of raw tokens; differentiable in tokens and parameters.
-
-        Parameters
-        ----------
-        x
-            Tokens [N, d].
-        """
+    def encode(self, x: Float[Tensor, "n d"]) -> Codes:
+        """Sparse codes of raw tokens; differentiable in tokens and parameters."""
         self._check(x)
         return self.activate(self.features(x))
 
-    def activate(self, features: Tensor) -> Codes:
+    def activate(self, features: Float[Tensor, "n f"]) -> Codes:
         """Sparse codes of what `features` gave."""
         return top_codes(features, self.encoder.weight, self.encoder.bias, self.sparsity)
 
-    def activate_batch(self, features: Tensor, half: bool = False) -> Codes:
-        """The same for a training batch, whose tokens may compete with each other.
-
-        Parameters
-        ----------
-        features
-            Of all tokens of the batch.
-        half
-            See `top_codes`.
-        """
+    def activate_batch(self, features: Float[Tensor, "n f"], half: bool = False) -> Codes:
+        """The same for a training batch, whose tokens may compete with each other; `half` as in `top_codes`."""
         return top_codes(features, self.encoder.weight, self.encoder.bias, self.sparsity, half)
 
-    def entry_level(self, codes: Codes) -> Tensor:
-        """How strongly a concept must answer to be kept among the codes of a training batch, a scalar."""
+    def selection_level(self, codes: Codes) -> Float[Tensor, ""]:
+        """The activation that a concept needed to be among the codes of a training batch."""
         return codes.values[:, -1].mean()
 
-    def observe(self, level: Tensor) -> None:
-        """Learn what is not learnt by gradients, from the entry level of a training batch."""
+    def update_threshold(self, level: Float[Tensor, ""]) -> None:
+        """Learn what is not learnt by gradients, from the selection level of a training batch."""
 
-    def preactivate(self, x: Tensor, concepts: Tensor) -> Tensor:
-        """Pre-activations of some concepts only, before ReLU and TopK; differentiable.
-
-        Parameters
-        ----------
-        x
-            Raw tokens [N, d].
-        concepts
-            int64 [c].
-
-        Returns
-        -------
-        Tensor
-            [N, c]; computing them costs N * d * c, not N * d * K.
-        """
+    def preactivate(self, x: Float[Tensor, "n d"], concepts: Int[Tensor, " c"]) -> Float[Tensor, "n c"]:
+        """Pre-activations of some concepts only, before ReLU and TopK; differentiable, at a cost of n * d * c."""
         self._check(x)
         return F.linear(self.features(x), self.encoder.weight[concepts], self.encoder.bias[concepts])
 
-    def decode(self, codes: Codes) -> Tensor:
-        """Raw tokens [N, d] from codes; gathers k atoms per token and never builds dense codes."""
+    def decode(self, codes: Codes) -> Float[Tensor, "n d"]:
+        """Raw tokens from codes; gathers k atoms per token and never builds dense codes."""
         return combine(codes, self.atoms()) / self.scale + self.mean
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """`decode(encode(x))`, [N, d]."""
+    def reconstruct(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """`decode(encode(x))`."""
         return self.decode(self.encode(x))
 
     def _check(self, x: Tensor) -> None:
@@ -212,3 +243,42 @@ class Dictionary(nn.Module, ABC):
                 f"This dictionary reads tokens of shape [N, {self.dim}], not {list(x.shape)}; "
                 "use the encoder and layer that it was trained on."
             )
+
+
+def class_of(kind: str) -> type[Dictionary]:
+    """The class behind a kind's name in `config.json`."""
+    if kind not in KINDS:
+        raise BlindspotError(f"There is no dictionary kind {kind!r}; choose one of {', '.join(KINDS)}.")
+    module, _, name = KINDS[kind].partition(".")
+    return getattr(import_module(f"engine.dictionary.{module}"), name)
+
+
+def origin_of(folder: str | Path) -> dict[str, Any] | None:
+    """Source, kind and assumptions of a saved dictionary that was imported; None for one of our own.
+
+    Raises
+    ------
+    BlindspotError
+        When config.json is missing or damaged.
+    """
+    return _read_config(Path(folder)).get(IMPORTED)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        if "kind" in config and isinstance(config, dict):
+            return config
+        raise ValueError("no kind")
+    except (OSError, ValueError, TypeError) as error:
+        raise BlindspotError(f"{folder / CONFIG} does not describe a dictionary; save the dictionary again.") from error
+
+
+def _require_sizes(path: Path, config: dict[str, Any]) -> None:
+    """Refuse sizes that the file does not have before memory is taken for them."""
+    with safe_open(path, framework="pt") as file:
+        concepts, reads = file.get_slice("encoder.weight").get_shape()
+        candidates = file.get_slice("points").get_shape()[0] if "points" in file.keys() else None  # noqa: SIM118
+    expected = config["dim"] * config.get("kernel", 1) ** 2
+    if (concepts, reads, candidates) != (config["concepts"], expected, config.get("candidates")):
+        raise ValueError(f"{path} has {concepts} concepts that read {reads} numbers, and {candidates} candidates.")

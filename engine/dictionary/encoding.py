@@ -1,16 +1,17 @@
 """Sparse in, sparse out: the strongest pre-activations of a linear encoder, and gradients that stay sparse.
 
 Neither the pre-activations of a whole batch nor dense codes are ever kept. Forward works through the tokens in chunks
-and keeps k numbers of each; backward sums the gradient of every concept over the tokens that chose it (the way of
-EleutherAI's sparsify), k / K of the work of a dense product.
+and keeps k numbers of each; backward sums the gradient of every concept over the tokens that chose it (as EleutherAI's
+sparsify does), k / K of the work of a dense product.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -21,22 +22,23 @@ LARGE_CHUNK = 2**28
 class Codes(NamedTuple):
     """Sparse codes of N tokens."""
 
-    indices: Tensor
-    """Concepts, int64 [N, k], strongest first."""
+    indices: Int[Tensor, "N k"]
+    """Concepts, int64, strongest first."""
+    values: Float[Tensor, "N k"]
+    """Their activations, at least 0; 0 means that fewer than k concepts are active."""
 
-    values: Tensor
-    """Their activations [N, k], at least 0; 0 means that fewer than k concepts are active."""
 
-
-def top_codes(x: Tensor, weight: Tensor, bias: Tensor, width: int, half: bool = False) -> Codes:
+def top_codes(
+    x: Float[Tensor, "N f"], weight: Float[Tensor, "K f"], bias: Float[Tensor, " K"], width: int, half: bool = False
+) -> Codes:
     """The `width` largest of relu(V x + b) of every token; differentiable in all three.
 
     Parameters
     ----------
     x
-        What the encoder reads, [N, f].
+        What the encoder reads.
     weight, bias
-        V [K, f] and b [K].
+        V and b.
     width
         Concepts kept per token.
     half
@@ -45,27 +47,18 @@ def top_codes(x: Tensor, weight: Tensor, bias: Tensor, width: int, half: bool = 
     return Codes(*_TopCodes.apply(x, weight, bias, width, half))
 
 
-def combine(codes: Codes, atoms: Tensor) -> Tensor:
-    """Sum of atoms [K, d] weighted by sparse codes, [N, d]."""
+def combine(codes: Codes, atoms: Float[Tensor, "K d"]) -> Float[Tensor, "N d"]:
+    """Sum of atoms weighted by sparse codes."""
     return F.embedding_bag(codes.indices, atoms, per_sample_weights=codes.values, mode="sum")
 
 
-def gather_by_concept(indices: Tensor, weights: Tensor, rows: Tensor, concepts: int) -> Tensor:
-    """Z^T X: for every concept the sum of the rows that chose it, weighted.
+def gather_by_concept(
+    indices: Int[Tensor, "N k"], weights: Float[Tensor, "N k"], rows: Float[Tensor, "N d"], concepts: int
+) -> Float[Tensor, "K d"]:
+    """Z^T X: for every concept the sum of the rows X that chose it, weighted.
 
-    Parameters
-    ----------
-    indices, weights
-        Z in sparse form: the concepts of each row, int64 [N, k], and their weights [N, k].
-    rows
-        X [N, d].
-    concepts
-        Number K of concepts.
-
-    Returns
-    -------
-    Tensor
-        [K, d]; summed in the order of the rows, so the same on every run.
+    Z is given in sparse form by the concepts of each row and their weights. Sums follow the order of the rows, so they
+    are the same on every run.
     """
     chosen, order = indices.flatten().sort(stable=True)
     starts = torch.searchsorted(chosen, torch.arange(concepts, device=chosen.device))
@@ -75,7 +68,7 @@ def gather_by_concept(indices: Tensor, weights: Tensor, rows: Tensor, concepts: 
 
 class _TopCodes(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, width: int, half: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, width: int, half: bool) -> tuple[Tensor, Tensor]:
         concepts = len(weight)
         rows = max(1, CHUNK_ENTRIES.get(x.device.type, LARGE_CHUNK) // concepts)
         indices = torch.empty(len(x), width, dtype=torch.int64, device=x.device)
@@ -98,7 +91,7 @@ class _TopCodes(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, _: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, indices, values = ctx.saved_tensors
         gradient = gradient * (values > 0)
         to_x = to_weight = to_bias = None
@@ -112,10 +105,7 @@ class _TopCodes(torch.autograd.Function):
 
 
 def _exact(x: Tensor, weight: Tensor, bias: Tensor, where: Tensor) -> Tensor:
-    """V x + b [n, k] of the concepts `where` [n, k] alone.
-
-    The products are those of embedding_bag's gradient with respect to its weights, which gathers nothing.
-    """
+    """V x + b [n, k] of the concepts `where` [n, k] alone, by embedding_bag's gradient, which gathers nothing."""
     with torch.enable_grad():
         ones = torch.ones_like(where, dtype=weight.dtype).requires_grad_()
         summed = F.embedding_bag(where, weight.detach(), per_sample_weights=ones, mode="sum")

@@ -27,7 +27,7 @@ class TrainConfig:
     """Peak, after a linear warm-up over 5 % of the steps."""
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
     """Where the cosine ends."""
-    weight_decay: float = 1e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     """Of AdamW."""
     revival: Annotated[float, Field(ge=0)] = 1 / 32
     """Weight of AuxK, the loss that brings dead concepts back; 0 leaves them alone."""

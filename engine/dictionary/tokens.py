@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from engine.errors import BlindspotError
@@ -22,23 +23,27 @@ class TokenSource(Protocol):
     rows: int
     dim: int
 
-    def order(self, generator: torch.Generator, together: int = 1) -> Tensor:
-        """A shuffle of all row numbers, int64 [rows], in an order that is cheap to gather.
+    def order(self, generator: torch.Generator, group_size: int = 1) -> Int[Tensor, " rows"]:
+        """A shuffle of all row numbers in an order that is cheap to gather; groups of rows stay as they are."""
+        ...
 
-        Runs of `together` rows, such as the tokens of one map, stay as they are.
-        """
+    def gather(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """Float32 tokens by row number."""
+        ...
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """Float32 tokens [n, d] of int64 row numbers [n]."""
+    def chunks(self) -> Iterator[Float[Tensor, "n d"]]:
+        """All tokens in file order, float32."""
+        ...
 
-    def chunks(self) -> Iterator[Tensor]:
-        """All tokens in file order, float32 [n, d] at a time."""
+
+Tokens: TypeAlias = Tensor | TokenSource | Sequence[str | Path]
+"""Raw tokens [N, d], or paths of .npy shards of them."""
 
 
 class MemoryTokens:
     """Tokens that fit in memory: one tensor [N, d] of any float type, on any device."""
 
-    def __init__(self, tokens: Tensor) -> None:
+    def __init__(self, tokens: Float[Tensor, "n d"]) -> None:
         if tokens.ndim != 2 or 0 in tokens.shape:
             raise BlindspotError(
                 f"Training tokens must have the shape [tokens, width], not {list(tokens.shape)}; "
@@ -47,15 +52,15 @@ class MemoryTokens:
         self.tokens = tokens
         self.rows, self.dim = tokens.shape
 
-    def order(self, generator: torch.Generator, together: int = 1) -> Tensor:
+    def order(self, generator: torch.Generator, group_size: int = 1) -> Int[Tensor, " rows"]:
         """A uniform shuffle."""
-        return shuffled(torch.arange(self.rows), generator, together)
+        return shuffled(torch.arange(self.rows), generator, group_size)
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """Float32 tokens [n, d]."""
+    def gather(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """Float32 tokens."""
         return self.tokens[rows.to(self.tokens.device)].float()
 
-    def chunks(self) -> Iterator[Tensor]:
+    def chunks(self) -> Iterator[Float[Tensor, "n d"]]:
         """Float32 tokens, `CHUNK_ROWS` at a time."""
         for chunk in self.tokens.split(CHUNK_ROWS):
             yield chunk.float()
@@ -88,14 +93,13 @@ class ShardTokens:
                     f"The token shard {path} has width {shard.shape[1]} but the first has {self.dim}; "
                     "encode all images with one encoder."
                 )
-        self.lengths = [len(shard) for shard in maps]
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.starts = np.cumsum([0, *map(len, maps)])
         self.rows = int(self.starts[-1])
         self.bytes = [shard.nbytes for shard in maps]
         self.memory_cap = memory_cap
         self._held: dict[int, np.ndarray] = {}
 
-    def order(self, generator: torch.Generator, together: int = 1) -> Tensor:
+    def order(self, generator: torch.Generator, group_size: int = 1) -> Int[Tensor, " rows"]:
         """Shuffled windows of shuffled shards."""
         windows: list[list[int]] = [[]]
         filled = 0
@@ -108,11 +112,11 @@ class ShardTokens:
         parts = []
         for window in windows:
             rows = torch.cat([torch.arange(int(self.starts[s]), int(self.starts[s + 1])) for s in window])
-            parts.append(shuffled(rows, generator, together))
+            parts.append(shuffled(rows, generator, group_size))
         return torch.cat(parts)
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """Float32 tokens [n, d]; shards are read whole and kept while the cap allows."""
+    def gather(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """Float32 tokens; shards are read whole and kept while the cap allows."""
         wanted = rows.cpu().numpy()
         shards = np.searchsorted(self.starts, wanted, side="right") - 1
         out = np.empty((len(wanted), self.dim), dtype=np.float32)
@@ -128,7 +132,7 @@ class ShardTokens:
             self._held[shard] = np.load(self.paths[shard], allow_pickle=False)
         return self._held[shard]
 
-    def chunks(self) -> Iterator[Tensor]:
+    def chunks(self) -> Iterator[Float[Tensor, "n d"]]:
         """Float32 tokens, `CHUNK_ROWS` at a time, straight from disk."""
         for path in self.paths:
             shard = _open_shard(path)
@@ -136,31 +140,31 @@ class ShardTokens:
                 yield torch.from_numpy(shard[start : start + CHUNK_ROWS].astype(np.float32))
 
 
-def shuffled(rows: Tensor, generator: torch.Generator, together: int = 1) -> Tensor:
-    """Row numbers [n] in random order, runs of `together` of them kept as they are.
+def shuffled(rows: Int[Tensor, " n"], generator: torch.Generator, group_size: int = 1) -> Int[Tensor, " n"]:
+    """Row numbers in random order, groups of consecutive ones kept as they are.
 
     Raises
     ------
     BlindspotError
-        When the rows are not whole runs.
+        When the rows are not whole groups.
     """
-    if len(rows) % together:
+    if len(rows) % group_size:
         raise BlindspotError(
-            f"{len(rows)} training tokens are not whole maps of {together}; encode again without prefix tokens, "
+            f"{len(rows)} training tokens are not whole maps of {group_size}; encode again without prefix tokens, "
             "or give the grid that the encoder has."
         )
-    runs = rows.view(-1, together)
-    return runs[torch.randperm(len(runs), generator=generator)].flatten()
+    groups = rows.view(-1, group_size)
+    return groups[torch.randperm(len(groups), generator=generator)].flatten()
 
 
-def open_tokens(tokens: Tensor | TokenSource | Sequence[str | Path], memory_cap: int = MEMORY_CAP) -> TokenSource:
+def open_tokens(tokens: Tokens, memory_cap: int = MEMORY_CAP) -> TokenSource:
     """A source from a tensor [N, d], from .npy paths, or as given.
 
     Shards that fit in `memory_cap` bytes together are loaded once, in their own precision.
     """
     if isinstance(tokens, (Tensor, np.ndarray)):
         return MemoryTokens(torch.as_tensor(tokens))
-    if hasattr(tokens, "gather"):
+    if not isinstance(tokens, Sequence):
         return tokens
     shards = ShardTokens(tokens, memory_cap)
     if sum(shards.bytes) > memory_cap:
@@ -188,11 +192,9 @@ def _open_shard(path: Path) -> np.ndarray:
 class TokenStatistics(NamedTuple):
     """First and second moments of a source."""
 
-    mean: Tensor
-    """[d]"""
-
-    scale: Tensor
-    """Scalar that brings centred tokens to a mean square of 1 per channel."""
+    mean: Float[Tensor, " d"]
+    scale: Float[Tensor, ""]
+    """Brings centred tokens to a mean square of 1 per channel."""
 
 
 def statistics(source: TokenSource) -> TokenStatistics:
@@ -225,10 +227,11 @@ def statistics(source: TokenSource) -> TokenStatistics:
     return TokenStatistics(mean.float(), variance.rsqrt().float())
 
 
-def sample(source: TokenSource, count: int, generator: torch.Generator, together: int = 1) -> Tensor:
-    """Up to `count` distinct random tokens [n, d], in file order, whole runs of `together` of them."""
+def sample(source: TokenSource, count: int, generator: torch.Generator, group_size: int = 1) -> Float[Tensor, "n d"]:
+    """Up to `count` distinct random tokens, in file order, in whole groups."""
     if count >= source.rows:
         return torch.cat(list(source.chunks()))
-    runs = torch.randperm(source.rows // together, generator=generator)[: max(1, count // together)].sort().values
-    rows = (runs.unsqueeze(-1) * together + torch.arange(together)).flatten()
+    groups = torch.randperm(source.rows // group_size, generator=generator)
+    groups = groups[: max(1, count // group_size)].sort().values
+    rows = (groups.unsqueeze(-1) * group_size + torch.arange(group_size)).flatten()
     return torch.cat([source.gather(part) for part in rows.split(CHUNK_ROWS)])

@@ -1,4 +1,5 @@
-"""Convolutional transcoder (paper 000, appendix C): concepts that see a neighbourhood, atoms shared by all positions.
+"""Convolutional transcoder (appendix C of "EnergyDPS", arXiv:2605.17504): concepts that see a neighbourhood, atoms shared
+by all positions.
 
 For a map X [d, h, w] of a backbone,
 
@@ -9,7 +10,7 @@ For a map X [d, h, w] of a backbone,
 A convolution is a linear map of neighbourhoods, so V is kept as [K, d s s], which is Conv2D's weight flattened, and
 everything sparse is shared with the other dictionaries. With a 1 x 1 kernel it is a TopK autoencoder.
 
-The paper's objective (eq. 42) reconstructs the map itself, Y = X. Given targets it reconstructs another map of the same
+The paper's objective (Eq. 42) reconstructs the map itself, Y = X. Given targets it reconstructs another map of the same
 grid instead, such as a block's output from the block's input: then mean', scale' and d' are the output's own. Padding
 is zero in standardised units: beyond the border lies the mean token.
 """
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from engine.dictionary.base import Dictionary
@@ -50,7 +52,8 @@ class Transcoder(Dictionary):
     """
 
     kind = "transcoder"
-    reads_target = False
+    out_mean: Tensor
+    out_scale: Tensor
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class Transcoder(Dictionary):
             )
         super().__init__(dim, concepts, sparsity, reads=dim * kernel * kernel)
         self.grid, self.kernel, self._out_dim = tuple(grid), kernel, out_dim or dim
-        self.together = grid[0] * grid[1]
+        self.group_size = grid[0] * grid[1]
         self.decoder = torch.nn.Parameter(F.normalize(torch.randn(concepts, self.out_dim), dim=-1))
         self.register_buffer("out_mean", torch.zeros(self.out_dim))
         self.register_buffer("out_scale", torch.ones(()))
@@ -91,20 +94,19 @@ class Transcoder(Dictionary):
         """Unit norm for every atom."""
         self.decoder.copy_(F.normalize(self.decoder, dim=-1))
 
-    def features(self, x: Tensor) -> Tensor:
-        """Neighbourhoods [N, d s s] of the standardised tokens [N, d] of whole maps."""
-        maps = self.standardise(x).unflatten(0, (-1, *self.grid)).permute(0, 3, 1, 2)
-        patches = F.unfold(maps, self.kernel, padding=self.kernel // 2)
+    def features(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d*s*s"]:
+        """Neighbourhoods of the standardised tokens of whole maps."""
+        patches = F.unfold(self._maps(x), self.kernel, padding=self.kernel // 2)
         return patches.transpose(1, 2).flatten(0, 1)
 
-    def encode(self, x: Tensor) -> Codes:
+    def encode(self, x: Float[Tensor, "*n d"]) -> Codes:
         """Sparse codes [B h w, k] of maps [B, h, w, d], or of their tokens [B h w, d]; differentiable."""
         x = self._tokens(x)
-        rows = max(1, NEIGHBOURHOOD_ENTRIES // (self.encoder.in_features * self.together)) * self.together
+        rows = max(1, NEIGHBOURHOOD_ENTRIES // (self.encoder.in_features * self.group_size)) * self.group_size
         parts = [self.activate(self.features(part)) for part in x.split(rows)]
         return Codes(torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts]))
 
-    def preactivate(self, x: Tensor, concepts: Tensor) -> Tensor:
+    def preactivate(self, x: Float[Tensor, "*n d"], concepts: Int[Tensor, " c"]) -> Float[Tensor, "*n c"]:
         """Pre-activations of some concepts only, by a convolution with their kernels alone; differentiable.
 
         Parameters
@@ -112,43 +114,47 @@ class Transcoder(Dictionary):
         x
             Maps [B, h, w, d], or their tokens [B h w, d].
         concepts
-            int64 [c].
-
-        Returns
-        -------
-        Tensor
-            [B, h, w, c], or [B h w, c] for tokens.
+            int64.
         """
-        maps = self.standardise(self._tokens(x)).unflatten(0, (-1, *self.grid)).permute(0, 3, 1, 2)
         kernels = self.encoder.weight[concepts].unflatten(-1, (self.dim, self.kernel, self.kernel))
+        maps = self._maps(self._tokens(x))
         active = F.conv2d(maps, kernels, self.encoder.bias[concepts], padding=self.kernel // 2).permute(0, 2, 3, 1)
         return active if x.ndim == 4 else active.flatten(0, 2)
 
-    def decode(self, codes: Codes) -> Tensor:
-        """Tokens [N, d'] from codes."""
+    def decode(self, codes: Codes) -> Float[Tensor, "n d_out"]:
+        """Tokens from codes."""
         return combine(codes, self.atoms()) / self.out_scale + self.out_mean
 
-    def standardise_target(self, y: Tensor) -> Tensor:
-        """What is to be reconstructed [N, d'], in the atoms' units."""
+    def standardise_target(self, y: Float[Tensor, "... d_out"]) -> Float[Tensor, "... d_out"]:
+        """What is to be reconstructed, in the atoms' units."""
         return (y - self.out_mean) * self.out_scale
 
     def set_moments(self, tokens: TokenStatistics, targets: TokenStatistics) -> None:
-        """Take over mean and scale of the training tokens and of what is to be reconstructed."""
+        """Set mean and scale to those of the training tokens and of what is to be reconstructed."""
         super().set_moments(tokens, targets)
         self.out_mean.copy_(targets.mean)
         self.out_scale.copy_(targets.scale)
 
     @torch.no_grad()
-    def initialise(self, tokens: Tensor, generator: torch.Generator, targets: Tensor | None = None) -> None:
-        """Atoms along random targets [n, d'], the centres of their kernels along the tokens [n, d] of the same rows."""
-        targets = tokens if targets is None else targets
-        rows, directions = random_directions(targets, self.concepts, generator)
+    def initialise(
+        self,
+        tokens: Float[Tensor, "n d"],
+        generator: torch.Generator,
+        targets: Float[Tensor, "n d_out"] | None = None,
+    ) -> None:
+        """Atoms along random targets, the centres of their kernels along the tokens of the same rows."""
+        wanted = tokens if targets is None else targets
+        rows, directions = random_directions(wanted, self.concepts, generator)
         self.decoder.copy_(directions)
         centre = torch.zeros(self.concepts, self.dim, self.kernel, self.kernel, device=directions.device)
-        seen = directions if targets is tokens else F.normalize(tokens[rows], dim=-1)
+        seen = directions if targets is None else F.normalize(tokens[rows], dim=-1)
         centre[..., self.kernel // 2, self.kernel // 2] = seen / self.sparsity
         self.encoder.weight.copy_(centre.flatten(1))
         self.encoder.bias.zero_()
+
+    def _maps(self, tokens: Tensor) -> Tensor:
+        """Standardised maps [B, d, h, w] of tokens [B h w, d]."""
+        return self.standardise(tokens).unflatten(0, (-1, *self.grid)).permute(0, 3, 1, 2)
 
     def _tokens(self, x: Tensor) -> Tensor:
         """Tokens [B h w, d] of maps or tokens, checked."""
@@ -159,7 +165,7 @@ class Transcoder(Dictionary):
 
     def _check(self, x: Tensor) -> None:
         super()._check(x)
-        if len(x) % self.together:
+        if len(x) % self.group_size:
             raise BlindspotError(
                 f"This transcoder reads whole maps of {self.grid[0]} x {self.grid[1]} tokens, and {len(x)} tokens are "
                 "not; give the tokens of whole images, without prefix tokens."
