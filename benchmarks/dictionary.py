@@ -36,8 +36,8 @@ from benchmarks.photographs import photograph_tokens
 from engine.dictionary import archetypal
 from engine.dictionary.evaluation import evaluate
 from engine.dictionary.fitting import fit
-from engine.dictionary.schedule import TrainConfig
-from engine.dictionary.stability import stability
+from engine.dictionary.geometry import stability
+from engine.dictionary.spec import DictionarySpec
 
 SHAPE = ("dim", "concepts", "sparsity", "batch")
 CPU_SIZES = {"dim": 384, "concepts": 4096, "device": "cpu"}
@@ -92,22 +92,24 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
     for kind in options.kinds:
         found = []
         for seed in range(options.seeds):
-            config = TrainConfig(epochs=options.epochs, batch_size=options.tokens_per_step, seed=seed)
             archetypal.CANDIDATE_SEED = seed if kind == OWN_CANDIDATES else 0
-            dictionary, trained = fit(
-                training,
-                kind.removesuffix("-own"),
-                options.quality_concepts,
-                options.sparsity,
-                config=config,
+            spec = DictionarySpec(
+                kind="rasae" if kind.startswith("archetypal") else kind,
+                concepts=options.quality_concepts,
+                sparsity=options.sparsity,
+                epochs=options.epochs,
+                batch=options.tokens_per_step,
+                seed=seed,
                 device=options.device,
             )
-            found.append((dictionary.atoms(), evaluate(dictionary, fresh), trained.dead_share, trained.seconds))
-            print(kind, seed, *found[-1][1:], file=sys.stderr, flush=True)
+            dictionary, trained = fit(training, spec)
+            usage = evaluate(dictionary, fresh)
+            found.append((dictionary.atoms(), usage, trained.dead_share))
+            print(kind, seed, usage.r2, usage.l0, trained.dead_share, trained.seconds, file=sys.stderr, flush=True)
         report[kind] = {
-            "r2": round(statistics.mean(each.r2 for _, each, _, _ in found), 4),
-            "l0": round(statistics.mean(each.l0 for _, each, _, _ in found), 3),
-            "dead_share": round(statistics.mean(dead for _, _, dead, _ in found), 4),
+            "r2": round(statistics.mean(each.r2 for _, each, _ in found), 4),
+            "l0": round(statistics.mean(each.l0 for _, each, _ in found), 3),
+            "dead_share": round(statistics.mean(dead for _, _, dead in found), 4),
             "stability": round(float(stability([atoms for atoms, *_ in found]).mean), 4),
         }
     return report

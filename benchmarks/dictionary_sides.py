@@ -44,16 +44,15 @@ def build(who: str, dim: int, concepts: int, sparsity: int, batch: int, device: 
 
 def _ours(precision: str, points: Tensor, tokens: Tensor, sparsity: int) -> Side:
     from engine.dictionary.archetypal import RelaxedArchetypal
-    from engine.dictionary.processes import Processes
-    from engine.dictionary.run import TrainingRun
-    from engine.dictionary.schedule import TrainConfig
+    from engine.dictionary.spec import TrainConfig
     from engine.dictionary.tokens import MemoryTokens
+    from engine.dictionary.training import TrainingRun
 
     dictionary = RelaxedArchetypal(points.shape[1], len(points), sparsity).to(points.device)
     dictionary.reset(points, torch.Generator().manual_seed(0))
-    config = TrainConfig(steps=10_000, batch_size=len(tokens), precision=precision, dead_after=2**40)
+    config = TrainConfig(steps=10_000, batch=len(tokens), precision=precision, revival=0)
     source = MemoryTokens(tokens)
-    run = TrainingRun(dictionary.train(), source, source, config, Processes())
+    run = TrainingRun(dictionary.train(), source, source, config)
 
     @torch.no_grad()
     def encode() -> object:

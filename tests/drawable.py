@@ -14,7 +14,6 @@ def build_drawable_atlas(root: Path, concepts: int, **settings: Any) -> Path:
     import torch
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-    from engine.dictionary.checkpoints import save_dictionary
     from engine.dictionary.topk import TopK
     from tests.engine.priors.tiny import tiny_pipeline
 
@@ -24,7 +23,7 @@ def build_drawable_atlas(root: Path, concepts: int, **settings: Any) -> Path:
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8, num_register_tokens=2
     )
     Dinov2WithRegistersModel(config).save_pretrained(root / "encoder")
-    save_dictionary(TopK(16, concepts, 4), path / "dictionary")
+    TopK(16, concepts, 4).save_pretrained(path / "dictionary")
     tiny_pipeline(root / "prior")
     header = json.loads((path / "atlas.json").read_text())
     header["encoder"] |= {"id": "../encoder", "revision": None, "layer": None, "image_size": 32, "resize": "square"}

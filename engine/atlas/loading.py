@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 
 
 class DictionaryReport(NamedTuple):
-    """What was measured of an atlas's dictionary (`engine.dictionary.report` says how)."""
+    """What was measured of an atlas's dictionary (`engine.dictionary.evaluation.report` says how)."""
 
     summary: dict[str, Any]
     """tokens, r2, fvu, l0, l0_counts (tokens with 0, 1, ... active concepts), dead_share, coherence (mean), hull

@@ -1,5 +1,4 @@
-"""Relaxed archetypal sparse autoencoder, RA-SAE (Fel et al. 2025, arXiv:2502.12892; "Conceptual Blindspots in Generative
-Image Models", Eq. 2-3), and the k-means centroids that are its candidates.
+"""Relaxed archetypal sparse autoencoder, RA-SAE (Fel et al. 2025, arXiv:2502.12892), and its k-means candidates.
 
 Atoms are convex combinations of real data plus a small slack, times one positive scalar:
 

@@ -42,7 +42,7 @@ KINDS = {
 }
 """Module and class of each kind that `config.json` may name."""
 IMPORTED = "imported"
-"""Key of config.json under which `engine.dictionary.published` records where a dictionary came from."""
+"""Key of config.json for `Dictionary.origin`."""
 
 
 class Dictionary(nn.Module, ABC):
@@ -68,6 +68,8 @@ class Dictionary(nn.Module, ABC):
     kind: ClassVar[str]
     group_size: int = 1
     """Consecutive tokens that only make sense together, such as those of one map."""
+    origin: dict[str, Any] | None
+    """Source, kind and assumptions of a dictionary that others published (`engine.dictionary.published`), else None."""
     mean: Tensor
     scale: Tensor
 
@@ -82,6 +84,7 @@ class Dictionary(nn.Module, ABC):
         self.encoder = nn.Linear(reads or dim, concepts)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(()))
+        self.origin: dict[str, Any] | None = None
         self._cache: dict[str, tuple[tuple, Any]] = {}
 
     @classmethod
@@ -99,27 +102,23 @@ class Dictionary(nn.Module, ABC):
                 raise BlindspotError(f"The dictionary folder {folder} has no {name}; point to a saved dictionary.")
         config = _read_config(folder)
         kind_class = class_of(config.pop("kind"))
-        config.pop(IMPORTED, None)
+        origin = config.pop(IMPORTED, None)
         try:
             _require_sizes(folder / WEIGHTS, config)
             dictionary = kind_class(**config)
             dictionary.load_state_dict(load_file(folder / WEIGHTS))
         except (OSError, SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
             raise BlindspotError(
-                f"{folder / WEIGHTS} does not hold the dictionary that config.json describes; save the dictionary again."
+                f"{folder / WEIGHTS} does not hold the dictionary that config.json describes; "
+                "save the dictionary again."
             ) from error
+        dictionary.origin = origin
         return dictionary.to(device).eval().requires_grad_(False)
 
-    def save_pretrained(self, folder: str | Path, imported: dict[str, Any] | None = None) -> None:
-        """Write into a folder, made if need be; each file appears whole or not at all.
-
-        Parameters
-        ----------
-        imported
-            Where it came from, if others published it (see `origin_of`).
-        """
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write into a folder, made if need be; each file appears whole or not at all."""
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        config = {"kind": self.kind, **self.settings(), **({IMPORTED: imported} if imported else {})}
+        config = {"kind": self.kind, **self.settings(), **({IMPORTED: self.origin} if self.origin else {})}
         write_whole(Path(folder) / WEIGHTS, lambda path: save_file(tensors, path))
         write_whole(Path(folder) / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
 
@@ -253,23 +252,12 @@ def class_of(kind: str) -> type[Dictionary]:
     return getattr(import_module(f"engine.dictionary.{module}"), name)
 
 
-def origin_of(folder: str | Path) -> dict[str, Any] | None:
-    """Source, kind and assumptions of a saved dictionary that was imported; None for one of our own.
-
-    Raises
-    ------
-    BlindspotError
-        When config.json is missing or damaged.
-    """
-    return _read_config(Path(folder)).get(IMPORTED)
-
-
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text())
-        if "kind" in config and isinstance(config, dict):
-            return config
-        raise ValueError("no kind")
+        if not isinstance(config, dict) or "kind" not in config:
+            raise ValueError("no kind")
+        return config
     except (OSError, ValueError, TypeError) as error:
         raise BlindspotError(f"{folder / CONFIG} does not describe a dictionary; save the dictionary again.") from error
 

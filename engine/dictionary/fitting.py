@@ -152,7 +152,7 @@ def free_bytes(device: torch.device) -> int:
 def require_memory(
     kind: type[Dictionary], dim: int, concepts: int, settings: dict[str, Any], device: torch.device
 ) -> None:
-    """Refuse a dictionary that cannot be trained here, before anything is allocated: a system kills what it cannot hold.
+    """Refuse what cannot be trained here before anything is allocated: a system kills what it cannot hold.
 
     Raises
     ------

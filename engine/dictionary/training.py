@@ -184,9 +184,7 @@ class TrainingRun:
         See `TrainConfig`.
     """
 
-    def __init__(
-        self, dictionary: Dictionary, source: TokenSource, targets: TokenSource, config: TrainConfig
-    ) -> None:
+    def __init__(self, dictionary: Dictionary, source: TokenSource, targets: TokenSource, config: TrainConfig) -> None:
         self.dictionary, self.source, self.targets, self.config = dictionary, source, targets, config
         self.device = dictionary.mean.device
         self.half = chooses_in_bfloat16(config, self.device)

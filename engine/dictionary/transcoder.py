@@ -1,5 +1,5 @@
-"""Convolutional transcoder (appendix C of "EnergyDPS", arXiv:2605.17504): concepts that see a neighbourhood, atoms shared
-by all positions.
+"""Convolutional transcoder (EnergyDPS, arXiv:2605.17504, appendix C): concepts that see a neighbourhood, and atoms that
+all positions share.
 
 For a map X [d, h, w] of a backbone,
 

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from engine.dictionary.base import Dictionary
-from engine.dictionary.checkpoints import load_dictionary
 from engine.errors import BlindspotError
 from engine.priors.base import DiffusionPrior
 from engine.priors.loading import load_prior, open_pipeline
@@ -143,7 +142,7 @@ def _encoder(path: str, description: str, device: str) -> Encoder:
 
 @lru_cache(maxsize=4)
 def _dictionary(folder: str, version: int, device: str) -> Dictionary:
-    return load_dictionary(folder, device).requires_grad_(False).eval()
+    return Dictionary.from_pretrained(folder, device)
 
 
 @lru_cache(maxsize=1)

@@ -12,27 +12,16 @@ import numpy as np
 
 from engine.atlas.schema import REAL
 from engine.atlas.writer import AtlasWriter
-from engine.devices import pick_device
 from engine.dictionary.base import Dictionary
-from engine.dictionary.checkpoints import load_dictionary, origin_of, save_dictionary
 from engine.dictionary.fitting import fit
-from engine.dictionary.schedule import TrainConfig
 from engine.dictionary.spec import DictionarySpec
-from engine.dictionary.training import Progress as Training
+from engine.dictionary.training import TrainProgress
 from engine.errors import BlindspotError
 from engine.files import read_json, write_array, write_json
 from precompute.context import Context, RecipeStage, fingerprint_fields
 from precompute.runner import Progress
 from precompute.stages.encode import read_spec, token_shards
 
-KINDS = {"rasae": "archetypal", "topk": "topk", "batchtopk": "batchtopk", "transcoder": "transcoder"}
-"""What a recipe calls a kind, and what the engine does."""
-TRAINING_FIELDS = (
-    *("epochs", "steps", "target_r2", "learning_rate", "final_learning_rate", "weight_decay", "revival", "precision"),
-    "seed",
-)
-CHECKPOINT_EVERY = 100
-"""Steps that a killed training loses at most."""
 DICTIONARY, ATOMS, REPORT = "dictionary", "atoms.npy", "report.json"
 CHECKPOINTS, TRAINING = "checkpoints", "training"
 
@@ -81,7 +70,11 @@ def dictionary_folder(context: Context) -> Path:
 def atoms_of(context: Context) -> np.ndarray:
     """The dictionary's atoms, float32 `[concepts, dim]`; of an invented dictionary there is nothing else."""
     path = context.folder("dictionary") / ATOMS
-    return np.load(path) if path.exists() else load_dictionary(dictionary_folder(context)).atoms().float().numpy()
+    return (
+        np.load(path)
+        if path.exists()
+        else Dictionary.from_pretrained(dictionary_folder(context)).atoms().float().numpy()
+    )
 
 
 def make_dictionary(spec: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress) -> dict[str, Any]:
@@ -106,9 +99,9 @@ def make_dictionary(spec: DictionarySpec, shards: Sequence[Path], folder: Path, 
     """
     if (folder / REPORT).exists():
         return read_json(folder / REPORT)
-    imported, reached = None, dict[str, float]()
+    reached: dict[str, float] = {}
     if spec.load is not None:
-        dictionary, imported = load_dictionary(spec.load), origin_of(spec.load)
+        dictionary = Dictionary.from_pretrained(spec.load)
         dim = np.load(shards[0], mmap_mode="r").shape[1]
         if dictionary.dim != dim:
             raise BlindspotError(
@@ -117,7 +110,7 @@ def make_dictionary(spec: DictionarySpec, shards: Sequence[Path], folder: Path, 
             )
     else:
         dictionary, reached = _train(spec, shards, folder, progress)
-    save_dictionary(dictionary, folder / DICTIONARY, imported)
+    dictionary.save_pretrained(folder / DICTIONARY)
     report = {
         "kind": dictionary.kind,
         "concepts": dictionary.concepts,
@@ -135,17 +128,10 @@ def make_dictionary(spec: DictionarySpec, shards: Sequence[Path], folder: Path, 
 def _train(
     spec: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress
 ) -> tuple[Dictionary, dict[str, float]]:
-    config = TrainConfig(
-        **{name: getattr(spec, name) for name in TRAINING_FIELDS},
-        batch_size=spec.batch,
-        checkpoint_every=CHECKPOINT_EVERY,
-    )
-    settings, whole = spec.settings(), 1
-    if spec.kind == "transcoder":
-        settings["grid"] = _grid(shards)
-        whole = settings["grid"][0] * settings["grid"][1]
+    grid = _grid(shards) if spec.kind == "transcoder" else None
+    whole = grid[0] * grid[1] if grid else 1
 
-    def report_progress(at: Training) -> None:
+    def report_progress(at: TrainProgress) -> None:
         progress(at.step, at.steps)
         if note := getattr(progress, "note", None):
             rate = f"{at.tokens_per_second:,.0f} tokens/s"
@@ -153,12 +139,8 @@ def _train(
 
     dictionary, report = fit(
         subsample_tokens(shards, spec.tokens, spec.seed, folder / TRAINING, whole),
-        KINDS[spec.kind],
-        spec.concepts,
-        spec.sparsity,
-        config=config,
-        settings=settings,
-        device=pick_device(spec.device),
+        spec,
+        grid=grid,
         on_progress=report_progress,
         checkpoint_dir=folder / CHECKPOINTS,
     )

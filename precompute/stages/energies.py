@@ -22,7 +22,6 @@ from engine.blindspots.energy import EnergyPass
 from engine.blindspots.significance import Moments
 from engine.devices import pick_device
 from engine.dictionary.base import Dictionary
-from engine.dictionary.checkpoints import load_dictionary
 from engine.files import write_arrays
 from engine.vision.spec import EncoderSpec
 from precompute.context import Context, RecipeStage
@@ -53,7 +52,7 @@ class EnergiesStage(RecipeStage):
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write codes, energies and statistics."""
         device = pick_device(self.context.recipe.dictionary.device)
-        dictionary = load_dictionary(dictionary_folder(self.context), device)
+        dictionary = Dictionary.from_pretrained(dictionary_folder(self.context), device)
         return measure_energies(dictionary, read_spec(self.tokens), self.tokens, folder, progress)
 
     @classmethod
@@ -156,7 +155,7 @@ def sum_codes(parts: Iterable[CSR], concepts: int, tokens: int, prefix_tokens: i
 def sparse_codes(dictionary: Dictionary, tokens: np.ndarray) -> CSR:
     """The codes of tokens `[N, dim]` as CSR, `[N, concepts]`."""
     device = next(dictionary.parameters()).device
-    rows = max(1, ROWS // dictionary.together) * dictionary.together
+    rows = max(1, ROWS // dictionary.group_size) * dictionary.group_size
     blocks = []
     with torch.inference_mode():
         for start in range(0, len(tokens), rows):

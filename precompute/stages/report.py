@@ -21,10 +21,8 @@ from engine.atlas.schema import REAL, REPORT, REPORT_TABLE
 from engine.atlas.writer import AtlasWriter
 from engine.devices import pick_device
 from engine.dictionary.base import Dictionary
-from engine.dictionary.checkpoints import load_dictionary
-from engine.dictionary.report import DictionaryReport, report
+from engine.dictionary.evaluation import DictionaryReport, Usage, joined, measure_usage, report
 from engine.dictionary.spec import DictionarySpec
-from engine.dictionary.usage import Usage, joined, measure_usage
 from engine.files import read_json, write_arrays, write_json
 from precompute.context import Context, RecipeStage
 from precompute.runner import Progress
@@ -87,7 +85,7 @@ def make_report(
     progress : called with the percent done of all parts of the work.
     """
     if not (folder / SUMMARY).exists():
-        measured = load_dictionary(dictionary, pick_device(spec.device))
+        measured = Dictionary.from_pretrained(dictionary, pick_device(spec.device))
         seeds = range(spec.seed + 1, spec.seed + (1 if spec.load else spec.report_seeds))
 
         def part(number: int) -> Progress:
@@ -98,7 +96,7 @@ def make_report(
         for number, seed in enumerate(seeds, start=1):
             trained = folder / f"seed-{seed}"
             make_dictionary(replace(spec, seed=seed), training, trained, part(number))
-            others.append(load_dictionary(trained / DICTIONARY).atoms())
+            others.append(Dictionary.from_pretrained(trained / DICTIONARY).atoms())
         found = report(measured, shards, others=others, usage=usage, seed=spec.seed)
         write_arrays(folder / TABLE, **_columns(found))
         write_json(folder / SUMMARY, found.summary())

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from engine.dictionary.coherence import coherence
+from engine.dictionary.geometry import coherence
 from engine.files import write_arrays, write_json
 from precompute.stages.report import SUMMARY, TABLE
 

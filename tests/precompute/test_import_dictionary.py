@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.dictionary.checkpoints import load_dictionary
+from engine.dictionary.base import Dictionary
 
 DIM, CONCEPTS, K = 4, 9, 2
 
@@ -39,7 +39,7 @@ def test_it_writes_our_folder_and_lists_what_was_assumed(command, published: Pat
     assert out.startswith(f"{tmp_path / 'a' / 'made'}: 9 concepts of width 4, from sparsify. Assumed:\n")
     for topic in ("normalisation", "centring", "threshold", "decoder bias", "atom norm", "sparsity"):
         assert f"- {topic}: " in out
-    loaded = load_dictionary(tmp_path / "a" / "made")
+    loaded = Dictionary.from_pretrained(tmp_path / "a" / "made")
     assert loaded.settings() == {"dim": DIM, "concepts": CONCEPTS, "sparsity": K}
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from engine.atlas.reader import Atlas
 from engine.dictionary.archetypal import RelaxedArchetypal
-from engine.dictionary.checkpoints import load_dictionary
+from engine.dictionary.base import Dictionary
 from engine.dictionary.transcoder import Transcoder
 from precompute.cli import app
 from tests.precompute.materials import save_images
@@ -60,7 +60,7 @@ def test_an_rasae_on_all_tokens_of_dinov2(inputs: Path) -> None:
         "dictionary.candidates=24",
         "dictionary.epochs=2",
     )
-    dictionary = load_dictionary(inputs / "rasae-dinov2-32k" / "dictionary")
+    dictionary = Dictionary.from_pretrained(inputs / "rasae-dinov2-32k" / "dictionary")
     assert isinstance(dictionary, RelaxedArchetypal)
     assert dictionary.settings() == {"dim": 16, "concepts": 24, "sparsity": 5, "candidates": 24, "delta": 1.0}
     indptr = np.load(inputs / "rasae-dinov2-32k" / "codes" / "real" / "indptr.npy")
@@ -78,7 +78,7 @@ def test_a_transcoder_on_a_block_of_dinov3_convnext(inputs: Path) -> None:
         "dictionary.epochs=2",
     )
     folder = inputs / "transcoder-dinov3"
-    dictionary = load_dictionary(folder / "dictionary")
+    dictionary = Dictionary.from_pretrained(folder / "dictionary")
     assert isinstance(dictionary, Transcoder)
     assert dictionary.settings() == {
         **{"dim": 12, "out_dim": 12, "concepts": 80, "sparsity": 64},

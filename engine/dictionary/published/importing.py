@@ -5,26 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import NamedTuple
 
-from engine.dictionary.checkpoints import save_dictionary
-from engine.dictionary.published import dictionary_learning, overcomplete, saelens, saev, sparsify
-from engine.dictionary.published.linear import Imported, Options
-from engine.dictionary.published.material import Material, read_material
-from engine.dictionary.published.sources import find_source
+from engine.dictionary.published import linear_libraries, overcomplete
+from engine.dictionary.published.conversion import Imported, Options
+from engine.dictionary.published.reading import Published, find_source, read_source
 from engine.errors import BlindspotError
 
-READERS: dict[str, ModuleType] = {
-    "saev": saev,
-    "dictionary_learning": dictionary_learning,
-    "saelens": saelens,
-    "sparsify": sparsify,
-    "overcomplete": overcomplete,
+
+class Reader(NamedTuple):
+    """How the files of one library are read."""
+
+    matches: Callable[[Published], bool]
+    read: Callable[[Published, Options], Imported]
+
+
+READERS = {
+    "saev": Reader(linear_libraries.is_saev, linear_libraries.read_saev),
+    "dictionary_learning": Reader(linear_libraries.is_dictionary_learning, linear_libraries.read_dictionary_learning),
+    "saelens": Reader(linear_libraries.is_saelens, linear_libraries.read_saelens),
+    "sparsify": Reader(linear_libraries.is_sparsify, linear_libraries.read_sparsify),
+    "overcomplete": Reader(overcomplete.matches, overcomplete.read),
 }
 """By kind; `auto` asks them in this order."""
-
 AUTO = "auto"
 
 
@@ -35,10 +41,8 @@ class ImportReport:
     source: str
     kind: str
     """The library that wrote it."""
-
     dictionary: str
     """Our kind of dictionary."""
-
     dim: int
     concepts: int
     sparsity: int
@@ -70,9 +74,17 @@ def read_published(src: str, kind: str = AUTO, options: Options | None = None) -
     """
     if kind not in (AUTO, *READERS):
         raise BlindspotError(f"There is no published kind {kind!r}; choose one of {AUTO}, {', '.join(READERS)}.")
-    material = read_material(find_source(src))
-    kind = _recognise(material) if kind == AUTO else kind
-    return READERS[kind].read(material, options or Options()), kind
+    published = read_source(find_source(src))
+    if kind == AUTO:
+        found = next((name for name, reader in READERS.items() if reader.matches(published)), None)
+        if found is None:
+            names = ", ".join(sorted(published.tensors)[:8]) or "none"
+            raise BlindspotError(
+                f"{published.where} is in no known format (its tensors: {names}); give --kind, one of "
+                f"{', '.join(READERS)}."
+            )
+        kind = found
+    return READERS[kind].read(published, options or Options()), kind
 
 
 def import_dictionary(src: str, out: str | Path, kind: str = AUTO, options: Options | None = None) -> ImportReport:
@@ -89,22 +101,13 @@ def import_dictionary(src: str, out: str | Path, kind: str = AUTO, options: Opti
     imported, kind = read_published(src, kind, options)
     made = imported.dictionary
     report = ImportReport(str(src), kind, made.kind, made.dim, made.concepts, made.sparsity, imported.assumed)
+    made.origin = {"source": report.source, "kind": kind, "assumed": report.assumed}
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        save_dictionary(made, partial, {"source": report.source, "kind": kind, "assumed": report.assumed})
+        made.save_pretrained(partial)
         partial.chmod(0o755)
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return report
-
-
-def _recognise(material: Material) -> str:
-    for kind, reader in READERS.items():
-        if reader.matches(material):
-            return kind
-    names = ", ".join(sorted(material.tensors)[:8]) or "none"
-    raise BlindspotError(
-        f"{material.where} is in no known format (its tensors: {names}); give --kind, one of {', '.join(READERS)}."
-    )

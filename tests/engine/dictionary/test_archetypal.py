@@ -88,7 +88,7 @@ def test_late_gradients_are_those_of_autograd(half: bool, tolerance: float, monk
     expected = {name: value.grad.clone() for name, value in dictionary.named_parameters() if value.grad is not None}
     dictionary.zero_grad()
     (late,) = (group for group in dictionary.parameter_groups() if group.get("late"))
-    dictionary.pull_back(pull)
+    dictionary.backward_from_atoms(pull)
     formed = [block.clone() for block in dictionary.late_gradients(half)]
     assert [block.shape for block in late["params"]] == [gradient.shape for gradient in formed]
     assert len(formed) > 3 and dictionary.weights.grad is None

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.dictionary.batchtopk import MOMENTUM, BatchTopK
-from engine.dictionary.checkpoints import load_dictionary, save_dictionary
+from engine.dictionary.base import Dictionary
 from engine.dictionary.fitting import fit
-from engine.dictionary.schedule import TrainConfig
+from engine.dictionary.spec import DictionarySpec
+from engine.dictionary.topk import MOMENTUM, BatchTopK
 from engine.errors import BlindspotError
 
 
@@ -36,16 +36,16 @@ def test_the_threshold_is_a_running_mean_of_the_smallest_kept() -> None:
         codes = dictionary.activate_batch(dictionary.features(x))
         smallest = codes.values[codes.values > 0].min().item()
         theta = smallest if theta is None else MOMENTUM * theta + (1 - MOMENTUM) * smallest
-        dictionary.observe(dictionary.entry_level(codes))
+        dictionary.update_threshold(dictionary.selection_level(codes))
         assert dictionary.threshold.item() == pytest.approx(theta, rel=1e-5)
-    dictionary.observe(dictionary.entry_level(codes._replace(values=torch.zeros_like(codes.values))))
+    dictionary.update_threshold(dictionary.selection_level(codes._replace(values=torch.zeros_like(codes.values))))
     assert dictionary.threshold.item() == pytest.approx(theta, rel=1e-5)
 
 
 def test_codes_do_not_depend_on_the_rest_of_the_batch(planted: Callable[..., tuple[Tensor, Tensor]]) -> None:
     tokens, _ = planted(1500, 16, 12, 2)
-    config = TrainConfig(steps=100, batch_size=150, learning_rate=5e-3)
-    dictionary, report = fit(tokens, "batchtopk", 24, 3, config=config)
+    sizes = {"kind": "batchtopk", "concepts": 24, "sparsity": 3, "device": "cpu"}
+    dictionary, report = fit(tokens, DictionarySpec(**sizes, steps=100, batch=150, learning_rate=5e-3))
     whole = dictionary.encode(tokens)
     alone = dictionary.encode(tokens[7:8])
     torch.testing.assert_close(alone.values, whole.values[7:8])
@@ -59,8 +59,8 @@ def test_codes_do_not_depend_on_the_rest_of_the_batch(planted: Callable[..., tup
 def test_the_threshold_is_saved(tmp_path: Path) -> None:
     dictionary = BatchTopK(6, 12, 2, max_active=7)
     dictionary.threshold.fill_(0.3)
-    save_dictionary(dictionary, tmp_path)
-    loaded = load_dictionary(tmp_path)
+    dictionary.save_pretrained(tmp_path)
+    loaded = Dictionary.from_pretrained(tmp_path)
     assert loaded.settings() == {"dim": 6, "concepts": 12, "sparsity": 2, "max_active": 7}
     values = loaded.encode(torch.randn(40, 6)).values
     assert values.shape == (40, 7) and values[values > 0].min() >= 0.3

@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.dictionary.centroids import kmeans
+from engine.dictionary.archetypal import kmeans
 
 
 def test_clusters_are_found() -> None:

@@ -8,7 +8,6 @@ import torch
 
 from engine.dictionary.archetypal import RelaxedArchetypal
 from engine.dictionary.base import Dictionary
-from engine.dictionary.checkpoints import load_dictionary, save_dictionary
 from engine.dictionary.topk import TopK
 from engine.errors import BlindspotError
 
@@ -21,8 +20,8 @@ def test_round_trip(dictionary: Dictionary, tmp_path: Path) -> None:
         dictionary.mean.fill_(2.0)
         dictionary.scale.fill_(0.25)
         dictionary.encoder.bias.normal_()
-    save_dictionary(dictionary, tmp_path / "new" / "folder")
-    loaded = load_dictionary(tmp_path / "new" / "folder")
+    dictionary.save_pretrained(tmp_path / "new" / "folder")
+    loaded = Dictionary.from_pretrained(tmp_path / "new" / "folder")
     assert type(loaded) is type(dictionary)
     assert loaded.settings() == dictionary.settings()
     x = torch.randn(7, 4)
@@ -38,14 +37,14 @@ def test_round_trip(dictionary: Dictionary, tmp_path: Path) -> None:
 
 def test_incomplete_or_damaged_folders_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BlindspotError, match=r"has no config\.json"):
-        load_dictionary(tmp_path)
-    save_dictionary(TopK(4, 8, 2), tmp_path)
+        Dictionary.from_pretrained(tmp_path)
+    TopK(4, 8, 2).save_pretrained(tmp_path)
     (tmp_path / "dictionary.safetensors").rename(tmp_path / "aside")
     with pytest.raises(BlindspotError, match=r"has no dictionary\.safetensors"):
-        load_dictionary(tmp_path)
+        Dictionary.from_pretrained(tmp_path)
     (tmp_path / "dictionary.safetensors").write_bytes((tmp_path / "aside").read_bytes()[:100])
     with pytest.raises(BlindspotError, match="does not hold the dictionary"):
-        load_dictionary(tmp_path)
+        Dictionary.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -59,16 +58,16 @@ def test_incomplete_or_damaged_folders_are_one_sentence(tmp_path: Path) -> None:
     ],
 )
 def test_config_must_fit_the_tensors(tmp_path: Path, change: dict, message: str) -> None:
-    save_dictionary(TopK(4, 8, 2), tmp_path)
+    TopK(4, 8, 2).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(BlindspotError, match=message):
-        load_dictionary(tmp_path)
+        Dictionary.from_pretrained(tmp_path)
 
 
 def test_unreadable_config_is_one_sentence(tmp_path: Path) -> None:
-    save_dictionary(TopK(4, 8, 2), tmp_path)
+    TopK(4, 8, 2).save_pretrained(tmp_path)
     for text in ("{", "[]", "{}"):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(BlindspotError, match="does not describe a dictionary"):
-            load_dictionary(tmp_path)
+            Dictionary.from_pretrained(tmp_path)

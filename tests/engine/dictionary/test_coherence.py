@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engine.dictionary.coherence import coherence
+from engine.dictionary.geometry import coherence
 
 
 @pytest.mark.parametrize("block", [1, 7, 1024])
 def test_coherence_agrees_with_all_cosines(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.dictionary.coherence.BLOCK", block)
+    monkeypatch.setattr("engine.dictionary.geometry.BLOCK", block)
     atoms = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)) * torch.rand(40, 1)
     cosines = F.cosine_similarity(atoms[:, None], atoms[None], dim=-1).abs().fill_diagonal_(-1)
     found = coherence(atoms)

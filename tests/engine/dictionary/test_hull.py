@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 
 from engine.dictionary.archetypal import RelaxedArchetypal
-from engine.dictionary.hull import anchors, hull_distance
+from engine.dictionary.geometry import atoms_and_hull, hull_distance
 from engine.dictionary.tokens import MemoryTokens
 from engine.dictionary.topk import TopK
 
@@ -69,12 +69,12 @@ def archetypal(delta: float) -> RelaxedArchetypal:
 @pytest.mark.parametrize("delta", [0.0, 0.5])
 def test_an_archetypal_atom_leaves_the_hull_of_its_candidates_by_at_most_delta(delta: float) -> None:
     dictionary = archetypal(delta)
-    found = anchors(dictionary, MemoryTokens(torch.randn(9, 12)), 4, 0)
+    found = atoms_and_hull(dictionary, MemoryTokens(torch.randn(9, 12)), 4, 0)
     assert found.own and len(found.points) == 20
-    measured = hull_distance(found.targets, found.points, found.start)
+    measured = hull_distance(found.atoms, found.points, found.start)
     radius = found.points.square().sum(dim=1).mean().sqrt()
     assert (measured.value * radius <= delta + 1e-5).all()
-    exact = by_nnls(found.targets, found.points)
+    exact = by_nnls(found.atoms, found.points)
     assert (measured.lower <= exact + 1e-4).all() and torch.allclose(measured.value, exact, atol=0.011)
 
 
@@ -86,11 +86,11 @@ def test_free_atoms_are_measured_at_the_radius_of_centroids_of_the_tokens() -> N
     dictionary = TopK(3, 4, 1).requires_grad_(False)
     dictionary.mean.fill_(1)
     dictionary.decoder.copy_(torch.cat([rays, -rays[:1]]))
-    found = anchors(dictionary, MemoryTokens(tokens), 3, 0)
+    found = atoms_and_hull(dictionary, MemoryTokens(tokens), 3, 0)
     assert not found.own and len(found.points) == 3
-    value = hull_distance(found.targets, found.points, tolerance=1e-4).value
+    value = hull_distance(found.atoms, found.points, tolerance=1e-4).value
     # From (-1, 0, 0) to the nearest point of the triangle, (0, 1/2, 1/2).
     assert torch.allclose(value, torch.tensor([0, 0, 0, 1.5**0.5]), atol=1e-3)
     dictionary.decoder.mul_(7)
-    again = anchors(dictionary, MemoryTokens(tokens), 3, 0)
-    assert torch.allclose(again.targets, found.targets, atol=1e-5)
+    again = atoms_and_hull(dictionary, MemoryTokens(tokens), 3, 0)
+    assert torch.allclose(again.atoms, found.atoms, atol=1e-5)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from engine.dictionary.archetypal import RelaxedArchetypal
-from engine.dictionary.fitting import fit
-from engine.dictionary.memory import COPIES, LATE_COPIES, training_bytes
+from engine.dictionary.fitting import COPIES, LATE_COPIES, fit, training_bytes
+from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.topk import TopK
 from engine.dictionary.transcoder import Transcoder
 from engine.errors import BlindspotError
@@ -30,6 +30,6 @@ def test_what_is_needed_is_what_parameters_take(made: torch.nn.Module, settings:
 def test_more_concepts_than_memory_are_one_sentence() -> None:
     tokens = torch.randn(40, 4)
     with pytest.raises(BlindspotError, match=r"archetypal dictionary of 9,000,000 concepts needs [\d,.]+ GB to train"):
-        fit(tokens, "archetypal", 9_000_000)
+        fit(tokens, DictionarySpec(kind="rasae", concepts=9_000_000))
     with pytest.raises(BlindspotError, match=r"ask for fewer concepts\."):
-        fit(tokens, "topk", 10**12)
+        fit(tokens, DictionarySpec(kind="topk", concepts=10**12))

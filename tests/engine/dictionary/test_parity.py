@@ -11,8 +11,7 @@ from torch import Tensor
 
 from engine.dictionary.archetypal import RelaxedArchetypal
 from engine.dictionary.base import Codes, Dictionary
-from engine.dictionary.batchtopk import BatchTopK
-from engine.dictionary.topk import TopK
+from engine.dictionary.topk import BatchTopK, TopK
 from tests.engine.dictionary.published.oracles import oracle
 
 DIM, CONCEPTS, SPARSITY, TOKENS = 12, 40, 4, 50

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from engine.dictionary.published.sources import files_of_one
+from engine.dictionary.published.reading import files_of_one
 from engine.errors import BlindspotError
 
 ROOT = Path(__file__).parents[3]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from engine.dictionary.published import Options, import_dictionary, read_published
-from engine.dictionary.published.modules import PARTS, STANDINS
+from engine.dictionary.published.modules import ALLOWED, ALLOWED_CLASSES
 from engine.errors import BlindspotError
 from tests.engine.dictionary.published.compare import ALL, CONCEPTS, DIM, K, assert_same, imported, shake, tokens
 from tests.engine.dictionary.published.oracles import oracle
@@ -104,12 +104,12 @@ def test_overcomplete_is_neither_needed_nor_imported(sae, tmp_path: Path, monkey
 
 
 def test_the_list_names_what_the_library_has_and_the_list_is_left_only_while_reading(sae, tmp_path: Path) -> None:
-    for name in PARTS["overcomplete.sae"]:
+    for name in ALLOWED["overcomplete.sae"]:
         module, _, attribute = name.rpartition(".")
         assert hasattr(oracle("overcomplete", f"sae.{module}")[0], attribute)
     torch.save(sae.TopKSAE(DIM, CONCEPTS, top_k=K), tmp_path / "sae.pth")
     read_published(str(tmp_path))
-    assert not set(STANDINS) & set(torch.serialization.get_safe_globals())
+    assert not set(ALLOWED_CLASSES) & set(torch.serialization.get_safe_globals())
 
 
 def refusal(path: Path) -> str:

@@ -10,8 +10,7 @@ import torch
 
 from engine.dictionary.archetypal import RelaxedArchetypal
 from engine.dictionary.published import Options, read_published
-from engine.dictionary.threshold import Thresholded
-from engine.dictionary.topk import TopK
+from engine.dictionary.topk import Thresholded, TopK
 from engine.errors import BlindspotError
 from tests.engine.dictionary.published.compare import ALL, CONCEPTS, DIM, K, assert_same, imported, shake, tokens
 from tests.engine.dictionary.published.oracles import oracle

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from engine.dictionary.published import READERS, Options, import_dictionary, read_published
-from engine.dictionary.published.material import Material
-from engine.dictionary.published.sources import find_source
+from engine.dictionary.published.reading import Published, find_source
 from engine.errors import BlindspotError
 
 DIM, CONCEPTS, K = 4, 9, 2
@@ -164,7 +163,7 @@ def test_whatever_a_configuration_says_the_answer_is_a_dictionary_or_one_sentenc
     tensors |= {"b_enc": torch.zeros(CONCEPTS), "b_dec": torch.zeros(DIM), "threshold": torch.zeros(())}
     tensors |= {"encoder.weight": torch.randn(CONCEPTS, DIM), "encoder.bias": torch.zeros(CONCEPTS)}
     try:
-        READERS[kind].read(Material("sae.pt", tensors, config, header), Options())
+        READERS[kind].read(Published("sae.pt", tensors, config, header), Options())
     except BlindspotError as error:
         assert str(error).endswith(".") and "\n" not in str(error)
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.dictionary.checkpoints import load_dictionary, save_dictionary
-from engine.dictionary.threshold import Thresholded
+from engine.dictionary.base import Dictionary
+from engine.dictionary.topk import Thresholded
 from engine.errors import BlindspotError
 from tests.engine.dictionary.published.compare import dense, shake
 
@@ -74,7 +74,7 @@ def test_preactivations_follow_changed_weights() -> None:
 def test_many_tokens_are_encoded_in_chunks_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     dictionary, x = made(4), torch.randn(50, DIM)
     whole = dictionary.encode(x)
-    monkeypatch.setattr("engine.dictionary.threshold.CHUNK_ENTRIES", 7 * CONCEPTS)
+    monkeypatch.setattr("engine.dictionary.topk.CHUNK_ENTRIES", 7 * CONCEPTS)
     parts = dictionary.encode(x)
     assert torch.equal(parts.indices, whole.indices)
     torch.testing.assert_close(parts.values, whole.values)
@@ -83,8 +83,8 @@ def test_many_tokens_are_encoded_in_chunks_alike(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_round_trip(tmp_path: Path, layer_norm: bool) -> None:
     dictionary, x = made(3, layer_norm), torch.randn(5, DIM)
-    save_dictionary(dictionary, tmp_path)
-    loaded = load_dictionary(tmp_path)
+    dictionary.save_pretrained(tmp_path)
+    loaded = Dictionary.from_pretrained(tmp_path)
     assert loaded.settings() == dictionary.settings()
     assert torch.equal(loaded.reconstruct(x), dictionary.reconstruct(x))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engine.dictionary.stability import match, stability
+from engine.dictionary.geometry import match, stability
 from engine.errors import BlindspotError
 
 

@@ -9,19 +9,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from engine.dictionary import training
 from engine.dictionary.archetypal import RelaxedArchetypal
 from engine.dictionary.base import Dictionary
-from engine.dictionary.batchtopk import BatchTopK
 from engine.dictionary.evaluation import evaluate
-from engine.dictionary.processes import Processes
-from engine.dictionary.run import TrainingRun
-from engine.dictionary.schedule import TrainConfig, learning_rate
+from engine.dictionary.spec import TrainConfig
 from engine.dictionary.tokens import MemoryTokens
-from engine.dictionary.topk import TopK
-from engine.dictionary.training import Progress, train
+from engine.dictionary.topk import BatchTopK, TopK
+from engine.dictionary.training import TrainingRun, TrainProgress, learning_rate, train
 from engine.errors import BlindspotError
 
-CONFIG = TrainConfig(epochs=3, batch_size=64, checkpoint_every=4, dead_after=200)
+CONFIG = TrainConfig(epochs=3, batch=64)
 KINDS = [TopK, BatchTopK, RelaxedArchetypal]
 Planted = Callable[..., tuple[Tensor, Tensor]]
 
@@ -34,6 +32,12 @@ def fresh(kind: type[Dictionary], tokens: Tensor) -> Dictionary:
     return dictionary
 
 
+@pytest.fixture(autouse=True)
+def soon_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Concepts are dead after 200 tokens, so that AuxK is at work in runs this short."""
+    monkeypatch.setattr(training, "DEAD_AFTER", 200)
+
+
 class Killed(Exception):
     """Stands for a process that ends in the middle."""
 
@@ -44,15 +48,15 @@ def test_an_interrupted_run_ends_bit_for_bit_like_a_whole_one(kind: type, plante
     whole, parts = fresh(kind, tokens), fresh(kind, tokens)
     expected = train(whole, tokens, CONFIG)
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: TrainProgress) -> None:
         if progress.step in (6, 19):
             raise Killed
 
     for _ in range(2):
         with pytest.raises(Killed):
-            train(parts, tokens, CONFIG, on_progress=kill, checkpoint_dir=tmp_path)
+            train(parts, tokens, CONFIG, on_progress=kill, checkpoint_dir=tmp_path, checkpoint_every=4)
         parts = kind(12, 24, 3)
-    report = train(parts, tokens, CONFIG, checkpoint_dir=tmp_path)
+    report = train(parts, tokens, CONFIG, checkpoint_dir=tmp_path, checkpoint_every=4)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
     assert replace(report, seconds=0) == replace(expected, seconds=0)
@@ -61,15 +65,15 @@ def test_an_interrupted_run_ends_bit_for_bit_like_a_whole_one(kind: type, plante
 
 def test_another_runs_checkpoint_is_refused(planted: Planted, tmp_path: Path) -> None:
     tokens, _ = planted(320, 16, 12, 2)
-    train(fresh(TopK, tokens), tokens, CONFIG, checkpoint_dir=tmp_path)
+    train(fresh(TopK, tokens), tokens, CONFIG, checkpoint_dir=tmp_path, checkpoint_every=4)
     for config, rows in ((replace(CONFIG, learning_rate=1e-4), 320), (CONFIG, 300)):
         with pytest.raises(BlindspotError, match="belongs to a run with other settings or tokens"):
-            train(fresh(TopK, tokens), tokens[:rows], config, checkpoint_dir=tmp_path)
+            train(fresh(TopK, tokens), tokens[:rows], config, checkpoint_dir=tmp_path, checkpoint_every=4)
     with pytest.raises(BlindspotError, match="belongs to a run with other settings or tokens"):
-        train(fresh(RelaxedArchetypal, tokens), tokens, CONFIG, checkpoint_dir=tmp_path)
+        train(fresh(RelaxedArchetypal, tokens), tokens, CONFIG, checkpoint_dir=tmp_path, checkpoint_every=4)
     (tmp_path / "training.safetensors").write_bytes(b"torn")
     with pytest.raises(BlindspotError, match="is damaged; delete it"):
-        train(fresh(TopK, tokens), tokens, CONFIG, checkpoint_dir=tmp_path)
+        train(fresh(TopK, tokens), tokens, CONFIG, checkpoint_dir=tmp_path, checkpoint_every=4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,7 +112,7 @@ def test_the_rate_warms_up_and_decays() -> None:
 
 def test_progress_counts_up_to_the_end(planted: Planted) -> None:
     tokens, _ = planted(320, 16, 12, 2)
-    seen: list[Progress] = []
+    seen: list[TrainProgress] = []
     train(fresh(TopK, tokens), tokens, replace(CONFIG, epochs=20), on_progress=seen.append)
     assert [at.step for at in seen] == list(range(1, 101))
     assert all(0 < at.l0 < 3.001 and at.tokens_per_second > 0 for at in seen)
@@ -125,12 +129,13 @@ def test_a_perfect_dictionary_scores_one() -> None:
         dictionary.encoder.weight.copy_(dictionary.decoder)
         dictionary.encoder.bias.zero_()
     tokens = 3 * torch.cat([torch.eye(4)[:3], -torch.eye(4)[:3]])
-    assert evaluate(dictionary, tokens) == pytest.approx((1, 1, 2 / 8))
+    found = evaluate(dictionary, tokens)
+    assert (found.r2, found.l0, found.dead_share) == pytest.approx((1, 1, 2 / 8))
 
 
 def test_tokens_of_another_width_are_one_sentence() -> None:
     with pytest.raises(BlindspotError, match="width 5 but the dictionary reads 4"):
-        train(TopK(4, 8, 1), torch.randn(10, 5))
+        train(TopK(4, 8, 1), torch.randn(10, 5), CONFIG)
 
 
 class Faulty(MemoryTokens):
@@ -153,13 +158,13 @@ def test_a_broken_batch_costs_no_step(kind: type, value: float, planted: Planted
     whole, parts = fresh(kind, tokens), fresh(kind, tokens)
     train(whole, tokens, CONFIG)
     with pytest.raises(BlindspotError, match="tokens of step 7 hold NaN or infinite numbers"):
-        train(parts, Faulty(tokens, 7, value), CONFIG, checkpoint_dir=tmp_path)
+        train(parts, Faulty(tokens, 7, value), CONFIG, checkpoint_dir=tmp_path, checkpoint_every=4)
     assert all(parameter.isfinite().all() for parameter in parts.parameters())
-    seen: list[Progress] = []
-    train(kind(12, 24, 3), tokens, CONFIG, on_progress=seen.append, checkpoint_dir=tmp_path)
+    seen: list[TrainProgress] = []
+    train(kind(12, 24, 3), tokens, CONFIG, on_progress=seen.append, checkpoint_dir=tmp_path, checkpoint_every=4)
     assert seen[0].step == 7
     resumed = kind(12, 24, 3)
-    train(resumed, tokens, CONFIG, checkpoint_dir=tmp_path)
+    train(resumed, tokens, CONFIG, checkpoint_dir=tmp_path, checkpoint_every=4)
     for name, parameter in whole.named_parameters():
         assert torch.equal(parameter, resumed.get_parameter(name)), name
 
@@ -170,7 +175,7 @@ def test_divergence_is_one_sentence(planted: Planted, tmp_path: Path) -> None:
     with torch.no_grad():
         dictionary.encoder.weight[0] = torch.inf
     with pytest.raises(BlindspotError, match="Training diverged in step 1; lower the learning rate"):
-        train(dictionary, tokens, CONFIG, checkpoint_dir=tmp_path)
+        train(dictionary, tokens, CONFIG, checkpoint_dir=tmp_path, checkpoint_every=4)
     assert not list(tmp_path.iterdir())
 
 
@@ -191,16 +196,17 @@ def plain_step(dictionary: Dictionary, x: Tensor, config: TrainConfig) -> None:
     values, indices = dictionary.encoder(target).topk(dictionary.sparsity, dim=-1)
     codes = torch.zeros(len(x), dictionary.concepts).scatter(1, indices, values.relu())
     (codes @ dictionary._atoms() - target).square().mean().backward()
-    assert dictionary.weights.grad.norm() > 0.1 * config.clip_norm
-    torch.nn.utils.clip_grad_norm_(dictionary.parameters(), config.clip_norm)
+    assert dictionary.weights.grad.norm() > 0.1 * training.CLIP_NORM
+    torch.nn.utils.clip_grad_norm_(dictionary.parameters(), training.CLIP_NORM)
     optimiser.step()
     dictionary.constrain()
 
 
 def test_a_frugal_step_is_a_plain_one(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.dictionary.archetypal.BLOCK_ENTRIES", 100)
+    monkeypatch.setattr(training, "CLIP_NORM", 0.02)
     tokens, _ = planted(64, 16, 12, 2)
-    config = TrainConfig(steps=1, batch_size=64, clip_norm=0.02, precision="float32")
+    config = TrainConfig(steps=1, batch=64, precision="float32")
     frugal, plain = fresh(RelaxedArchetypal, tokens), fresh(RelaxedArchetypal, tokens)
     train(frugal, tokens, config)
     plain_step(plain, tokens, config)
@@ -231,7 +237,7 @@ def test_a_step_forms_no_matrix_of_all_concepts(precision: str, monkeypatch: pyt
     monkeypatch.setattr("engine.dictionary.encoding.CHUNK_ENTRIES", {"cpu": 2000})
     tokens = MemoryTokens(torch.randn(200, 4))
     dictionary = RelaxedArchetypal(4, 200, 2)
-    run = TrainingRun(dictionary, tokens, tokens, replace(CONFIG, batch_size=200, precision=precision), Processes())
+    run = TrainingRun(dictionary, tokens, tokens, replace(CONFIG, batch=200, precision=precision))
     with Formed(dictionary) as formed:
         run.advance()
         run.advance()
@@ -244,7 +250,7 @@ def test_atoms_are_computed_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None
     computed = RelaxedArchetypal._atoms
     monkeypatch.setattr(RelaxedArchetypal, "_atoms", lambda self: calls.append(1) or computed(self))
     tokens = MemoryTokens(torch.randn(200, 4))
-    run = TrainingRun(RelaxedArchetypal(4, 24, 2), tokens, tokens, CONFIG, Processes())
+    run = TrainingRun(RelaxedArchetypal(4, 24, 2), tokens, tokens, CONFIG)
     for _ in range(3):
         run.advance()
     assert len(calls) == 3

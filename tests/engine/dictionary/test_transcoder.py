@@ -1,19 +1,21 @@
 """The transcoder is a convolution, Top-K per position, and one dictionary for all positions."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from engine.dictionary.checkpoints import load_dictionary, save_dictionary
+from engine.dictionary.base import Dictionary
 from engine.dictionary.fitting import fit
-from engine.dictionary.schedule import TrainConfig
+from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.topk import TopK
 from engine.dictionary.transcoder import Transcoder
 from engine.errors import BlindspotError
 
 GRID = (3, 5)
+transcoder_spec = partial(DictionarySpec, kind="transcoder", device="cpu")
 
 
 @pytest.fixture
@@ -87,11 +89,10 @@ def neighbourly_maps(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_context_explains_what_single_tokens_cannot() -> None:
     tokens, targets = neighbourly_maps(100)
-    config = TrainConfig(steps=120, batch_size=160, learning_rate=1e-2)
     r2 = {}
     for kernel in (1, 3):
-        settings = {"grid": (4, 4), "kernel": kernel}
-        made, report = fit(tokens, "transcoder", 24, 6, config=config, settings=settings, targets=targets)
+        spec = transcoder_spec(concepts=24, sparsity=6, kernel=kernel, steps=120, batch=160, learning_rate=1e-2)
+        made, report = fit(tokens, spec, grid=(4, 4), targets=targets)
         assert made.atoms().shape == (24, 6)
         torch.testing.assert_close(made.atoms().norm(dim=-1), torch.ones(24))
         r2[kernel] = report.r2
@@ -101,15 +102,15 @@ def test_context_explains_what_single_tokens_cannot() -> None:
 
 def test_training_stops_at_the_explained_variance_asked_for() -> None:
     tokens, _ = neighbourly_maps(60)
-    config = TrainConfig(steps=500, batch_size=160, learning_rate=5e-3, target_r2=0.8)
-    _, report = fit(tokens, "transcoder", 24, 4, config=config, settings={"grid": (4, 4)})
+    spec = transcoder_spec(concepts=24, sparsity=4, steps=500, batch=160, learning_rate=5e-3, target_r2=0.8)
+    _, report = fit(tokens, spec, grid=(4, 4))
     assert 5 < report.steps < 400
     assert report.r2 > 0.75
 
 
 def test_round_trip(transcoder: Transcoder, tmp_path: Path) -> None:
-    save_dictionary(transcoder, tmp_path)
-    loaded = load_dictionary(tmp_path)
+    transcoder.save_pretrained(tmp_path)
+    loaded = Dictionary.from_pretrained(tmp_path)
     maps = torch.randn(2, *GRID, 4)
     assert torch.equal(loaded.reconstruct(maps), transcoder.reconstruct(maps))
     assert loaded.grid == GRID and loaded.out_dim == 6
@@ -123,8 +124,9 @@ def test_bad_input_is_one_sentence(transcoder: Transcoder) -> None:
     with pytest.raises(BlindspotError, match="cannot have a kernel of 2"):
         Transcoder(4, 10, 2, grid=GRID, kernel=2)
     with pytest.raises(BlindspotError, match="not whole maps of 15"):
-        fit(torch.randn(40, 4), "transcoder", 8, 2, settings={"grid": GRID})
+        fit(torch.randn(40, 4), transcoder_spec(concepts=8, sparsity=2), grid=GRID)
     with pytest.raises(BlindspotError, match="targets go with a transcoder"):
-        fit(torch.randn(40, 4), "topk", 8, 2, targets=torch.randn(40, 4))
+        fit(torch.randn(40, 4), DictionarySpec(kind="topk", concepts=8, sparsity=2), targets=torch.randn(40, 4))
     with pytest.raises(BlindspotError, match="30 targets of width 4 do not go with 45 tokens"):
-        fit(torch.randn(45, 4), "transcoder", 8, 2, settings={"grid": GRID}, targets=torch.randn(30, 4))
+        spec = transcoder_spec(concepts=8, sparsity=2)
+        fit(torch.randn(45, 4), spec, grid=GRID, targets=torch.randn(30, 4))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from engine.dictionary.base import Dictionary
+from engine.dictionary.evaluation import joined, measure_usage
 from engine.dictionary.topk import TopK
 from engine.dictionary.transcoder import Transcoder
-from engine.dictionary.usage import joined, measure_usage
 from engine.errors import BlindspotError
 
 
@@ -47,7 +47,7 @@ def test_usage_agrees_with_dense_codes(dictionary: Dictionary, tokens: torch.Ten
 def test_shards_one_by_one_add_up_to_all_tokens(
     dictionary: Dictionary, tokens: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.dictionary.usage.BATCH", 37)
+    monkeypatch.setattr("engine.dictionary.evaluation.BATCH", 37)
     paths = [tmp_path / f"{number}.npy" for number in range(3)]
     for path, rows in zip(paths, tokens.split([100, 1, 399]), strict=True):
         np.save(path, rows.numpy())
@@ -58,7 +58,7 @@ def test_shards_one_by_one_add_up_to_all_tokens(
 
 
 def test_a_transcoder_is_measured_on_its_targets_map_by_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.dictionary.usage.BATCH", 10)
+    monkeypatch.setattr("engine.dictionary.evaluation.BATCH", 10)
     torch.manual_seed(0)
     transcoder = Transcoder(4, 12, 3, grid=(2, 2), out_dim=5).requires_grad_(False)
     tokens, targets = torch.randn(28, 4), torch.randn(28, 5)

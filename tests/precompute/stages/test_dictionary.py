@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.dictionary.checkpoints import load_dictionary, origin_of, save_dictionary
+from engine.dictionary.base import Dictionary
 from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.topk import TopK
 from engine.dictionary.transcoder import Transcoder
@@ -54,12 +54,12 @@ def test_a_dictionary_is_trained_and_leaves_no_scratch(shards: list[Path], tmp_p
     report = make_dictionary(part, shards, folder, quiet)
     assert report["kind"] == saved and report["concepts"] == 8 and report["dim"] == 6 and 0 < report["r2"] <= 1
     assert sorted(path.name for path in folder.iterdir()) == ["dictionary", "report.json"]
-    assert load_dictionary(folder / DICTIONARY).sparsity == 2
+    assert Dictionary.from_pretrained(folder / DICTIONARY).sparsity == 2
     assert make_dictionary(part, shards, folder, quiet) == report
 
 
 def test_a_dictionary_is_loaded(shards: list[Path], tmp_path: Path):
-    save_dictionary(TopK(6, 9, 3), tmp_path / "given")
+    TopK(6, 9, 3).save_pretrained(tmp_path / "given")
     (tmp_path / "stage").mkdir()
     report = make_dictionary(DictionarySpec(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
     assert report == {"kind": "topk", "concepts": 9, "dim": 6, "sparsity": 3, "origin": "loaded"}
@@ -67,16 +67,18 @@ def test_a_dictionary_is_loaded(shards: list[Path], tmp_path: Path):
 
 def test_a_loaded_dictionary_keeps_its_provenance(shards: list[Path], tmp_path: Path):
     origin = {"source": "owner/name", "kind": "overcomplete", "assumed": {"centring": "none"}}
-    save_dictionary(TopK(6, 9, 3), tmp_path / "given", origin)
+    given = TopK(6, 9, 3)
+    given.origin = origin
+    given.save_pretrained(tmp_path / "given")
     (tmp_path / "stage").mkdir()
     make_dictionary(DictionarySpec(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
-    assert origin_of(tmp_path / "stage" / DICTIONARY) == origin
-    save_dictionary(TopK(6, 9, 3), tmp_path / "own")
-    assert origin_of(tmp_path / "own") is None
+    assert Dictionary.from_pretrained(tmp_path / "stage" / DICTIONARY).origin == origin
+    TopK(6, 9, 3).save_pretrained(tmp_path / "own")
+    assert Dictionary.from_pretrained(tmp_path / "own").origin is None
 
 
 def test_a_dictionary_for_another_encoder_is_refused(shards: list[Path], tmp_path: Path):
-    save_dictionary(TopK(5, 9, 3), tmp_path / "given")
+    TopK(5, 9, 3).save_pretrained(tmp_path / "given")
     (tmp_path / "stage").mkdir()
     with pytest.raises(BlindspotError, match="reads tokens of width 5, but the encoder gives 6"):
         make_dictionary(DictionarySpec(load=tmp_path / "given"), shards, tmp_path / "stage", quiet)
@@ -116,7 +118,7 @@ def test_a_transcoder_learns_the_grid_of_its_encoder(shards: list[Path], tmp_pat
     progress.note = notes.append
     part = DictionarySpec(kind="transcoder", concepts=8, sparsity=2, steps=5, batch=40, tokens=200, device="cpu")
     report = make_dictionary(part, shards, tmp_path / "stage", progress)
-    made = load_dictionary(tmp_path / "stage" / DICTIONARY)
+    made = Dictionary.from_pretrained(tmp_path / "stage" / DICTIONARY)
     assert isinstance(made, Transcoder) and made.grid == (2, 5) and made.kernel == 3
     assert report["steps"] == 5
     assert len(notes) == 5 and all("R2 " in note and "tokens/s" in note for note in notes)

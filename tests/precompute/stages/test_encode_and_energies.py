@@ -10,6 +10,7 @@ import torch
 
 from engine.atlas.storage import CSR
 from engine.dictionary.fitting import fit
+from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.topk import TopK
 from engine.errors import BlindspotError
 from engine.vision.encoder import Encoder
@@ -102,7 +103,7 @@ def test_an_encoder_without_a_class_token_embeds_by_its_mean_patch():
 def test_energies_are_the_sums_of_the_codes(encoded, tmp_path: Path):
     tokens = encoded()
     spec, shards = read_spec(tokens), token_shards(tokens)
-    dictionary, _ = fit(shards, "topk", 12, 3)
+    dictionary, _ = fit(shards, DictionarySpec(kind="topk", concepts=12, sparsity=3, device="cpu"))
     (tmp_path / "energies").mkdir()
     measure_energies(dictionary, spec, tokens, tmp_path / "energies", quiet)
     found = dictionary.encode(torch.from_numpy(np.concatenate([np.load(shard) for shard in shards])))

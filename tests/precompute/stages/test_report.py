@@ -11,7 +11,6 @@ import pytest
 
 from engine.atlas import Atlas
 from engine.atlas.verify import verify
-from engine.dictionary.checkpoints import save_dictionary
 from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.topk import TopK
 from precompute.build import build
@@ -79,7 +78,7 @@ def test_a_killed_report_goes_on_and_ends_alike(shards: list[Path], dictionary: 
 
 
 def test_a_loaded_dictionary_has_no_other_seeds(shards: list[Path], tmp_path: Path):
-    save_dictionary(TopK(6, 9, 3), tmp_path / "given")
+    TopK(6, 9, 3).save_pretrained(tmp_path / "given")
     part = replace(PART, load=tmp_path / "given")
     make_report(part, tmp_path / "given", shards, shards, tmp_path / "r", quiet)
     summary, table = read_report(tmp_path / "r")

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from engine.dictionary.base import Codes, Dictionary
-from engine.dictionary.checkpoints import load_dictionary
 from engine.dictionary.published import ImportReport, Options, import_dictionary
 
 DIM, CONCEPTS, K = 12, 40, 5
@@ -37,7 +36,7 @@ def imported(
 ) -> tuple[Dictionary, ImportReport]:
     """Through the folder on disk, as a user gets it."""
     report = import_dictionary(str(src), out, kind, options)
-    return load_dictionary(out), report
+    return Dictionary.from_pretrained(out), report
 
 
 @torch.no_grad()

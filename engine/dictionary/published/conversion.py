@@ -11,16 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from engine.dictionary.base import Dictionary
-from engine.dictionary.threshold import Thresholded
-from engine.dictionary.topk import TopK
+from engine.dictionary.topk import Thresholded, TopK
 from engine.errors import BlindspotError
 
 MAX_ACTIVE = 256
 """Codes kept per token where a file sets no limit."""
-
 UNIT_TOLERANCE = 1e-3
 
 
@@ -30,7 +29,6 @@ class Options:
 
     sparsity: int | None = None
     """Active concepts per token of a TopK; the most that are kept of any other."""
-
     threshold: float | None = None
     """Threshold of a BatchTopK."""
 
@@ -45,31 +43,21 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearAutoencoder:
     """A published autoencoder with a linear encoder."""
 
-    encoder: Tensor
-    """V [K, d]."""
-
-    bias: Tensor
-    """b [K]."""
-
-    atoms: Tensor
-    """D [K, d]."""
-
-    offset: Tensor
-    """Decoder bias [d]."""
-
-    centre: Tensor | None = None
-    """What is subtracted before the encoder [d]; None: nothing."""
-
-    layer_norm: tuple[Tensor, Tensor] | None = None
-    """Gain and shift [K] of a LayerNorm over the pre-activations."""
-
-    def shifted_bias(self) -> Tensor:
-        """b' [K]."""
-        gap = self.offset.double() if self.centre is None else self.offset.double() - self.centre.double()
-        return (self.bias.double() + self.encoder.double() @ gap).float() if gap.any() else self.bias
+    encoder: Float[Tensor, "K d"]
+    """V."""
+    bias: Float[Tensor, " K"]
+    """b."""
+    atoms: Float[Tensor, "K d"]
+    """D."""
+    offset: Float[Tensor, " d"]
+    """Decoder bias."""
+    centre: Float[Tensor, " d"] | None = None
+    """What is subtracted before the encoder; None: nothing."""
+    layer_norm: tuple[Float[Tensor, " K"], Float[Tensor, " K"]] | None = None
+    """Gain and shift of a LayerNorm over the pre-activations."""
 
     def topk(self, sparsity: int) -> Dictionary:
         """The dictionary that keeps the `sparsity` strongest positive pre-activations."""
@@ -77,12 +65,12 @@ class Linear:
             return self.above(torch.zeros(len(self.bias)), sparsity)
         return self._fill(TopK(self.encoder.shape[1], len(self.bias), sparsity))
 
-    def above(self, thresholds: Tensor, sparsity: int) -> Dictionary:
-        """The dictionary that keeps pre-activations above thresholds [K], at most the `sparsity` strongest."""
+    def above(self, thresholds: Float[Tensor, " K"], sparsity: int) -> Dictionary:
+        """The dictionary that keeps pre-activations above thresholds, at most the `sparsity` strongest."""
         made = Thresholded(self.encoder.shape[1], len(self.bias), sparsity, layer_norm=self.layer_norm is not None)
         with torch.no_grad():
             made.thresholds.copy_(thresholds.clamp_min(0))
-            if self.layer_norm is not None:
+            if self.layer_norm is not None and made.layer_norm is not None:
                 made.layer_norm.weight.copy_(self.layer_norm[0])
                 made.layer_norm.bias.copy_(self.layer_norm[1])
         return self._fill(made)
@@ -95,10 +83,36 @@ class Linear:
         made.mean.copy_(self.offset)
         return made.eval().requires_grad_(False)
 
+    def shifted_bias(self) -> Float[Tensor, " K"]:
+        """b'."""
+        gap = self.offset.double() if self.centre is None else self.offset.double() - self.centre.double()
+        return (self.bias.double() + self.encoder.double() @ gap).float() if gap.any() else self.bias
 
-def at_least(threshold: Tensor) -> Tensor:
-    """The threshold t' for which a > t' says what a >= t says, in float32."""
-    return torch.nextafter(threshold.float(), torch.tensor(-torch.inf))
+    def assumptions(self, normalisation: str, decoder_bias: str) -> dict[str, str]:
+        """What is said of every file: how inputs are scaled and centred, and of the atoms."""
+        subtracted = "nothing" if self.centre is None else "the decoder bias"
+        return {
+            "normalisation": normalisation,
+            "centring": f"{subtracted} is subtracted before the encoder",
+            "decoder bias": decoder_bias,
+            "atom norm": norm_note(self.atoms),
+        }
+
+
+def gated_as_jump(
+    encoder: Float[Tensor, "K d"],
+    log_gain: Float[Tensor, " K"],
+    gate_bias: Float[Tensor, " K"],
+    bias: Float[Tensor, " K"],
+) -> tuple[Float[Tensor, "K d"], Float[Tensor, " K"], Float[Tensor, " K"]]:
+    """Encoder, bias and thresholds of the JumpReLU with the same codes as a gated autoencoder with tied weights
+    (Rajamanoharan et al. 2024, arXiv:2404.16014, appendix H).
+
+    With w = V x, a concept is active where w + b_gate > 0 and has the code relu(exp(r) w + b_mag). In
+    a = exp(r) w + b_mag the gate opens at a > b_mag - exp(r) b_gate.
+    """
+    gain = log_gain.exp()
+    return encoder * gain[:, None], bias, bias - gain * gate_bias
 
 
 def active(options: Options, found: object, concepts: int, where: str) -> int:
@@ -122,22 +136,24 @@ def active(options: Options, found: object, concepts: int, where: str) -> int:
     return sparsity
 
 
-def width(options: Options, concepts: int, where: str) -> int:
-    """How many codes per token are kept of a dictionary whose rule sets no limit."""
-    return active(options, min(MAX_ACTIVE, concepts), concepts, where)
-
-
-def width_note(kept: int, concepts: int) -> str:
-    """What the limit means, for the list of assumptions."""
+def width(options: Options, concepts: int, where: str) -> tuple[int, str]:
+    """How many codes per token are kept of a dictionary whose rule sets no limit, and what is said of it."""
+    kept = active(options, min(MAX_ACTIVE, concepts), concepts, where)
     if kept == concepts:
-        return "every active concept of a token is kept"
-    return f"no limit in the file; the {kept} strongest concepts of a token are kept (--sparsity changes it)"
+        return kept, "every active concept of a token is kept"
+    return kept, f"no limit in the file; the {kept} strongest concepts of a token are kept (--sparsity changes it)"
 
 
-def norm_note(atoms: Tensor) -> str:
-    """Whether atoms [K, d] have unit norm, for the list of assumptions."""
+def norm_note(atoms: Float[Tensor, "K d"]) -> str:
+    """Whether atoms have unit norm, for the list of assumptions."""
     norms = atoms.norm(dim=-1)
     low, high = norms.min().item(), norms.max().item()
     if max(abs(low - 1), abs(high - 1)) < UNIT_TOLERANCE:
         return "atoms have unit norm"
     return f"atoms are kept as they are, of norm {low:.3g} to {high:.3g}"
+
+
+def threshold_range(thresholds: Float[Tensor, " K"]) -> str:
+    """The least threshold, and the largest if there is another."""
+    low, high = thresholds.min().item(), thresholds.max().item()
+    return f"{low:.4g}" + (f" to {high:.4g}, per concept" if high > low else "")

@@ -1,0 +1,320 @@
+"""Where a published dictionary lies (a file, a folder, or a repository on the Hugging Face hub) and what it holds; none
+of it is ever run.
+
+Tensors come from safetensors, or from `torch.load(weights_only=True)`, whose reader knows tensors, numbers, strings and
+plain containers, and here the parts of whole modules of overcomplete (see `modules`); every other object is refused
+before it is built, and a file on the hub before it is downloaded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+import zipfile
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from engine.dictionary.published.modules import SavedObject, contains_code, flatten, reading_saved_modules
+from engine.errors import BlindspotError
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?:/[\w./-]+)?(?:@[\w./-]+)?")
+OWN_NAMES = ("sae_weights.safetensors", "sae.safetensors", "ae.pt", "sae.pt")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+CONFIGS = ("cfg.json", "config.json")
+IGNORED = ("sparsity.safetensors", "activation_whitening.safetensors", "activations_store_state.safetensors")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "sae")
+PREFIXES = ("module.", "_orig_mod.")
+REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+"""How the weights-only reader names what it refused to build."""
+PICKLE = b"\x80"
+"""First byte of a bare pickle, which may hold what that reader cannot even name."""
+REMOTE_BLOCK = 2**20
+"""Bytes per request to the hub; the names in a checkpoint of gigabytes take a few of these."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one published dictionary."""
+
+    weights: Path
+    config: Path | None
+    """The JSON file beside the weights, if there is one."""
+
+
+def find_source(src: str) -> Source:
+    """Resolve a path or a hub id (`owner/name`, `owner/name/folder/or/file`, each with `@revision` if wanted).
+
+    Raises
+    ------
+    BlindspotError
+        When there is nothing at `src`, no weights in it, or more than one candidate.
+    """
+    path = Path(src).expanduser()
+    if not path.exists():
+        if not HUB_ID.fullmatch(src) or src.startswith((".", "/")) or ".." in src.split("/"):
+            raise BlindspotError(f"There is no file or folder {src}, nor is it an owner/name on the Hugging Face hub.")
+        path = _download(src)
+    if not path.is_file():
+        path /= pick_weights(sorted(file.name for file in path.iterdir() if file.is_file()), str(path))
+    config = next((path.parent / name for name in CONFIGS if (path.parent / name).is_file()), None)
+    return Source(path, config)
+
+
+def pick_weights(names: list[str], where: str) -> str:
+    """The weights among file names: safetensors before PyTorch files, and a library's own names before others.
+
+    Raises
+    ------
+    BlindspotError
+        When none, or several equally good, are there.
+    """
+    for suffix in SUFFIXES:
+        found = [name for name in names if name.endswith(suffix) and name not in IGNORED]
+        own = [name for name in OWN_NAMES if name in found]
+        if len(found) > 1 and not own:
+            raise BlindspotError(f"{where} holds several dictionaries ({', '.join(found[:6])}); give the path of one.")
+        if found:
+            return (own or found)[0]
+    raise BlindspotError(
+        f"{where} holds no weights ({', '.join(SUFFIXES)}); give the folder or file of one dictionary."
+    )
+
+
+def _download(src: str) -> Path:
+    """Fetch one dictionary of a hub repository, its weights and JSON files only; code is never fetched."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    name, _, at = src.partition("@")
+    owner, repository, *rest = name.strip("/").split("/", 2)
+    repo_id, inner, revision = f"{owner}/{repository}", "".join(rest), at or None
+    # Which exceptions mean "no connection" depends on the hub's HTTP library, so whatever these calls raise is told.
+    try:
+        files = HfApi().list_repo_files(repo_id, revision=revision)
+    except Exception as error:
+        snapshot = _cached(repo_id, revision or "main")
+        if snapshot is None or not (snapshot / inner).exists():
+            raise _unreachable(src, error) from error
+        return snapshot / inner
+    wanted = files_of_one(files, inner, src)
+    try:
+        _refuse_remote_code(repo_id, wanted[0], revision)
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=wanted)) / wanted[0]
+    except BlindspotError:
+        raise
+    except Exception as error:
+        raise _unreachable(src, error) from error
+
+
+def files_of_one(files: list[str], inner: str, where: str) -> list[str]:
+    """Of a repository's files those of one dictionary, the weights first.
+
+    Parameters
+    ----------
+    files
+        Paths within the repository.
+    inner
+        A folder or file among them; empty for the root.
+    where
+        What the user asked for, for messages.
+
+    Raises
+    ------
+    BlindspotError
+        See `pick_weights`; also when `inner` is not in the repository.
+    """
+    folder = inner.rpartition("/")[0] if inner in files else inner
+    prefix = f"{folder}/" if folder else ""
+    here = sorted(file.removeprefix(prefix) for file in files if file.startswith(prefix))
+    if not here:
+        raise BlindspotError(f"{where}: the repository has no folder or file {inner}; check the name.")
+    here = [file for file in here if "/" not in file]
+    weights = inner.removeprefix(prefix) if inner in files else pick_weights(here, where)
+    return [prefix + file for file in (weights, *CONFIGS) if file in here]
+
+
+def _refuse_remote_code(repo_id: str, name: str, revision: str | None) -> None:
+    """Refuse a PyTorch file with code inside by the names in its pickle, which is a small part of the file.
+
+    Formats that are not zip files (PyTorch's before 1.6, saev's) are left to be judged once they are here.
+    """
+    from huggingface_hub import HfFileSystem
+
+    if name.endswith(".safetensors"):
+        return
+    where = f"{repo_id}/{name}"
+    with HfFileSystem().open(where, revision=revision, block_size=REMOTE_BLOCK) as file, reading_saved_modules():
+        try:
+            refused = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+        except UnpicklingError as error:
+            raise contains_code(where, None) from error
+        except ValueError:
+            return
+    if refused:
+        raise contains_code(where, refused[0])
+
+
+def _cached(repo_id: str, revision: str) -> Path | None:
+    """The folder of an earlier download, whole or in part, by branch, tag or commit."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return None
+    for repository in repositories:
+        if repository.repo_type == "model" and repository.repo_id == repo_id:
+            for found in repository.revisions:
+                if revision == found.commit_hash or revision in found.refs:
+                    return found.snapshot_path
+    return None
+
+
+def _unreachable(src: str, error: Exception) -> BlindspotError:
+    return BlindspotError(
+        f"{src} is not on this machine and could not be fetched from the Hugging Face hub ({type(error).__name__}); "
+        "check the name and the connection, or give a local folder."
+    )
+
+
+@dataclass(frozen=True)
+class Published:
+    """The contents of a published dictionary."""
+
+    where: str
+    """Name of the weights file, for messages."""
+    tensors: dict[str, Tensor]
+    """The state dict, without the prefixes that DataParallel and torch.compile add."""
+    config: dict[str, Any]
+    """The JSON file beside the weights, overlaid with plain values saved next to the state dict."""
+    header: dict[str, Any] | None = None
+    """The JSON line in front of the weights (saev)."""
+
+    def take(self, key: str, *shape: int | None) -> Tensor:
+        """The tensor named `key` as float32, checked against a shape (None: any size).
+
+        Raises
+        ------
+        BlindspotError
+            When it is missing, has another shape, or holds values that are not finite.
+        """
+        if key not in self.tensors:
+            names = ", ".join(sorted(self.tensors)[:8]) or "nothing"
+            raise BlindspotError(f"{self.where} has no tensor {key!r} (it holds {names}); check --kind and the file.")
+        tensor = self.tensors[key].detach().float()
+        if len(tensor.shape) != len(shape) or any(
+            size not in (None, found) for size, found in zip(shape, tensor.shape, strict=True)
+        ):
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise BlindspotError(
+                f"{self.where}: {key!r} has shape {list(tensor.shape)} where [{wanted}] belongs; "
+                "check --kind and the file."
+            )
+        if not torch.isfinite(tensor).all():
+            raise BlindspotError(f"{self.where}: {key!r} holds values that are not finite; get an intact copy.")
+        return tensor
+
+    def setting(self, *names: str) -> Any:
+        """The first of these keys that the configuration holds (tensors of one entry become numbers), or None."""
+        for name in names:
+            if self.config.get(name) is not None:
+                value = self.config[name]
+                return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+        return None
+
+
+def read_source(source: Source) -> Published:
+    """Read the weights and the configuration of a published dictionary.
+
+    Raises
+    ------
+    BlindspotError
+        When a file is unreadable, or holds pickled objects instead of tensors.
+    """
+    path = source.weights
+    config = _read_config(source.config) if source.config else {}
+    if path.suffix == ".safetensors":
+        try:
+            return Published(str(path), _without_prefixes(load_file(path)), config)
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(path) from error
+    header, rest = _open_header(path)
+    tensors, extras = _split(path, _load(path, rest))
+    return Published(str(path), _without_prefixes(tensors), {**config, **extras}, header)
+
+
+def _open_header(path: Path) -> tuple[dict[str, Any] | None, io.BytesIO | None]:
+    """The line of JSON that a file starts with and the rest of it; nothing where it starts otherwise."""
+    try:
+        if not _starts_with(path, b"{"):
+            return None, None
+        with path.open("rb") as file:
+            header = json.loads(file.readline())
+            return header, io.BytesIO(file.read())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path) from error
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
+
+
+def _load(path: Path, buffer: io.BytesIO | None) -> Any:
+    in_place = buffer is None and zipfile.is_zipfile(path)
+    try:
+        with warnings.catch_warnings(), reading_saved_modules() if in_place else nullcontext():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(buffer or path, map_location="cpu", weights_only=True, mmap=in_place)
+    except UnpicklingError as error:
+        refused = REFUSED.search(str(error))
+        if not refused and not _starts_with(path, PICKLE):
+            raise _unreadable(path) from error
+        raise contains_code(str(path), refused[1] if refused else None) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise _unreadable(path) from error
+
+
+def _split(path: Path, loaded: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict in what was loaded, and the plain values beside it."""
+    if isinstance(loaded, SavedObject):
+        return flatten(loaded, str(path))
+    if not isinstance(loaded, dict):
+        raise BlindspotError(
+            f"{path} holds a {type(loaded).__name__}, not a state dict; save sae.state_dict() instead."
+        )
+    inner = next((loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), dict)), loaded)
+    tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+    extras = {} if inner is loaded else {k: v for k, v in loaded.items() if v is not inner}
+    return tensors, extras
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BlindspotError(f"{path} is not readable JSON; get an intact copy.") from error
+    if not isinstance(read, dict):
+        raise BlindspotError(f"{path} holds no JSON object; get the configuration that belongs to the weights.")
+    return read
+
+
+def _unreadable(path: Path) -> BlindspotError:
+    return BlindspotError(f"{path} is not a readable safetensors or PyTorch file; get an intact copy.")
