@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.dictionary.transcoder import Transcoder
 from engine.errors import BlindspotError
 from engine.samplers.base import OnStep
 from engine.samplers.generation import Reference
@@ -154,7 +155,7 @@ def choose_neurons(atom: np.ndarray | None, correlation: np.ndarray, count: int)
 def _atom(subject: Subject, survey: Survey) -> np.ndarray | None:
     """The concept's atom [d]; None if it is no direction of the encoder's tokens, as a transcoder's is not."""
     dictionary = subject.score.dictionary
-    if not dictionary.reads_target or dictionary.out_dim != len(survey.correlation):
+    if isinstance(dictionary, Transcoder) or dictionary.out_dim != len(survey.correlation):
         return None
     return dictionary.atoms()[subject.order.concept].detach().double().cpu().numpy()
 
