@@ -25,8 +25,7 @@ from PIL import Image
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.files import write_json
-from precompute.export.files import told_png, write_figure, write_script
-from precompute.export.origin import origin_of
+from engine.reports.files import atlas_origin, png_with_origin, write_figure, write_script
 
 RECORD = "study.json"
 LIBRARIES = ("torch", "diffusers", "transformers", "numpy")
@@ -57,7 +56,7 @@ def write_study(study: Study, out: Path) -> dict[str, Any]:
         BlindspotError: the folder cannot be written.
     """
     document, out = as_document(study), Path(os.path.abspath(out))
-    origin = origin_of(study.atlas, f"study {study.what}")
+    origin = atlas_origin(study.atlas, f"study {study.what}")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as partial:
@@ -77,7 +76,7 @@ def as_document(study: Study) -> dict[str, Any]:
     """A study as JSON: origin, settings, tables, versions. Numbers that do not exist are null."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     return {
-        **origin_of(study.atlas, f"study {study.what}"),
+        **atlas_origin(study.atlas, f"study {study.what}"),
         "atlas path": str(study.atlas.path),
         "settings": dict(study.settings),
         **{
@@ -96,4 +95,4 @@ def _fill(study: Study, folder: Path, origin: dict[str, str]) -> None:
     write_script(folder)
     drawn = io.BytesIO()
     study.grid.save(drawn, "PNG")
-    (folder / "grid.png").write_bytes(told_png(drawn.getvalue(), origin))
+    (folder / "grid.png").write_bytes(png_with_origin(drawn.getvalue(), origin))

@@ -22,11 +22,9 @@ from PIL import Image
 from engine.atlas import Atlas
 from engine.atlas.schema import TABLES, table_file
 from engine.errors import BlindspotError
+from engine.reports.files import BROWSERS, atlas_origin, png_with_origin, svg_with_origin, write_figure
 from precompute import cli
-from precompute.export import Exported, export
-from precompute.export.files import BROWSERS, told_png, told_svg, write_figure
-from precompute.export.origin import origin_of
-from precompute.export.tables import METADATA
+from precompute.export import METADATA, Exported, export
 from precompute.saediff.importing import import_saediff
 from tests.app.analyses import add_analyses
 from tests.precompute.enriched import make_truth, write_all
@@ -86,20 +84,20 @@ def test_parquet_says_where_it_comes_from(atlas: Atlas, tmp_path: Path):
     assert made.figures == [] and "tables/delta.parquet" in made.tables
     table = pq.read_table(tmp_path / "out" / "tables" / "delta.parquet")
     assert table.equals(pq.read_table(atlas.path / "delta.parquet"))
-    assert json.loads(table.schema.metadata[METADATA]) == origin_of(atlas, "delta")
+    assert json.loads(table.schema.metadata[METADATA]) == atlas_origin(atlas, "delta")
 
 
 def test_the_origin_names_project_version_recipe_and_content(atlas: Atlas, older: Path, tmp_path: Path):
-    found = origin_of(atlas, "delta")
+    found = atlas_origin(atlas, "delta")
     assert found["project"] == "blindspot-atlas" and re.fullmatch(r"\d+\.\d+\.\d+", found["version"])
     header = json.loads((older / "atlas.json").read_text())
     moved = shutil.copytree(older, tmp_path / "moved")
-    assert origin_of(Atlas.open(moved), "delta") == origin_of(Atlas.open(older), "delta")
+    assert atlas_origin(Atlas.open(moved), "delta") == atlas_origin(Atlas.open(older), "delta")
     header["stages"] = {"synthetic": {"seed": 1}}
     (moved / "atlas.json").write_text(json.dumps(header))
-    other = origin_of(Atlas.open(moved), "delta")
+    other = atlas_origin(Atlas.open(moved), "delta")
     assert other["recipe fingerprint"] != found["recipe fingerprint"]
-    assert other["content fingerprint"] == origin_of(Atlas.open(older), "delta")["content fingerprint"]
+    assert other["content fingerprint"] == atlas_origin(Atlas.open(older), "delta")["content fingerprint"]
 
 
 def test_every_figure_that_the_atlas_supports_is_there(made: Exported):
@@ -116,7 +114,7 @@ def test_pages_need_no_network_and_carry_their_origin(atlas: Atlas, made: Export
     folder = made.out / "figures"
     assert (folder / "plotly.min.js").stat().st_size > 10**6
     for file in folder.glob("*.html"):
-        page, origin = file.read_text(), origin_of(atlas, file.stem)
+        page, origin = file.read_text(), atlas_origin(atlas, file.stem)
         assert 'src="plotly.min.js"' in page and "https://cdn" not in page
         assert f'<meta name="recipe fingerprint" content="{origin["recipe fingerprint"]}">' in page
         assert f'<meta name="version" content="{origin["version"]}">' in page and "<p>" in page
@@ -126,7 +124,7 @@ def test_json_figures_open_in_plotly_and_say_how_to_be_read(atlas: Atlas, made: 
     for file in (made.out / "figures").glob("*.json"):
         meta = plotly.io.read_json(file).layout.meta
         assert meta["how"] == meta["origin"]["how to read"] and meta["origin"]["title"]
-        assert meta["origin"]["content fingerprint"] == origin_of(atlas, "")["content fingerprint"]
+        assert meta["origin"]["content fingerprint"] == atlas_origin(atlas, "")["content fingerprint"]
 
 
 def test_an_older_atlas_is_exported_as_far_as_it_goes(older: Path, tmp_path: Path):
@@ -184,13 +182,13 @@ def test_a_png_carries_its_origin_and_the_same_pixels():
     drawn = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     Image.fromarray(pixels).save(drawn, "PNG")
-    with Image.open(io.BytesIO(told_png(drawn.getvalue(), ORIGIN))) as picture:
+    with Image.open(io.BytesIO(png_with_origin(drawn.getvalue(), ORIGIN))) as picture:
         assert picture.text == ORIGIN and (np.asarray(picture) == pixels).all()
 
 
 def test_an_svg_carries_its_origin_in_its_metadata():
     drawn = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="3"><path d="M0 0"/></svg>'
-    root = ElementTree.fromstring(told_svg(drawn, ORIGIN))
+    root = ElementTree.fromstring(svg_with_origin(drawn, ORIGIN))
     assert root[0].tag.endswith("metadata") and json.loads(root[0].text) == ORIGIN and root[1].tag.endswith("path")
 
 
