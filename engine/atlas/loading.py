@@ -1,12 +1,12 @@
-"""Loads the tables of an atlas into the shape that the reader answers from: arrays per source, frames per id."""
+"""Loads the parts of an atlas into the shape that the reader answers from: arrays per source, frames per id."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -20,9 +20,11 @@ from engine.atlas.search import ConceptSearch, ImageIndex
 from engine.atlas.storage import CSR, RankedTable, damaged, read_table
 from engine.blindspots.significance import Moments
 
+Part = TypeVar("Part")
+
 
 class Measured(NamedTuple):
-    """Rows of `energies.parquet` of one source that the reader needs."""
+    """What `energies.parquet` says of one source."""
 
     moments: Moments
     """Images, sums and sums of squares."""
@@ -52,7 +54,7 @@ class Pieces:
         self._kept: dict[str, Any] = {}
         self._lock = threading.RLock()
 
-    def _keep(self, key: str, load: Callable[[], Any]) -> Any:
+    def _keep(self, key: str, load: Callable[[], Part]) -> Part:
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = load()
@@ -64,42 +66,20 @@ class Pieces:
         return self._keep("concepts", lambda: load_concepts(self._root, self._info))
 
     @property
-    def links(self) -> RankedTable:
-        """Per source and concept, the addresses of its published images."""
-        names = [source.name for source in self._info.sources]
-        return self._ranked("links", "source", names, ("rank", "of", "url"))
-
-    @property
-    def link_hosts(self) -> tuple[str, ...]:
-        """The hosts that `links` point to."""
-        return self._keep("link_hosts", lambda: hosts(read_table(self._root, "links")["url"].unique().to_pylist()))
-
-    @property
-    def published(self) -> pd.DataFrame:
-        """`published.parquet` indexed by concept."""
-        return self._keep("published", lambda: load_published(self._root, self._info))
-
-    def table(self, name: str) -> pa.Table:
-        """The whole table `name`."""
-        return self._keep(f"table {name}", lambda: read_table(self._root, name))
-
-    @property
     def images(self) -> pd.DataFrame:
         """`images.parquet` indexed by image."""
         return self._keep("images", lambda: load_images(self._root, self._info))
 
     @property
-    def labels(self) -> pd.DataFrame | None:
-        """`labels.parquet`, or None when the atlas has none."""
-        if not (self._root / schema.table_file("labels")).is_file():
-            return None
-        return self._keep("labels", lambda: read_table(self._root, "labels").to_pandas())
+    def published(self) -> pd.DataFrame:
+        """`published.parquet` indexed by concept; NaN where a number was not published."""
+        return self._keep(
+            "published", lambda: _by_id(self._root, "published", read_table(self._root, "published"), self._info)
+        )
 
     @property
-    def report(self) -> DictionaryReport | None:
-        """What was measured of the dictionary, or None when the atlas has no report."""
-        if not (self._root / schema.REPORT).is_file():
-            return None
+    def report(self) -> DictionaryReport:
+        """What was measured of the dictionary."""
         return self._keep("report", lambda: load_report(self._root, self._info))
 
     @property
@@ -115,19 +95,23 @@ class Pieces:
     @property
     def exemplars(self) -> RankedTable:
         """Per source and concept, its best images."""
-        names = [source.name for source in self._info.sources]
-        return self._ranked("exemplars", "source", names, ("rank", "image", "score"))
+        return self._ranked("exemplars", "source", self._sources, ("rank", "image", "score"))
+
+    @property
+    def links(self) -> RankedTable:
+        """Per source and concept, the addresses of its published images."""
+        return self._ranked("links", "source", self._sources, ("rank", "of", "url"))
 
     @property
     def neighbours(self) -> RankedTable:
         """Per kind and concept, its closest others."""
         return self._ranked("neighbours", "kind", schema.NEIGHBOUR_KINDS, ("other", "value"))
 
-    def _ranked(self, name: str, group: str, groups: Sequence[str], columns: Sequence[str]) -> RankedTable:
-        count = self._info.concepts
-        return self._keep(
-            name, lambda: RankedTable(image_table(self._root, name, self._info), group, groups, columns, count)
-        )
+    @property
+    def link_hosts(self) -> tuple[str, ...]:
+        """The hosts that `links` point to, sorted."""
+        urls = self.table("links")["url"]
+        return self._keep("hosts", lambda: tuple(sorted({urlsplit(url).netloc for url in urls.unique().to_pylist()})))
 
     @property
     def search(self) -> ConceptSearch:
@@ -140,66 +124,51 @@ class Pieces:
         """The index over image embeddings."""
         return self._keep("images.faiss", lambda: ImageIndex(self._root, self._info.images))
 
+    def table(self, name: str) -> pa.Table:
+        """The whole table `name`."""
+        return self._keep(f"table {name}", lambda: read_table(self._root, name))
+
     def matrix(self, kind: str, source: str) -> CSR:
         """The memory-mapped matrix `codes/<source>` or `energy/<source>`."""
         rel = f"{kind}/{source}"
         return self._keep(rel, lambda: CSR.open(self._root / rel, self._info.concepts))
 
+    @property
+    def _sources(self) -> list[str]:
+        return [source.name for source in self._info.sources]
+
+    def _ranked(self, name: str, group: str, groups: Sequence[str], columns: Sequence[str]) -> RankedTable:
+        count = self._info.concepts
+        return self._keep(
+            name, lambda: RankedTable(_image_table(self._root, name, self._info), group, groups, columns, count)
+        )
+
 
 def load_concepts(root: Path, info: AtlasInfo) -> pd.DataFrame:
     """`concepts.parquet` indexed by concept 0 .. K - 1; words are lists of str, a missing label is the empty string."""
     table = read_table(root, "concepts")
-    _expect_ids(root, "concepts", table["concept"], info.concepts)
-    frame = table.drop_columns(["concept", "words"]).to_pandas()
-    frame.insert(5, "words", pd.Series([words or [] for words in table["words"].to_pylist()], dtype=object))
+    frame = _by_id(root, "concepts", table, info)
+    frame["words"] = pd.Series([words or [] for words in table["words"].to_pylist()], dtype=object)
     frame[["label", "label_origin"]] = frame[["label", "label_origin"]].fillna("")
-    frame.index = pd.RangeIndex(info.concepts, name="concept")
+    return frame
+
+
+def load_images(root: Path, info: AtlasInfo) -> pd.DataFrame:
+    """`images.parquet` indexed by image 0 .. images - 1; a missing caption is the empty string."""
+    frame = _by_id(root, "images", _image_table(root, "images", info), info)
+    frame["caption"] = frame["caption"].fillna("")
     return frame
 
 
 def load_report(root: Path, info: AtlasInfo) -> DictionaryReport:
     """`dictionary/report.json` and `dictionary/report.parquet`."""
-    table = read_table(root, schema.REPORT_TABLE)
-    _expect_ids(root, schema.REPORT_TABLE, table["concept"], info.concepts)
-    frame = table.drop_columns(["concept"]).to_pandas()
+    frame = _by_id(root, schema.REPORT_TABLE, read_table(root, schema.REPORT_TABLE), info)
     try:
         summary = json.loads((root / schema.REPORT).read_text(encoding="utf-8"))
         frame.insert(1, "frequency", frame["fires"] / summary["tokens"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(root / schema.REPORT, error) from error
-    frame.index = pd.RangeIndex(info.concepts, name="concept")
     return DictionaryReport(summary, frame)
-
-
-def image_table(root: Path, name: str, info: AtlasInfo) -> pa.Table:
-    """Table `name`; an atlas of published statistics may lack those about images, which are then empty."""
-    if info.published and name in schema.IMAGE_TABLES and not (root / schema.table_file(name)).exists():
-        return schema.TABLES[name].empty_table()
-    return read_table(root, name)
-
-
-def load_published(root: Path, info: AtlasInfo) -> pd.DataFrame:
-    """`published.parquet` indexed by concept 0 .. K - 1; NaN where a number was not published."""
-    table = read_table(root, "published")
-    _expect_ids(root, "published", table["concept"], info.concepts)
-    frame = table.drop_columns(["concept"]).to_pandas()
-    frame.index = pd.RangeIndex(info.concepts, name="concept")
-    return frame
-
-
-def hosts(urls: Iterable[str]) -> tuple[str, ...]:
-    """The distinct hosts of `urls`, sorted."""
-    return tuple(sorted({urlsplit(url).netloc for url in urls}))
-
-
-def load_images(root: Path, info: AtlasInfo) -> pd.DataFrame:
-    """`images.parquet` indexed by image 0 .. images - 1; a missing caption is the empty string."""
-    table = image_table(root, "images", info)
-    _expect_ids(root, "images", table["image"], info.images)
-    frame = table.drop_columns(["image"]).to_pandas()
-    frame["caption"] = frame["caption"].fillna("")
-    frame.index = pd.RangeIndex(info.images, name="image")
-    return frame
 
 
 def load_energies(root: Path, info: AtlasInfo) -> dict[str, Measured]:
@@ -218,6 +187,23 @@ def load_standard_errors(root: Path, info: AtlasInfo) -> dict[str, np.ndarray]:
     table = read_table(root, "delta").select(["model", "concept", "se"])
     models = [source.name for source in info.sources if source.kind == "model"]
     return {name: _rows_of(root, "delta", table, "model", name, info.concepts)["se"].to_numpy() for name in models}
+
+
+def _image_table(root: Path, name: str, info: AtlasInfo) -> pa.Table:
+    """Table `name`; an atlas of published statistics may lack those about images, which are then empty."""
+    if info.published and name in schema.IMAGE_TABLES and not (root / schema.table_file(name)).exists():
+        return schema.TABLES[name].empty_table()
+    return read_table(root, name)
+
+
+def _by_id(root: Path, name: str, table: pa.Table, info: AtlasInfo) -> pd.DataFrame:
+    """A table with one row per concept or image, indexed by it."""
+    key = "image" if name == "images" else "concept"
+    count = info.images if name == "images" else info.concepts
+    _expect_ids(root, name, table[key], count)
+    frame = table.drop_columns([key]).to_pandas()
+    frame.index = pd.RangeIndex(count, name=key)
+    return frame
 
 
 def _rows_of(root: Path, name: str, table: pa.Table, column: str, value: str, concepts: int) -> pa.Table:

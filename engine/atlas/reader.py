@@ -17,8 +17,7 @@ from engine.atlas.analyses import Analyses
 from engine.atlas.loading import DictionaryReport, Pieces
 from engine.atlas.schema import AtlasInfo, Source
 from engine.atlas.storage import CSR, damaged, decode_thumb, read_thumb
-from engine.blindspots.delta import ESTIMATORS, classify, estimate_delta, relative_gap
-from engine.blindspots.significance import benjamini_hochberg, interval_degrees, normal_p, null_error
+from engine.blindspots.delta import ESTIMATORS, classify, delta_columns
 from engine.errors import BlindspotError
 from engine.hub import find_model
 
@@ -250,13 +249,14 @@ class Atlas(Analyses):
 
     def labels(self) -> pd.DataFrame | None:
         """Ground truth of the images (image, attribute, value), or None when the atlas has none."""
-        labels = self._pieces.labels
-        return None if labels is None else labels.copy()
+        return self._pieces.table("labels").to_pandas() if self.has("labels") else None
 
     def dictionary_report(self) -> DictionaryReport | None:
         """How good the dictionary is, or None when the atlas was built without saying so."""
+        if not (self.path / schema.REPORT).is_file():
+            return None
         report = self._pieces.report
-        return None if report is None else report._replace(concepts=report.concepts.copy())
+        return report._replace(concepts=report.concepts.copy())
 
     def resolve(self, ref: str) -> str | Path:
         """What `from_pretrained` accepts for the header's `encoder.id` or `prior.id`.
@@ -268,27 +268,21 @@ class Atlas(Analyses):
         return find_model(ref, missing, base=self.path)
 
     def _measure_delta(self, model: str, estimator: str, temperature: float | None) -> pd.DataFrame:
-        (real, real_active), (generated, active) = (self._pieces.energies[name] for name in (schema.REAL, model))
-        se = self._pieces.standard_errors[model]
+        real, generated = (self._pieces.energies[name] for name in (schema.REAL, model))
         paired = self.info.source(model).paired
-        degrees = interval_degrees(real, generated, paired, real_active, active)
-        result = estimate_delta(real, generated, se, estimator=estimator, temperature=temperature, degrees=degrees)
-        gap = generated.mean - real.mean
-        p = normal_p(gap, null_error(real, generated, se))
-        live = ~self._pieces.concepts["dead"].to_numpy()
-        columns = {
-            "energy_real": real.mean,
-            "energy_model": generated.mean,
-            "gap": gap,
-            "relative": relative_gap(real, generated),
-            "delta": result.delta,
-            "ci_low": result.interval.low,
-            "ci_high": result.interval.high,
-            "p": p,
-            "q": benjamini_hochberg(p, live),
-            "paired": paired,
-        }
-        frame = pd.DataFrame(columns, index=pd.RangeIndex(self.count, name="concept"))
+        columns = delta_columns(
+            real.moments,
+            generated.moments,
+            self._pieces.standard_errors[model],
+            live=~self._pieces.concepts["dead"].to_numpy(),
+            active=(real.images_active, generated.images_active),
+            paired=paired,
+            estimator=estimator,
+            temperature=temperature,
+        )
+        energies = {"energy_real": real.moments.mean, "energy_model": generated.moments.mean}
+        index = pd.RangeIndex(self.count, name="concept")
+        frame = pd.DataFrame({**energies, **columns, "paired": paired}, index=index)
         if self.info.published:
             frame[["ci_low", "ci_high", "p", "q"]] = np.nan
         return frame

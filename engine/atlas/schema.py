@@ -35,144 +35,57 @@ NEIGHBOUR_KINDS = ("cooccurrence", "atom", "map")
 CSR_VALUES = {"codes": np.dtype(np.float16), "energy": np.dtype(np.float32)}
 CSR_PARTS = ("indptr", "indices", "values")
 
-_TEXT = pa.string()
-_ID = pa.int32()
+_STRINGS = pa.list_(pa.string())
 
-TABLES: dict[str, pa.Schema] = {
-    "concepts": pa.schema(
-        [
-            ("concept", _ID),
-            ("x", pa.float32()),
-            ("y", pa.float32()),
-            ("cluster", _ID),
-            ("label", _TEXT),
-            ("label_origin", _TEXT),
-            ("words", pa.list_(_TEXT)),
-            ("dead", pa.bool_()),
-        ]
+
+def _schema(columns: str) -> pa.Schema:
+    """The arrow schema of `name:type` words."""
+    fields = (column.split(":") for column in columns.split())
+    return pa.schema([(name, _STRINGS if kind == "strings" else pa.type_for_alias(kind)) for name, kind in fields])
+
+
+_COLUMNS = {
+    "concepts": (
+        "concept:int32 x:float32 y:float32 cluster:int32 label:string label_origin:string words:strings dead:bool"
     ),
-    "energies": pa.schema(
-        [
-            ("source", _TEXT),
-            ("concept", _ID),
-            ("images", pa.int64()),
-            ("sum", pa.float64()),
-            ("sum_sq", pa.float64()),
-            ("max", pa.float32()),
-            ("fires", pa.int64()),
-            ("images_active", pa.int64()),
-        ]
+    "energies": (
+        "source:string concept:int32 images:int64 sum:float64 sum_sq:float64 max:float32 fires:int64 "
+        "images_active:int64"
     ),
-    "delta": pa.schema(
-        [
-            ("model", _TEXT),
-            ("concept", _ID),
-            ("n", pa.int64()),
-            ("gap", pa.float64()),
-            ("se", pa.float64()),
-            ("relative", pa.float64()),
-            ("delta", pa.float64()),
-            ("ci_low", pa.float64()),
-            ("ci_high", pa.float64()),
-            ("p", pa.float64()),
-            ("q", pa.float64()),
-        ]
+    "delta": (
+        "model:string concept:int32 n:int64 gap:float64 se:float64 relative:float64 delta:float64 "
+        "ci_low:float64 ci_high:float64 p:float64 q:float64"
     ),
-    "images": pa.schema(
-        [
-            ("image", _ID),
-            ("source", _TEXT),
-            ("pair", _ID),
-            ("caption", _TEXT),
-            ("file", _TEXT),
-            ("width", _ID),
-            ("height", _ID),
-            ("sha256", _TEXT),
-        ]
+    "images": (
+        "image:int32 source:string pair:int32 caption:string file:string width:int32 height:int32 sha256:string"
     ),
-    "exemplars": pa.schema(
-        [("source", _TEXT), ("concept", _ID), ("rank", _ID), ("image", _ID), ("score", pa.float32())]
+    "exemplars": "source:string concept:int32 rank:int32 image:int32 score:float32",
+    "neighbours": "concept:int32 kind:string rank:int32 other:int32 value:float32",
+    "labels": "image:int32 attribute:string value:string",
+    "links": "source:string concept:int32 rank:int32 of:string url:string",
+    "published": "concept:int32 energy:float64 fires:int64",
+    "dictionary/report": (
+        "concept:int32 fires:int64 coherence:float32 nearest:int32 hull_distance:float32 stability:float32"
     ),
-    "neighbours": pa.schema(
-        [("concept", _ID), ("kind", _TEXT), ("rank", _ID), ("other", _ID), ("value", pa.float32())]
+    "divergence": (
+        "model:string pair:int32 image:int32 real_image:int32 l2:float32 mean_delta:float32 "
+        "nearest_real:int32 nearest_real_similarity:float32 p:float32"
     ),
-    "labels": pa.schema([("image", _ID), ("attribute", _TEXT), ("value", _TEXT)]),
-    "links": pa.schema([("source", _TEXT), ("concept", _ID), ("rank", _ID), ("of", _TEXT), ("url", _TEXT)]),
-    "published": pa.schema([("concept", _ID), ("energy", pa.float64()), ("fires", pa.int64())]),
-    "dictionary/report": pa.schema(
-        [
-            ("concept", _ID),
-            ("fires", pa.int64()),
-            ("coherence", pa.float32()),
-            ("nearest", _ID),
-            ("hull_distance", pa.float32()),
-            ("stability", pa.float32()),
-        ]
+    "changes": (
+        "model:string first:int32 second:int32 real_cosine:float32 model_cosine:float32 real_tokens:int64 "
+        "model_tokens:int64 real_images:int64 model_images:int64 gap:float64 se:float64 p:float64 "
+        "p_adjusted:float64"
     ),
-    "divergence": pa.schema(
-        [
-            ("model", _TEXT),
-            ("pair", _ID),
-            ("image", _ID),
-            ("real_image", _ID),
-            ("l2", pa.float32()),
-            ("mean_delta", pa.float32()),
-            ("nearest_real", _ID),
-            ("nearest_real_similarity", pa.float32()),
-            ("p", pa.float32()),
-        ]
+    "gallery": (
+        "concept:int32 rank:int32 method:string score:float32 codes_score:float32 reference_score:float32 "
+        "strength:float64 steps:int32 seed:int64 particles:int32 states:int32 cap:float64 until:float64"
     ),
-    "changes": pa.schema(
-        [
-            ("model", _TEXT),
-            ("first", _ID),
-            ("second", _ID),
-            ("real_cosine", pa.float32()),
-            ("model_cosine", pa.float32()),
-            ("real_tokens", pa.int64()),
-            ("model_tokens", pa.int64()),
-            ("real_images", pa.int64()),
-            ("model_images", pa.int64()),
-            ("gap", pa.float64()),
-            ("se", pa.float64()),
-            ("p", pa.float64()),
-            ("p_adjusted", pa.float64()),
-        ]
-    ),
-    "gallery": pa.schema(
-        [
-            ("concept", _ID),
-            ("rank", _ID),
-            ("method", _TEXT),
-            ("score", pa.float32()),
-            ("codes_score", pa.float32()),
-            ("reference_score", pa.float32()),
-            ("strength", pa.float64()),
-            ("steps", _ID),
-            ("seed", pa.int64()),
-            ("particles", _ID),
-            ("states", _ID),
-            ("cap", pa.float64()),
-            ("until", pa.float64()),
-        ]
-    ),
-    "metrics": pa.schema(
-        [
-            ("model", _TEXT),
-            ("space", _TEXT),
-            ("fid", pa.float64()),
-            ("fid_mean", pa.float64()),
-            ("fid_covariance", pa.float64()),
-            ("fid_half", pa.float64()),
-            ("precision", pa.float64()),
-            ("recall", pa.float64()),
-            ("density", pa.float64()),
-            ("coverage", pa.float64()),
-            ("images", pa.int64()),
-            ("k", _ID),
-        ]
+    "metrics": (
+        "model:string space:string fid:float64 fid_mean:float64 fid_covariance:float64 fid_half:float64 "
+        "precision:float64 recall:float64 density:float64 coverage:float64 images:int64 k:int32"
     ),
 }
+TABLES: dict[str, pa.Schema] = {name: _schema(columns) for name, columns in _COLUMNS.items()}
 """Every table, its columns in order with their types."""
 
 LATER = {"gallery": ("particles", "states", "cap", "until")}

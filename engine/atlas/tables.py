@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 
+from engine.atlas.schema import TABLES
 from engine.blindspots.composition import ChangeEvidence, Changes
-from engine.blindspots.delta import DeltaSettings, estimate_delta, relative_gap
+from engine.blindspots.delta import DeltaSettings, delta_columns
 from engine.blindspots.divergence import Divergence
-from engine.blindspots.significance import Gap, Moments, benjamini_hochberg, interval_degrees, normal_p, null_error
+from engine.blindspots.significance import Gap, Moments
 
 
 def energies_table(
@@ -37,84 +40,49 @@ def delta_table(
     model: Moments,
     gap: Gap,
     live: np.ndarray,
-    defaults: DeltaSettings,
+    settings: DeltaSettings,
     active: tuple[np.ndarray, np.ndarray],
 ) -> pd.DataFrame:
-    """Rows of `delta.parquet` for one model, at the atlas's default estimator and temperature.
+    """Rows of `delta.parquet` for the model `name`, at the atlas's estimator and temperature (see `delta_columns`).
 
-    Parameters
-    ----------
-    name : the model's source name.
-    real, model : moments of the image energies.
-    gap : the gap with its standard error; `n` is its number of pairs, or the model's images when unpaired.
-    live : [K] the concepts that are tested.
-    defaults : estimator and temperature of `delta`, `ci_low` and `ci_high`.
-    active : [K] real images and [K] images of the model in which the concept fires; what the intervals' degrees of
-        freedom are limited by.
+    `n` is the gap's number of pairs, or the model's images when unpaired.
     """
-    result = estimate_delta(
+    columns = delta_columns(
         real,
         model,
         gap.se,
-        estimator=defaults.estimator,
-        temperature=defaults.temperature,
-        degrees=interval_degrees(real, model, bool(gap.pairs), *active),
+        live=live,
+        active=active,
+        paired=bool(gap.pairs),
+        estimator=settings.estimator,
+        temperature=settings.temperature,
     )
-    p = normal_p(gap.gap, null_error(real, model, gap.se))
-    return pd.DataFrame(
-        {
-            "model": name,
-            "concept": np.arange(len(p), dtype=np.int32),
-            "n": gap.pairs or model.images,
-            "gap": gap.gap,
-            "se": gap.se,
-            "relative": relative_gap(real, model),
-            "delta": result.delta,
-            "ci_low": result.interval.low,
-            "ci_high": result.interval.high,
-            "p": p,
-            "q": benjamini_hochberg(p, live),
-        }
-    )
+    ids = {"model": name, "concept": np.arange(len(live), dtype=np.int32), "n": gap.pairs or model.images}
+    return pd.DataFrame({**ids, "se": gap.se, **columns})[TABLES["delta"].names]
 
 
-def exemplars_table(source: str, images: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
-    """Rows of `exemplars.parquet` for one source.
-
-    Parameters
-    ----------
-    images : [K, count] global image ids, best first, -1 where there are no more.
-    scores : [K, count] mean patch codes.
-    """
-    concept, rank = np.nonzero(images >= 0)
-    return pd.DataFrame(
-        {
-            "source": source,
-            "concept": concept.astype(np.int32),
-            "rank": rank.astype(np.int32),
-            "image": images[concept, rank],
-            "score": scores[concept, rank],
-        }
-    )
+def exemplars_table(
+    source: str, images: Int[np.ndarray, "concepts count"], scores: Float[np.ndarray, "concepts count"]
+) -> pd.DataFrame:
+    """Rows of `exemplars.parquet` for one source: global image ids, best first and -1 where there are no more, and
+    their mean patch codes."""
+    return _ranked(images, {"image": images, "score": scores}).assign(source=source)[TABLES["exemplars"].names]
 
 
 def neighbours_table(kinds: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
     """`neighbours.parquet` from {kind: (others [K, count], values [K, count])}, -1 where there are no more."""
-    frames = []
-    for kind, (others, values) in kinds.items():
-        concept, rank = np.nonzero(np.asarray(others) >= 0)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "concept": concept.astype(np.int32),
-                    "kind": kind,
-                    "rank": rank.astype(np.int32),
-                    "other": others[concept, rank],
-                    "value": values[concept, rank],
-                }
-            )
-        )
-    return pd.concat(frames, ignore_index=True)
+    frames = [
+        _ranked(others, {"other": others, "value": values}).assign(kind=kind)
+        for kind, (others, values) in kinds.items()
+    ]
+    return pd.concat(frames, ignore_index=True)[TABLES["neighbours"].names]
+
+
+def _ranked(ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row per id that is not -1: concept, rank, and the columns."""
+    concept, rank = np.nonzero(np.asarray(ids) >= 0)
+    places = {"concept": concept.astype(np.int32), "rank": rank.astype(np.int32)}
+    return pd.DataFrame({**places, **{name: values[concept, rank] for name, values in columns.items()}})
 
 
 def divergence_table(
@@ -133,21 +101,10 @@ def divergence_table(
     ----------
     found : `divergence.pair_divergence`.
     nearest, similarity : the real image nearest to each drawn one and its cosine.
-    p : of being nearer than real images are to each other (`memorisation.memorisation_candidates`).
+    p : of being nearer than real images are to each other (`divergence.memorisation_candidates`).
     """
-    return pd.DataFrame(
-        {
-            "model": model,
-            "pair": pairs,
-            "image": images,
-            "real_image": real_images,
-            "l2": found.l2,
-            "mean_delta": found.mean_delta,
-            "nearest_real": nearest,
-            "nearest_real_similarity": similarity,
-            "p": p,
-        }
-    )
+    columns: tuple[Any, ...] = (model, pairs, images, real_images, found.l2, found.mean_delta, nearest, similarity, p)
+    return pd.DataFrame(dict(zip(TABLES["divergence"].names, columns, strict=True)))
 
 
 def changes_table(model: str, found: Changes, evidence: ChangeEvidence) -> pd.DataFrame:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from engine.atlas import analysis_checks, checks, schema
+import numpy as np
+import pyarrow.compute as pc
+
+from engine.atlas import checks, schema
+from engine.atlas.analyses import Analyses
+from engine.atlas.checks import between
+from engine.atlas.loading import load_report
 from engine.atlas.reader import Atlas
-from engine.atlas.schema import FileEntry
-from engine.atlas.storage import manifest
+from engine.atlas.schema import REAL, AtlasInfo, FileEntry
+from engine.atlas.storage import CSR, damaged, manifest, read_table
+from engine.blindspots.delta import ESTIMATORS
+from engine.blindspots.divergence import pair_divergence
 from engine.errors import BlindspotError
 
 
@@ -37,22 +46,23 @@ def verify(path: str | os.PathLike[str]) -> list[Problem]:
         atlas = Atlas.open(path)
     except BlindspotError as error:
         return [Problem(schema.HEADER, str(error))]
+    root, info = atlas.path, atlas.info
     return [
-        *_files(atlas.path, atlas.info.files),
-        *_run("atlas.json", lambda: checks.header(atlas.info)),
+        *_files(root, info.files),
+        *_run("atlas.json", partial(_header, info)),
         *(problem for name, check in checks.TABLES.items() for problem in _table(atlas, name, check)),
         *(problem for source in atlas.sources for problem in _source(atlas, source.name)),
-        *_run(schema.REPORT, lambda: checks.report_agrees(atlas.path, atlas.info)),
-        *_run(schema.table_file("divergence"), lambda: analysis_checks.divergence_agrees(atlas)),
-        *_run(schema.COMPOSITION, lambda: analysis_checks.composition(atlas)),
-        *_run("thumbs/", lambda: checks.thumbs(atlas.path, atlas.info.images)),
-        *_run("gallery/", lambda: checks.gallery(atlas.path)),
-        *_run("images.faiss", lambda: checks.index(atlas.path / "images.faiss", atlas.info.images)),
-        *_run("atoms.faiss", lambda: checks.index(atlas.path / "atoms.faiss", atlas.info.concepts)),
+        *_run(schema.REPORT, partial(_report_agrees, root, info)),
+        *_run(schema.table_file("divergence"), partial(divergence_agrees, atlas)),
+        *_run(schema.COMPOSITION, partial(composition, atlas)),
+        *_run("thumbs/", partial(_thumbs, root, info.images)),
+        *_run("gallery/", partial(_gallery, root)),
+        *_run("images.faiss", partial(_index, root / "images.faiss", info.images)),
+        *_run("atoms.faiss", partial(_index, root / "atoms.faiss", info.concepts)),
     ]
 
 
-def _files(root: Path, listed: dict[str, FileEntry]) -> Iterator[Problem]:
+def _files(root: Path, listed: Mapping[str, FileEntry]) -> Iterator[Problem]:
     present = manifest(root)
     for rel, entry in sorted(listed.items()):
         if not schema.contained(rel):
@@ -82,8 +92,8 @@ def _source(atlas: Atlas, source: str) -> Iterator[Problem]:
         return
     for kind in schema.CSR_VALUES:
         rel = f"{kind}/{source}"
-        yield from _run(rel, lambda rel=rel: checks.matrix(atlas.path / rel, atlas.info, rel))
-    yield from _run(f"energy/{source}", lambda: checks.energies_agree(atlas.path, atlas.info, source))
+        yield from _run(rel, partial(_matrix, atlas.path / rel, atlas.info, rel))
+    yield from _run(f"energy/{source}", partial(_energies_agree, atlas.path, atlas.info, source))
 
 
 def _run(file: str, check: Callable[[], Iterable[str]]) -> Iterator[Problem]:
@@ -93,3 +103,173 @@ def _run(file: str, check: Callable[[], Iterable[str]]) -> Iterator[Problem]:
             yield Problem(file, message)
     except (BlindspotError, OSError, ValueError, IndexError, KeyError, TypeError) as error:
         yield Problem(file, str(error))
+
+
+def _header(info: AtlasInfo) -> Iterator[str]:
+    """The delta settings can be used."""
+    if info.delta.estimator not in ESTIMATORS:
+        yield f"the default estimator {info.delta.estimator!r} is unknown"
+    if not info.delta.temperature > 0:
+        yield f"the default temperature {info.delta.temperature} is not above zero"
+    if not 0 <= info.delta.suppressed < info.delta.exaggerated <= 1:
+        yield "the default thresholds are not 0 <= suppressed < exaggerated <= 1"
+
+
+def _matrix(folder: Path, info: AtlasInfo, rel: str) -> Iterator[str]:
+    """A CSR folder `codes/<source>` or `energy/<source>` is well formed: order, range, sign, dtypes and rows."""
+    kind, source = rel.split("/")
+    stored = CSR.open(folder, info.concepts)
+    dtypes = (stored.indptr.dtype, stored.indices.dtype, stored.values.dtype)
+    if dtypes != (np.int64, stored.indices.dtype, schema.CSR_VALUES[kind]) or dtypes[1] not in (np.uint16, np.uint32):
+        yield f"its dtypes are {', '.join(map(str, dtypes))}"
+        return
+    rows = info.source(source).images * (info.tokens if kind == "codes" else 1)
+    if stored.shape[0] != rows:
+        yield f"it has {stored.shape[0]} rows instead of {rows}"
+    if stored.indptr[0] != 0 or (np.diff(stored.indptr) < 0).any():
+        yield "its row pointers do not rise from 0"
+        return
+    if len(stored.indices) and int(stored.indices.max()) >= info.concepts:
+        yield f"it names concept {int(stored.indices.max())} of {info.concepts}"
+    rising = stored.indices[1:] > stored.indices[:-1]
+    starts = stored.indptr[1:-1]
+    rising[starts[(starts > 0) & (starts < len(stored.indices))] - 1] = True
+    if not rising.all():
+        yield "the concepts of a row do not rise"
+    if not (np.isfinite(stored.values) & (stored.values > 0)).all():
+        yield "a value is not a finite number above zero"
+
+
+def _energies_agree(root: Path, info: AtlasInfo, source: str) -> Iterator[str]:
+    """The moments in `energies.parquet` are those of the stored image energies."""
+    stored = CSR.open(root / "energy" / source, info.concepts)
+    table = read_table(root, "energies")
+    rows = table.filter(pc.equal(table["source"], source)).sort_by("concept")
+    total = np.bincount(stored.indices, stored.values.astype(np.float64), minlength=info.concepts)
+    if total.shape != (info.concepts,) or rows.num_rows != info.concepts:
+        return
+    if not np.allclose(total, rows["sum"].to_numpy(), rtol=1e-5, atol=1e-8):
+        yield "its energies do not add up to the sums in energies.parquet"
+    if not np.array_equal(np.bincount(stored.indices, minlength=info.concepts), rows["images_active"].to_numpy()):
+        yield "its active images are not those in energies.parquet"
+
+
+def _report_agrees(root: Path, info: AtlasInfo) -> Iterator[str]:
+    """The numbers of `dictionary/report.json` are those of its table; an atlas without the report is fine."""
+    if not (root / schema.REPORT).exists() and not (root / schema.table_file(schema.REPORT_TABLE)).exists():
+        return
+    summary, concepts = load_report(root, info)
+    tokens, counts = summary["tokens"], np.asarray(summary["l0_counts"])
+    fires = int(concepts["fires"].sum())
+    if counts.sum() != tokens or (np.arange(len(counts)) * counts).sum() != fires:
+        yield "its L0 histogram, its tokens and the table's fires do not belong together"
+    expected = {
+        "fvu": 1 - summary["r2"],
+        "l0": fires / tokens,
+        "dead_share": (concepts["fires"] == 0).mean(),
+        "coherence": concepts["coherence"].mean(),
+        "hull": concepts["hull_distance"].mean(),
+    }
+    found = summary | {"hull": summary["hull"]["distance"]}
+    for name, value in expected.items():
+        if not np.isclose(found[name], value, atol=1e-4):
+            yield f"its {name} is {found[name]} where the table has {value:.6f}"
+    if (summary["stability"] is None) != concepts["stability"].isna().all():
+        yield "only one of the two files knows the stability"
+
+
+def divergence_agrees(atlas: Analyses) -> Iterator[str]:
+    """The pairs are those of `images.parquet`, and their l2 is that of the stored energies; its absence is fine."""
+    if not atlas.has("divergence"):
+        return
+    pair = read_table(atlas.path, "images")["pair"].to_numpy()
+    real = CSR.open(atlas.path / "energy" / REAL, atlas.info.concepts).rows()
+    for source in atlas.info.sources[1:]:
+        if not source.paired:
+            continue
+        frame, images = atlas.divergence(source.name), atlas.info.image_range(source.name)
+        rows, real_rows = frame["image"].to_numpy(), frame["real_image"].to_numpy()
+        if not (np.array_equal(pair[rows], frame.index) and np.array_equal(pair[real_rows], frame.index)):
+            yield f"the pairs of {source.name!r} are not those in images.parquet"
+            continue
+        if len(frame) != np.count_nonzero(pair[list(images)] >= 0):
+            yield f"{source.name!r} lacks some of its pairs"
+        model = CSR.open(atlas.path / "energy" / source.name, atlas.info.concepts).rows()
+        l2 = pair_divergence(real, model, real_rows, rows - images.start).l2
+        if not np.allclose(l2, frame["l2"], rtol=1e-4, atol=1e-5):
+            yield f"the divergence of {source.name!r} is not that of its energies"
+
+
+def composition(atlas: Analyses) -> Iterator[str]:
+    """Every source has its curve, its eigenvalues and unit eigenvectors; an atlas without them is fine."""
+    if not atlas.has("composition"):
+        return
+    for source in atlas.info.sources:
+        yield from (f"{source.name!r}: {complaint}" for complaint in _composition(atlas, source.name))
+
+
+def _composition(atlas: Analyses, source: str) -> Iterator[str]:
+    found = atlas.composition(source)
+    images = atlas.info.source(source).images
+    if (found.images, found.tokens) != (images, images * atlas.info.tokens):
+        yield "its images and tokens are not the header's"
+    sizes = {len(found.eps), len(found.l0), len(found.unique), len(found.reference)}
+    if len(sizes) != 1 or not (np.diff(found.eps) > 0).all():
+        yield "its curves do not share one rising list of thresholds"
+        return
+    if (np.diff(found.l0) > 0).any() or found.l0.max(initial=0) > found.entries:
+        yield "its L0 curve rises, or exceeds its entries"
+    for name, share in (("unique", found.unique), ("reference", found.reference)):
+        yield from between(share[~np.isnan(share)], name, 0, 1)
+    if found.eigenvectors.shape != (atlas.info.concepts, len(found.eigenvalues)):
+        yield "it has not one eigenvector over all concepts per eigenvalue"
+        return
+    if (np.diff(found.eigenvalues) > 0).any() or (found.eigenvalues < 0).any():
+        yield "its eigenvalues are negative or rise"
+    if not np.allclose(np.linalg.norm(found.eigenvectors, axis=0), 1, atol=0.01):
+        yield "an eigenvector is not of length 1"
+
+
+def _thumbs(root: Path, images: int) -> Iterator[str]:
+    """Every image has a thumbnail, and each is a webp file."""
+    yield from _pictures(root, "thumbnails", (schema.thumb_file(image) for image in range(images)))
+
+
+def _gallery(root: Path) -> Iterator[str]:
+    """The images that `gallery.parquet` names are there; an atlas without it is fine."""
+    if (root / schema.table_file("gallery")).exists():
+        table = read_table(root, "gallery")
+        named = zip(table["concept"].to_pylist(), table["rank"].to_pylist(), strict=True)
+        yield from _pictures(root, "drawn images", (schema.gallery_file(*one) for one in named))
+
+
+def _pictures(root: Path, what: str, files: Iterable[str]) -> Iterator[str]:
+    missing, foreign = [], []
+    for rel in files:
+        path = root / rel
+        try:
+            with path.open("rb") as file:
+                start = file.read(12)
+        except OSError:
+            missing.append(path.name)
+            continue
+        if start[:4] != b"RIFF" or start[8:] != b"WEBP":
+            foreign.append(path.name)
+    if missing:
+        yield f"{len(missing)} {what} are missing, the first is {missing[0]}"
+    if foreign:
+        yield f"{len(foreign)} {what} are no webp pictures, the first is {foreign[0]}"
+
+
+def _index(path: Path, rows: int) -> Iterator[str]:
+    """A FAISS index holds one vector per row; an atlas without the index is fine."""
+    import faiss
+
+    if not path.exists():
+        return
+    try:
+        total = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC).ntotal
+    except RuntimeError as error:
+        raise damaged(path, "FAISS cannot read it") from error
+    if total != rows:
+        yield f"it holds {total} vectors instead of {rows}"

@@ -20,10 +20,20 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from scipy import special
 
-from engine.blindspots.significance import Interval, Moments, mean_covariance, student_quantile
+from engine.blindspots.significance import (
+    Interval,
+    Moments,
+    benjamini_hochberg,
+    interval_degrees,
+    mean_covariance,
+    normal_p,
+    null_error,
+    student_quantile,
+)
 from engine.errors import BlindspotError
 
 SUPPRESSED, NEUTRAL, EXAGGERATED = "suppressed", "neutral", "exaggerated"
@@ -212,6 +222,44 @@ def estimate_delta(
         ]
     low, high = (special.expit(np.clip(end, *measure.bounds) / temperature) for end in ends)
     return Delta(value, special.expit(value / temperature), Interval(low, high))
+
+
+def delta_columns(
+    real: Moments,
+    model: Moments,
+    se: Float[np.ndarray, " concepts"],
+    *,
+    live: np.ndarray,
+    active: tuple[np.ndarray, np.ndarray],
+    paired: bool,
+    estimator: str,
+    temperature: float | None,
+) -> dict[str, Float[np.ndarray, " concepts"]]:
+    """What is said of every concept of one model: gap, relative, delta, ci_low, ci_high, p and q.
+
+    Parameters
+    ----------
+    real, model : moments of the image energies.
+    se : standard error of the gap.
+    live : [K] the concepts that are tested; the others get q = 1.
+    active : [K] real images and [K] images of the model in which the concept fires; what the intervals' degrees of
+        freedom are limited by.
+    paired : whether images share pairs.
+    estimator, temperature : of `delta` and its interval; the estimator's own temperature when None.
+    """
+    degrees = interval_degrees(real, model, paired, *active)
+    found = estimate_delta(real, model, se, estimator=estimator, temperature=temperature, degrees=degrees)
+    gap = model.mean - real.mean
+    p = normal_p(gap, null_error(real, model, se))
+    return {
+        "gap": gap,
+        "relative": relative_gap(real, model),
+        "delta": found.delta,
+        "ci_low": found.interval.low,
+        "ci_high": found.interval.high,
+        "p": p,
+        "q": benjamini_hochberg(p, live),
+    }
 
 
 def delta_of_gap(gap: np.ndarray, temperature: float = 0.8) -> np.ndarray:

@@ -8,8 +8,8 @@ import pytest
 from scipy import linalg
 from scipy.special import expit
 
-from engine.atlas import Atlas, analysis_checks, checks
-from engine.atlas.verify import Problem
+from engine.atlas import Atlas, checks
+from engine.atlas.verify import Problem, composition, divergence_agrees
 from engine.errors import BlindspotError
 from tests.engine.atlas.test_verify import alter, reseal, verify
 
@@ -26,10 +26,10 @@ def complaints(path, name):
     atlas, found = Atlas.open(path), []
     try:
         if name == "composition":
-            found += analysis_checks.composition(atlas)
+            found += composition(atlas)
         else:
             found += checks.TABLES[name](checks.exact_table(path, name), atlas.info)
-            found += analysis_checks.divergence_agrees(atlas)
+            found += divergence_agrees(atlas)
     except BlindspotError as error:
         found.append(str(error))
     return found
