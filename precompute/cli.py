@@ -57,7 +57,7 @@ def run(
     Paths in the recipe are relative to its file, paths in --set to the working directory. What the stages find is
     kept in OUT.work, which can be deleted once the atlas is there.
     """
-    from precompute.recipe_files import load_recipe
+    from precompute.recipe import load_recipe
 
     read = load_recipe(recipe, settings or ())
     _build(read, out or ATLASES / read.name, as_json)
@@ -69,7 +69,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Rebuild data/demo/atlas from the demo's models."""
-    from precompute.recipe_files import load_recipe
+    from precompute.recipe import load_recipe
 
     if train:
         from precompute.tabletop.training import train_all

@@ -1,23 +1,36 @@
-"""What a recipe may say: the validated form of the YAML files in data/recipes.
+"""Recipes: what one may say, reading its YAML, applying `--set key=value`, saying what is wrong in a sentence.
 
-Every field is documented below it; the blocks of models are the classes of the engine that use them.
-`precompute.recipe_files` reads the YAML, resolves its paths and applies `--set`.
+Every field is documented below it; the blocks of models are the classes of the engine that use them. Paths in a recipe
+are relative to the recipe's file, paths in `--set` to the working directory.
 """
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
 from engine.blindspots.delta import DeltaSettings
 from engine.devices import Device, Dtype
 from engine.dictionary.spec import DictionarySpec
+from engine.errors import BlindspotError
 from engine.priors.spec import PriorSpec
 from engine.vision.spec import EncoderConfig
+
+KeyPath = tuple[str, ...]
+"""Keys from the recipe's top to a value; `*` stands for any key."""
+FOLDER_KEYS: tuple[KeyPath, ...] = (("real", "folder"), ("models", "*", "folder"), ("dictionary", "load"))
+"""Keys whose value is always a folder."""
+MODEL_KEYS: tuple[KeyPath, ...] = (("models", "*", "pipeline"), ("encoder", "id"), ("prior", "id"))
+"""Keys whose value is a folder or a Hugging Face id."""
+SHORTHANDS: tuple[KeyPath, ...] = (("real",), ("models", "*"))
+"""Keys where a plain string means `{folder: string}`."""
 
 
 class RecipeBlock(BaseModel):
@@ -145,3 +158,150 @@ class Recipe(RecipeBlock):
             if name == "real" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
                 raise ValueError(f"has a model called {name!r}; use letters, digits, - and _, and not the name 'real'")
         return models
+
+
+def load_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply `settings`, each `a.b=value` with a YAML value.
+
+    Raises
+    ------
+    BlindspotError
+        If the file is missing or not YAML, or a key is unknown, missing or has a bad value.
+    """
+    raw = _resolved(_read(path), path.resolve().parent)
+    raw.setdefault("name", path.stem)
+    for setting in settings:
+        raw = _with_setting(raw, setting)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise BlindspotError(f"{path.name}: {_sentence(error)}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BlindspotError(f"There is no recipe {path}; the project's own are in data/recipes.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BlindspotError(f"The recipe {path} cannot be read: {error}.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "bad syntax"
+        raise BlindspotError(f"{path.name}{where} is not valid YAML: {problem}.") from None
+    if not isinstance(raw, dict):
+        raise BlindspotError(f"{path.name} is not a recipe: it must be keys and values such as 'real: DIR'.")
+    return raw
+
+
+def _with_setting(raw: dict[str, Any], setting: str) -> dict[str, Any]:
+    """`raw` with one `a.b=value` put in."""
+    key, equals, text = setting.partition("=")
+    keys = tuple(key.strip().split("."))
+    if not equals or not all(keys):
+        raise BlindspotError(f"--set {setting} is not of the form key=value, such as --set dictionary.concepts=512.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BlindspotError(f"--set {setting}: the value is not valid YAML; put it in quotes.") from None
+    # A folder may be called 2024 or no.
+    if any(_matches(keys, path) for path in (*FOLDER_KEYS, *MODEL_KEYS, *SHORTHANDS)) and not isinstance(
+        value, dict | None
+    ):
+        value = text
+    patch: Any = value
+    for step in reversed(keys):
+        patch = {step: patch}
+    return _overlaid(raw, _resolved(patch, Path.cwd()), replace=len(keys))
+
+
+def _overlaid(raw: Any, patch: Any, replace: int) -> Any:
+    """`raw` with the value that lies `replace` keys deep in `patch` put in its place."""
+    if replace == 0 or not isinstance(patch, Mapping):
+        return patch
+    merged = dict(raw) if isinstance(raw, Mapping) else {}
+    for key, value in patch.items():
+        merged[key] = _overlaid(merged.get(key), value, replace - 1)
+    return merged
+
+
+def _matches(keys: KeyPath, path: KeyPath) -> bool:
+    return len(keys) == len(path) and all(step in ("*", key) for key, step in zip(keys, path, strict=True))
+
+
+def _resolved(raw: dict[str, Any], base: Path) -> dict[str, Any]:
+    """A recipe without shorthands, and with absolute paths, taken from `base`; Hugging Face ids stay as they are."""
+
+    def absolute(text: str) -> str:
+        return os.path.abspath(base / Path(text).expanduser())
+
+    def model(text: str) -> str:
+        path = Path(text).expanduser()
+        inside = path.is_absolute() or text.startswith(".") or (base / path).exists() or text.count("/") > 1
+        return absolute(text) if inside else text
+
+    for path in SHORTHANDS:
+        raw = _replaced(raw, path, lambda text: {"folder": text})
+    for path in FOLDER_KEYS:
+        raw = _replaced(raw, path, absolute)
+    for path in MODEL_KEYS:
+        raw = _replaced(raw, path, model)
+    return raw
+
+
+def _replaced(raw: Any, path: KeyPath, change: Callable[[str], Any]) -> Any:
+    """`raw` with `change` applied to every string at `path`."""
+    if not path:
+        return change(raw) if isinstance(raw, str) else raw
+    if not isinstance(raw, Mapping):
+        return raw
+    hit = raw.keys() if path[0] == "*" else {path[0]} & raw.keys()
+    return {key: _replaced(value, path[1:], change) if key in hit else value for key, value in raw.items()}
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing wrong with a recipe, in one sentence."""
+    first = error.errors()[0]
+    where = ".".join(str(step) for step in first["loc"] if step not in TAGS)
+    given = first.get("input")
+    match first["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            allowed = _allowed_keys(first["loc"])
+            return f"unknown key '{where}'{_hint(str(first['loc'][-1]), allowed)}; allowed here: {', '.join(allowed)}."
+        case "missing":
+            remedy = {"real": "; say where the real images are, for example --set real=FOLDER"}
+            remedy["models"] = "; say where the generated images are, for example --set models.NAME=FOLDER"
+            return f"the key '{where}' is missing{remedy.get(where, '')}."
+        case "union_tag_not_found":
+            kinds = "folder or world" if where == "real" else "folder or pipeline"
+            has = ", ".join(map(str, given)) if isinstance(given, Mapping) and given else "nothing"
+            return f"'{where}' needs exactly one of the keys {kinds}, and has {has}."
+        case "union_tag_invalid":
+            kinds = "a folder or a world" if where == "real" else "a folder or a pipeline"
+            return f"'{where}' must be {kinds}."
+        case "literal_error":
+            allowed = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+            return f"'{where}' cannot be {given!r}{_hint(str(given), allowed)}; allowed: {', '.join(allowed)}."
+        case "value_error":
+            return f"'{where}' {first['ctx']['error']}."
+    problem = first["msg"][0].lower() + first["msg"][1:]
+    return f"'{where}' is {given!r}, but {problem}."
+
+
+def _allowed_keys(loc: tuple[Any, ...]) -> list[str]:
+    """The keys of the block in which the last step of `loc` was found."""
+    block: Any = Recipe
+    for step in loc[:-1]:
+        if step in TAGS:
+            block = TAGS[step]
+        elif step in block.__pydantic_fields__:
+            annotation = block.__pydantic_fields__[step].annotation
+            kinds = (annotation, *get_args(annotation))
+            block = next((kind for kind in kinds if hasattr(kind, "__pydantic_fields__")), block)
+    return list(block.__pydantic_fields__)
+
+
+def _hint(word: str, allowed: list[str]) -> str:
+    close = difflib.get_close_matches(word, allowed, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

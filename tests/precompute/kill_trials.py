@@ -23,7 +23,7 @@ import precompute.stages.encode
 import precompute.stages.energies
 import precompute.stages.generate  # noqa: F401
 from precompute.build import build
-from precompute.recipe_files import load_recipe
+from precompute.recipe import load_recipe
 
 MOST = 30
 

@@ -14,7 +14,7 @@ from engine.atlas.reader import Atlas
 from engine.atlas.verify import verify
 from engine.errors import BlindspotError
 from precompute.build import build
-from precompute.recipe_files import load_recipe
+from precompute.recipe import load_recipe
 from precompute.runner import Build
 from tests.precompute.materials import save_images, save_recipe
 

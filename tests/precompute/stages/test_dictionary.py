@@ -14,7 +14,7 @@ from engine.dictionary.transcoder import Transcoder
 from engine.errors import BlindspotError
 from engine.files import write_json
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
-from precompute.recipe_files import load_recipe
+from precompute.recipe import load_recipe
 from precompute.stages.dictionary import DICTIONARY, make_dictionary, subsample_tokens
 
 RECIPES = Path(__file__).parents[3] / "data/recipes"

@@ -14,7 +14,7 @@ from engine.atlas.verify import verify
 from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.topk import TopK
 from precompute.build import build
-from precompute.recipe_files import load_recipe
+from precompute.recipe import load_recipe
 from precompute.runner import Progress
 from precompute.stages.dictionary import DICTIONARY, make_dictionary
 from precompute.stages.report import SUMMARY, TABLE, make_report, read_report

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BlindspotError
-from precompute.recipe import Folder, Pipeline, World
-from precompute.recipe_files import load_recipe
+from precompute.recipe import Folder, Pipeline, World, load_recipe
 from tests.precompute.materials import save_recipe
 
 RECIPES = Path(__file__).parents[2] / "data" / "recipes"
