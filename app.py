@@ -8,8 +8,9 @@ import streamlit as st
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from pages.exhibits import samplers
+from engine.reports import samplers
 from pages.routes import routes
+from pages.widgets.reports import SAMPLER_IMAGES
 
-pictures = Mount(samplers.ADDRESS, StaticFiles(directory=samplers.FOLDER, check_dir=False))
+pictures = Mount(SAMPLER_IMAGES, StaticFiles(directory=samplers.FOLDER, check_dir=False))
 app = st.App("pages/shell.py", routes=[*routes(), pictures])

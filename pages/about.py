@@ -1,11 +1,8 @@
 """Method: every number of this app, with its formula and where it comes from."""
 
-from html import escape
-
 import streamlit as st
 
-from pages.widgets import controls, data, url
-from pages.widgets.live import live
+from pages.widgets import controls, html, session
 
 TEXT_ENERGY = """
 A frozen image encoder turns an image into tokens, and a sparse autoencoder writes each token as a few of its
@@ -73,31 +70,22 @@ it.
 
 def estimators() -> None:
     """One formula and one reason per estimator."""
-    temperatures = data.known(data.atlas_path()).temperatures
-    for name, temperature in temperatures.items():
-        st.markdown(f"**{controls.NAMES[name]}** (default T = {temperature:g}). {controls.WHY[name]}")
+    for name, temperature in session.known().temperatures.items():
+        st.markdown(f"**{controls.ESTIMATORS[name]}** (default T = {temperature:g}). {controls.WHY[name]}")
         st.latex(controls.FORMULAS[name])
 
 
-def published() -> None:
+def published(origin: dict) -> None:
     """For an atlas of published statistics: where they are from, what was assumed and what is missing."""
-    origin = data.current().info.origin
-    if origin is None:
-        return
     st.header("This atlas", anchor="origin")
     st.markdown(
         "Its numbers were published by others and imported; nothing was measured here. What their files do not hold is "
         "left out, never estimated. What was assumed about them:"
     )
-    lines = "".join(
-        f"<li><code>{escape(topic)}</code>: {escape(sentence)}.</li>" for topic, sentence in origin["assumed"].items()
-    )
-    names = ", ".join(f"<code>{escape(entry['file'])}</code>" for entry in origin["files"])
-    missing = escape("; ".join(origin["missing"]))
-    live(f"<ul>{lines}</ul><p>Files: {names}. Not published: {missing}.</p>", key="origin")
+    html.show("about.origin", key="origin", origin=origin)
 
 
-url.current("about", ("model", "estimator", "temperature", "low", "high"))
+session.open_view("about", session.SETTINGS)
 _, middle, _ = st.columns([1, 4, 1])
 with middle:
     st.title("Method", anchor=False)
@@ -105,7 +93,8 @@ with middle:
         "A blindspot is a visual concept that a generative model draws far less, or far more, often than reality shows "
         "it. This app measures that per concept, without asking anyone to name the concepts first."
     )
-    published()
+    if (origin := session.atlas().info.origin) is not None:
+        published(origin)
     st.header("Energy", anchor="energy")
     st.markdown(TEXT_ENERGY)
     st.latex(r"\xi_k(x) = \sum_t z_{tk}(x), \qquad E_k(\mathrm{source}) = \frac{1}{n}\sum_{x} \xi_k(x)")

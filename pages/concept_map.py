@@ -2,86 +2,70 @@
 
 from urllib.parse import urlencode
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from engine.figures.distribution import delta_intervals
 from engine.figures.map import HEIGHT, HOW, PLAIN_HOW
 from engine.figures.tables import Filters, keep, most_different
-from pages.widgets import card, controls, data, generate, linked, lists, state, url
-from pages.widgets.live import asset, live
-from pages.widgets.plot import caption, plot
+from pages.widgets import card, controls, generate, html, session
+from pages.widgets.plot import plot
 
 KEYS = (
     "model", "concept", "image", "estimator", "temperature", "low", "high", "colour", "status", "frequency", "q",
     "text", "side", "top", "job",
 )  # fmt: skip
-FIGURE = ("model", "estimator", "temperature", "low", "high")
 
 
 @st.fragment
 def explore() -> None:
     """Map and card in one fragment, so that a click runs only this; the controls above it run the page."""
-    view = url.current("concept_map", KEYS)
-    table = data.table(view)
+    view = session.open_view("concept_map", KEYS)
+    table = session.table(view)
     mask = keep(table, Filters(view.status, view.frequency, view.q), view.low, view.high)
     left, right = st.columns([11, 9], gap="large")
     with left, st.container(key="stage"):
-        source = asset(f"map.json?{urlencode(state.write(view, data.known(data.atlas_path()), FIGURE))}")
+        query = urlencode(session.write(view, session.known(), session.SETTINGS))
+        bright = None if mask.sum() == (~table["dead"]).sum() else mask
         plot(
-            source=source, height=HEIGHT, key="map", concept=view.concept, colour=view.colour, zoom=True, keep=True,
-            mask=None if mask.sum() == (~table["dead"]).sum() else mask,
+            source=f"map.json?{query}", height=HEIGHT, key="map", concept=view.concept, colour=view.colour, zoom=True,
+            mask=bright,
         )  # fmt: skip
-        how = PLAIN_HOW if data.current().info.published else HOW
-        live(lists.legend(view, data.basis(view).sentence(), how, int(mask.sum())), key="legend")
+        how = PLAIN_HOW if session.atlas().info.published else HOW
+        basis = session.basis(view).sentence()
+        html.show("concepts.legend", key="legend", view=view, basis=basis, how=how, kept=int(mask.sum()))
     with right:
         if view.concept is None:
             browse(view, table, mask)
         else:
-            concept(view, table)
+            card.show_card(view, table)
+            generate.generate(view)
+            card.show_neighbours(view, table)
 
 
-def toolbar(view: state.View) -> None:
-    """One row: which model, which colours, search, honesty, filters."""
+def toolbar(view: session.View) -> None:
+    """One row: which model, which colours, search, delta settings, filters."""
+    choices = (
+        controls.model_choice, controls.colour_choice, controls.search_box, controls.delta_settings, controls.filters
+    )  # fmt: skip
     with st.container(key="toolbar"):
-        model, colour, search, honest, some = st.columns([3, 3, 3, 1.6, 1.6], vertical_alignment="bottom")
-    with model:
-        controls.model_choice(view)
-    with colour:
-        controls.colour_choice(view)
-    with search:
-        controls.search_box(view)
-    with honest:
-        controls.honest_delta(view)
-    with some:
-        controls.filters(view)
+        columns = st.columns([3, 3, 3, 1.6, 1.6], vertical_alignment="bottom")
+    for column, choice in zip(columns, choices, strict=True):
+        with column:
+            choice(view)
 
 
-def browse(view: state.View, table: pd.DataFrame, mask: object) -> None:
+def browse(view: session.View, table: pd.DataFrame, mask: np.ndarray) -> None:
     """What was searched for, or the list of top differences, shown until a concept is chosen."""
     if view.text:
-        st.subheader(f"Concepts that match “{view.text}”", anchor=False)
-        found = data.current().search(view.text, view.top)["concept"]
-        live(lists.found(table.loc[[concept for concept in found if not table["dead"].at[concept]]], view), key="found")
+        st.subheader(f"Concepts that match “{html.plain(view.text)}”", anchor=False)
+        found = table.loc[session.atlas().search(view.text, view.top)["concept"]]
+        html.show("concepts.found", key="found", rows=found[~found["dead"]], view=view)
         return
-    st.subheader(f"Where {view.model} differs most", anchor=False)
+    st.subheader(f"Where {html.plain(view.model)} differs most", anchor=False)
     controls.side_choice(view)
-    shown = most_different(table[mask], view.side, view.top)
-    live(lists.grid(shown, view), key="top")
+    html.show("concepts.top", key="top", rows=most_different(table[mask], view.side, view.top), view=view)
 
 
-def concept(view: state.View, table: pd.DataFrame) -> None:
-    """The concept card, its deltas in every model, Generate, and its neighbours."""
-    live(card.card_html(view, table), key="card")
-    if data.current().info.published:
-        linked.images(view)
-    rows = pd.DataFrame({model: data.table(view, model).loc[view.concept] for model in data.current().models}).T
-    figure = delta_intervals(rows, concept=view.concept, basis=data.basis(view))
-    live(caption(figure), key="forest_how")
-    plot(figure, key="forest")
-    generate.generate(view)
-    live(card.neighbours_html(view, table), key="neighbours")
-
-
-toolbar(url.current("concept_map", KEYS))
+toolbar(session.open_view("concept_map", KEYS))
 explore()

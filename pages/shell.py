@@ -5,8 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from engine.errors import BlindspotError
-from pages.widgets import data, notice
-from pages.widgets.live import styles
+from pages.widgets import html, session
 
 # A file of our own: the browser would fetch a named symbol from elsewhere. (A docstring here would show on the page.)
 ICON = Path(__file__).parent / "widgets" / "icon.png"
@@ -26,12 +25,12 @@ PAGES = [
     st.Page("about.py", title="Method", icon=":material/menu_book:"),
 ]
 page = st.navigation(PAGES, position="top")
-styles()
+html.styles()
 try:
-    data.current()
-    notice.show()
+    session.atlas()
+    html.notice()
     page.run()
 except BlindspotError as error:
     st.title("This atlas cannot be shown")
-    st.error(str(error), icon=":material/error:")
+    st.error(html.plain(error, code=True), icon=":material/error:")
     st.caption("Start the app as `streamlit run app.py -- ATLAS`, or set BLINDSPOT_ATLAS to the atlas folder.")

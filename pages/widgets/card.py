@@ -1,197 +1,158 @@
-"""The concept card: what a concept is, and what each model does with it. Facts are gathered, then turned into HTML."""
+"""The concept card: what a concept is, its images with heat maps, its deltas in every model, and its neighbours."""
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
-from html import escape
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import streamlit as st
 
-from engine.atlas import Atlas
+from engine.atlas.schema import web_address
+from engine.figures.distribution import delta_intervals
 from engine.figures.images import heat_sheet
-from pages.widgets import data, linked, markup
-from pages.widgets.live import link
-from pages.widgets.markup import Fit
-from pages.widgets.state import View
+from pages.widgets import html, session
+from pages.widgets.reports import show_figure
+from pages.widgets.session import View
 
 SHOWN = 8
 """Exemplars per row of the card."""
-NEIGHBOUR_KINDS = {"cooccurrence": "Fires together with", "atom": "Looks alike (atom)", "map": "Near on the map"}
+NEIGHBOURS = 6
+KINDS = {"cooccurrence": "Fires together with", "atom": "Looks alike (atom)", "map": "Near on the map"}
+ALLOWED = "linked_allowed"
+"""Session key: whether images on other hosts may be loaded."""
 
 
 @dataclass(frozen=True)
-class Couple:
-    """An exemplar and the image that another source has for the same caption."""
+class Exemplars:
+    """A row of exemplars with one heat-map sheet for all of them."""
 
-    image: int
-    other: int | None
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One row of exemplars, each with its counterpart, and one heat-map sheet for all of them."""
-
+    title: str
     source: str
     other: str
-    couples: tuple[Couple, ...]
-    tiles: dict[int, int]
-    """Image -> its tile in the sheet."""
+    columns: list[tuple[int | None, ...]]
+    """Each an image, and the other source's image for the same caption if any of them has one."""
+    tiles: list[int]
+    """The images in the order of the sheet."""
     heat: str
     """PNG as a data URI, tiles in a column."""
+    peak: float
+    """The code drawn at full strength."""
 
 
-def gather_sheet(atlas: Atlas, concept: int, source: str, other: str, peak: float | None = None) -> tuple[Sheet, float]:
-    """Collect a source's exemplars of a concept and their counterparts, with heat maps.
+@dataclass(frozen=True)
+class ImageDetails:
+    """One image and its counterparts."""
+
+    row: pd.Series
+    """Its row of the image table."""
+    images: dict[str, int]
+    heat: str
+
+
+def show_card(view: View, table: pd.DataFrame) -> None:
+    """Show the card of the view's concept above its delta in every model."""
+    atlas, numbers, details, exemplars = session.atlas(), None, None, []
+    if atlas.has_images:
+        real = gather_exemplars(view.concept, "real", view.model, "Real images that show it most")
+        drawn = gather_exemplars(view.concept, view.model, "real", f"What {view.model} draws for it most", real.peak)
+        details = None if view.image is None else image_details(view, real.peak)
+        exemplars = [real, drawn]
+    elif (published := atlas.published()) is not None:
+        numbers = published.loc[view.concept]
+    row = table.loc[view.concept]
+    html.show("card.card", key="card", view=view, row=row, numbers=numbers, details=details, exemplars=exemplars)
+    if atlas.info.published:
+        linked_images(view)
+    rows = pd.DataFrame({model: session.table(view, model).loc[view.concept] for model in atlas.models}).T
+    show_figure(delta_intervals(rows, concept=view.concept, basis=session.basis(view)), key="forest")
+
+
+def gather_exemplars(concept: int, source: str, other: str, title: str, peak: float = 0.0) -> Exemplars:
+    """Collect a source's exemplars of a concept and their counterparts in another source, with heat maps.
 
     Parameters
     ----------
     peak
-        Code drawn at full strength; by default the strongest in this row.
-
-    Returns
-    -------
-    The sheet and the peak it used.
+        Code drawn at full strength; 0 for the strongest in this row.
     """
+    atlas = session.atlas()
     images = [int(image) for image in atlas.exemplars(source, concept, SHOWN)["image"]]
-    couples = tuple(Couple(image, atlas.counterparts(image).get(other)) for image in images)
-    shown = list(dict.fromkeys(i for couple in couples for i in (couple.image, couple.other) if i is not None))
-    heats = [np.asarray(atlas.heatmap(image, concept)) for image in shown]
-    if peak is None:
-        peak = max((float(heat.max()) for heat in heats), default=0.0)
-    return Sheet(source, other, couples, {image: i for i, image in enumerate(shown)}, heat_sheet(heats, peak)), peak
+    pairs = [(image, atlas.counterparts(image).get(other)) for image in images]
+    tiles = list(dict.fromkeys(image for pair in pairs for image in pair if image is not None))
+    heats = [np.asarray(atlas.heatmap(image, concept)) for image in tiles]
+    peak = peak or max((float(heat.max()) for heat in heats), default=0.0)
+    columns = pairs if any(pair[1] is not None for pair in pairs) else [(image,) for image in images]
+    return Exemplars(title, source, other, columns, tiles, heat_sheet(heats, peak), peak)
 
 
-def inlined(image: int) -> str:
-    """Return a thumbnail as a data URI: a card arrives whole, in one message, instead of asking for thirty files."""
-    return "data:image/webp;base64," + base64.b64encode(data.current().thumb_bytes(image)).decode("ascii")
+def image_details(view: View, peak: float) -> ImageDetails:
+    """Collect the view's image and its counterparts, with heat maps."""
+    atlas = session.atlas()
+    row = session.image_table(session.atlas_path()).loc[view.image]
+    images = {row["source"]: view.image, **atlas.counterparts(view.image)}
+    heats = [np.asarray(atlas.heatmap(image, view.concept)) for image in images.values()]
+    return ImageDetails(row, images, heat_sheet(heats, peak))
 
 
-def fit_of(image: int) -> Fit:
-    """Return how the atlas's encoder saw an image."""
-    row = data.image_table(data.atlas_path()).loc[image]
-    encoder = data.current().info.encoder
-    crop = float(encoder.get("crop_fraction", 0.875)) if encoder.get("resize") == "crop" else None
-    return Fit(aspect=row["width"] / row["height"] if row["height"] else 1.0, crop=crop)
+def show_neighbours(view: View, table: pd.DataFrame) -> None:
+    """Show the neighbours of the view's concept."""
+    atlas = session.atlas()
+    found = {title: atlas.neighbours(view.concept, kind, NEIGHBOURS)["other"] for kind, title in KINDS.items()}
+    groups = {title: [int(other) for other in others] for title, others in found.items() if len(others)}
+    if groups:
+        html.show("card.neighbours", key="neighbours", groups=groups, table=table)
 
 
-def card_html(view: View, table: pd.DataFrame) -> str:
-    """Return the card of the view's concept: heading, images with heat maps, image details, neighbours."""
-    atlas, concept = data.current(), view.concept
-    if not atlas.has_images:
-        return heading(view, table)
-    real, peak = gather_sheet(atlas, concept, "real", view.model)
-    model, _ = gather_sheet(atlas, concept, view.model, "real", peak or None)
-    parts = [heading(view, table)]
-    if view.image is not None:
-        parts.append(image_html(atlas, view, peak))
-    parts += [
-        slider(),
-        sheet_html(atlas, real, "Real images that show it most", view),
-        sheet_html(atlas, model, f"What {view.model} draws for it most", view),
-    ]
-    return "".join(parts)
-
-
-def heading(view: View, table: pd.DataFrame) -> str:
-    """Return the concept's name, its delta in this model, its words and its numbers."""
-    row = table.loc[view.concept]
-    label, words = row["label"], list(row["words"]) if row["words"] is not None else []
-    dead = '<p class="ba-note">This concept never fires on the real images: it is dead and not on the map.</p>'
-    facts = {
-        "of real images": markup.percent(row["frequency"]),
-        "energy real": markup.number(row["energy_real"]),
-        f"energy {view.model}": markup.number(row["energy_model"]),
-        "relative": f"{row['relative']:+.2f}",
-        "q": markup.number(row["q"]),
-        "cluster": str(int(row["cluster"])),
-    }
-    if data.current().info.published:
-        facts = linked.facts(view, row)
-        dead = f'<p class="ba-note">{linked.DEAD}</p>'
-    numbers = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in facts.items())
-    close = link({"concept": None, "image": None, "job": None}, "×", css="ba-close", title="Close this concept")
-    return (
-        f'<div class="ba-head">{close}<div class="ba-kicker">Concept {view.concept}</div>'
-        f"<h2>{escape(markup.title_of(view.concept, label))}</h2>"
-        f"<div>{markup.badge(row['delta'], view.low, view.high)} {markup.tags(words[:6])}</div></div>"
-        f'<div class="ba-facts">{numbers}</div>{dead if row["dead"] else ""}'
+def linked_images(view: View) -> None:
+    """Show published images of the concept that lie on other hosts, once a switch that names the hosts is on."""
+    atlas = session.atlas()
+    st.subheader("Images", anchor=False)
+    if not atlas.link_hosts:
+        st.caption("No images were linked when these statistics were imported.")
+        return
+    st.toggle(
+        f"Load images from {' and '.join(html.plain(host) for host in atlas.link_hosts)}",
+        key=session.bound("linked", st.session_state.get(ALLOWED, False)),
+        on_change=lambda: st.session_state.update({ALLOWED: st.session_state["w_linked"]}),
+        help="They are not part of this atlas. While this is off, nothing is asked of that host; while on, it sees "
+        "your address and which images you look at.",
     )
+    if not st.session_state.get(ALLOWED, False):
+        return
+    titles = {"real": "Real image that shows it most", view.model: f"What {view.model} draws for it most"}
+    columns = []
+    for source, title in titles.items():
+        other = view.model if source == "real" else "real"
+        shown = ((source, title), (other, f"{other}, same caption"))
+        columns.append([(url, text) for side, text in shown for url in _links(view, side, source)])
+    if any(columns):
+        html.show("card.linked", key="linked_images", columns=columns)
+    else:
+        html.show("parts.note", key="linked_images", text="No image is linked to this concept.")
 
 
-def slider() -> str:
-    """Return the heat-map opacity slider, which works in the browser alone."""
-    return (
-        '<label class="ba-slider"><span>Heat map</span>'
-        '<input type="range" min="0" max="1" step="0.05" data-heat aria-label="Heat-map opacity"></label>'
-    )
+def _links(view: View, source: str, best_of: str) -> list[str]:
+    """Return the addresses of a source's image that belongs to the best image of `best_of`."""
+    links = session.atlas().links(source, view.concept)
+    return [url for url in links["url"][links["of"] == best_of] if web_address(url)]
 
 
-def sheet_html(atlas: Atlas, sheet: Sheet, title: str, view: View) -> str:
-    """Return a row of exemplars, each above the other source's image for the same caption."""
-    if not sheet.couples:
-        nothing = f'<p class="ba-note">No image of {escape(sheet.source)} shows it.</p>'
-        return f"<section><h3>{escape(title)}</h3>{nothing}</section>"
-    paired = any(couple.other is not None for couple in sheet.couples)
-    what = f"top: {sheet.source}, below: {sheet.other} for the same caption" if paired else "these images have no pairs"
-    tiles = "".join(
-        f'<div class="ba-couple">{_tile(atlas, sheet, couple.image, view)}'
-        f"{_tile(atlas, sheet, couple.other, view) if paired else ''}</div>"
-        for couple in sheet.couples
-    )
-    return (
-        f'<section style="--sheet:url({sheet.heat})"><h3>{escape(title)} <small>{escape(what)}</small></h3>'
-        f'<div class="ba-sheet">{tiles}</div></section>'
-    )
+class PairHeats(NamedTuple):
+    """Heat maps of several concepts on the two images of a pair, each as shares of the stronger one's peak."""
+
+    concepts: list[int]
+    tiles: int
+    """Two per concept, in order."""
+    sheet: str
 
 
-def _tile(atlas: Atlas, sheet: Sheet, image: int | None, view: View) -> str:
-    if image is None:
-        return '<span class="ba-picture ba-none" title="no counterpart"></span>'
-    caption = atlas.caption(image)
-    heat = sheet.tiles[image], len(sheet.tiles)
-    inner = markup.picture(inlined(image), fit_of(image), heat, caption or f"image {image}")
-    chosen = " ba-chosen" if image == view.image else ""
-    return link({"image": image}, inner, css=f"ba-tile{chosen}", title=caption)
-
-
-def image_html(atlas: Atlas, view: View, peak: float) -> str:
-    """Return the details of the view's image: large, its caption and file, its counterparts, similar real images."""
-    image = view.image
-    row = data.image_table(data.atlas_path()).loc[image]
-    others = {row["source"]: image, **atlas.counterparts(image)}
-    heat = heat_sheet([np.asarray(atlas.heatmap(i, view.concept)) for i in others.values()], peak)
-    large = ""
-    for tile, (source, i) in enumerate(others.items()):
-        shown = markup.picture(inlined(i), fit_of(i), (tile, len(others)), source)
-        large += f"<figure>{link({'image': i}, shown, css='ba-tile')}<figcaption>{escape(source)}</figcaption></figure>"
-    close = link({"image": None}, "×", css="ba-close", title="Close this image")
-    size = f"{int(row['width'])} × {int(row['height'])} px"
-    origin = f"image {image} of {row['source']} · {size} · {row['file']}"
-    return (
-        f'<section class="ba-image" style="--sheet:url({heat})">{close}<div class="ba-large">{large}</div>'
-        f"<p><b>{escape(row['caption'] or 'No caption')}</b></p>"
-        f'<p class="ba-note">{escape(origin)}</p></section>'
-    )
-
-
-def neighbours_html(view: View, table: pd.DataFrame) -> str:
-    """Return the neighbours of the view's concept as clickable chips with a picture and a delta dot."""
-    atlas, rows = data.current(), []
-    for kind, title in NEIGHBOUR_KINDS.items():
-        others = [int(other) for other in atlas.neighbours(view.concept, kind, 6)["other"]]
-        chips = "".join(chip(other, table) for other in others)
-        if chips:
-            rows.append(f'<div class="ba-near"><span>{escape(title)}</span><div>{chips}</div></div>')
-    return f"<section><h3>Neighbours</h3>{''.join(rows)}</section>" if rows else ""
-
-
-def chip(concept: int, table: pd.DataFrame, page: str | None = None, **go: str) -> str:
-    """Return a concept as a chip: best real image, name, dot in the colour of its delta."""
-    name = markup.name_of(concept, table["label"].at[concept])
-    best = data.current().exemplars("real", concept, 1)["image"]
-    image = f'<img src="{inlined(int(best.iloc[0]))}" alt="">' if len(best) else ""
-    inner = f"{image}{markup.dot(table['delta'].at[concept])}{name}"
-    go = {"concept": concept, "image": None, "job": None, **go}
-    return link(go, inner, css="ba-chip", page=page, title=f"Concept {concept}")
+def pair_heats(concepts: np.ndarray, images: tuple[int, int]) -> PairHeats:
+    """Collect the heat maps of concepts on both images of a pair."""
+    heats = []
+    for concept in concepts:
+        both = [np.asarray(session.atlas().heatmap(int(image), int(concept))) for image in images]
+        peak = max(float(heat.max()) for heat in both)
+        heats += [heat / peak if peak > 0 else heat for heat in both]
+    return PairHeats([int(concept) for concept in concepts], len(heats), heat_sheet(heats, 1.0))

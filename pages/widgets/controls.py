@@ -1,18 +1,17 @@
-"""The controls that change a view: model, search, honest delta, filters. Each one writes the URL and nothing else."""
+"""The controls that change a view: model, search, delta settings, filters. Each one writes the URL and nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import streamlit as st
 
-from pages.widgets import data, url
-from pages.widgets.state import LONGEST_TEXT, MARGINS, MOST_MODELS, QUANTITIES, SIDES, TARGETS, View
+from pages.widgets import session
+from pages.widgets.html import plain
+from pages.widgets.session import LONGEST_TEXT, MARGINS, MOST_MODELS, QUANTITIES, SIDES, TARGETS, View
 
-NAMES = {
-    "gap": "Gap",
-    "relative": "Relative",
-    "share": "Share",
-    "standardised": "Standardised",
-}
+COLOURS = {"delta": "Delta", "relative": "Relative", "frequency": "Frequency", "cluster": "Cluster"}
+ESTIMATORS = {"gap": "Gap", "relative": "Relative", "share": "Share", "standardised": "Standardised"}
 FORMULAS = {
     "gap": r"\delta_k = \sigma\!\left(\frac{E_k^{\mathrm{model}} - E_k^{\mathrm{real}}}{T}\right)",
     "relative": r"\delta_k = \sigma\!\left(\frac{1}{T}\,\frac{E_k^{\mathrm{model}} - E_k^{\mathrm{real}}}"
@@ -34,67 +33,62 @@ SIGNIFICANCE = (1.0, 0.1, 0.05, 0.01, 0.001)
 
 def _changed(name: str, key: str) -> None:
     value = st.session_state[key]
-    url.change(**{name: tuple(value) if isinstance(value, list) else value})
+    session.change(**{name: tuple(value) if isinstance(value, list) else value})
 
 
 def _bind(name: str, value: object) -> dict:
     """Return the key and the callback that tie a widget to a parameter of the URL."""
-    key = url.bound(name, value)
+    key = session.bound(name, value)
     return {"key": key, "on_change": _changed, "args": (name, key)}
+
+
+def _choose(label: str, name: str, value: str, options: Sequence[str], names: Mapping[str, str], **more: str) -> None:
+    """Offer a few options beside each other, one of them always chosen."""
+    st.segmented_control(label, options, format_func=names.get, required=True, **_bind(name, value), **more)
 
 
 def model_choice(view: View) -> None:
     """Choose the model whose map and card are shown."""
-    models = data.current().models
+    models = session.atlas().models
     if len(models) <= 5:
-        st.segmented_control("Model", models, required=True, **_bind("model", view.model))
+        _choose("Model", "model", view.model, models, {model: plain(model) for model in models})
     else:
         st.selectbox("Model", models, **_bind("model", view.model))
 
 
 def models_choice(view: View) -> None:
     """Choose two to four models to compare."""
-    st.multiselect(
-        "Models, up to four", data.current().models, max_selections=MOST_MODELS, **_bind("models", list(view.models))
-    )
+    bound = _bind("models", list(view.models))
+    st.multiselect("Models, up to four", session.atlas().models, max_selections=MOST_MODELS, **bound)
 
 
 def two_models_choice(chosen: tuple[str, str], models: list[str]) -> None:
     """Choose two of `models` in their order, before and after; choosing the other one swaps them."""
     for place, (column, label) in enumerate(zip(st.columns(2), ("Before", "After"), strict=True)):
-        key = url.bound(f"models_{place}", chosen[place])
+        key = session.bound(f"models_{place}", chosen[place])
         column.selectbox(label, models, key=key, on_change=_model_placed, args=(key, place, chosen))
 
 
 def _model_placed(key: str, place: int, chosen: tuple[str, str]) -> None:
     model, other = st.session_state[key], chosen[1 - place]
     other = chosen[place] if model == other else other
-    url.change(models=(model, other) if place == 0 else (other, model))
+    session.change(models=(model, other) if place == 0 else (other, model))
 
 
 def colour_choice(view: View) -> None:
     """Choose what colour means on the map."""
-    names = {"delta": "Delta", "relative": "Relative", "frequency": "Frequency", "cluster": "Cluster"}
-    offered = data.known(data.atlas_path()).colours
-    st.segmented_control(
-        "Colour", offered, format_func=names.get, required=True, **_bind("colour", view.colour)
-    )  # fmt: skip
+    _choose("Colour", "colour", view.colour, session.known().colours, COLOURS)
 
 
 def quantity_choice(view: View) -> None:
     """Choose what models are correlated on."""
-    names = {"relative": "Relative gap", "delta": "Delta"}
-    st.segmented_control(
-        "Quantity", QUANTITIES, format_func=names.get, required=True, **_bind("quantity", view.quantity)
-    )
+    _choose("Quantity", "quantity", view.quantity, QUANTITIES, {"relative": "Relative gap", "delta": "Delta"})
 
 
 def margin_choice(view: View) -> None:
     """Choose how clearly other models must lack a blindspot of one model alone."""
-    st.slider(
-        "Margin: how far inside the threshold every other model must be", *MARGINS, step=0.05,
-        **_bind("margin", view.margin),
-    )  # fmt: skip
+    label = "Margin: how far inside the threshold every other model must be"
+    st.slider(label, *MARGINS, step=0.05, **_bind("margin", view.margin))
 
 
 def target_choice(view: View) -> None:
@@ -104,32 +98,33 @@ def target_choice(view: View) -> None:
 
 def side_choice(view: View) -> None:
     """Choose which end of delta the list shows."""
-    names = {"suppressed": "Suppressed", "exaggerated": "Exaggerated", "both": "Both"}
-    st.segmented_control(
-        "Top differences", SIDES, format_func=names.get, required=True, label_visibility="collapsed",
-        **_bind("side", view.side),
-    )  # fmt: skip
+    names = {side: side.capitalize() for side in SIDES}
+    _choose("Top differences", "side", view.side, SIDES, names, label_visibility="collapsed")
 
 
 def search_box(view: View) -> None:
     """Find concepts by id, label or word; the found ones take the place of the list beside the map."""
 
     def go() -> None:
-        url.change(text=st.session_state["w_text"].strip()[:LONGEST_TEXT], concept=None, image=None, job=None)
+        session.change(text=st.session_state["w_text"].strip()[:LONGEST_TEXT], concept=None, image=None, job=None)
 
     st.text_input(
-        "Search", key=url.bound("text", view.text), on_change=go, max_chars=LONGEST_TEXT, type="search",
+        "Search", key=session.bound("text", view.text), on_change=go, max_chars=LONGEST_TEXT, type="search",
         placeholder="Search a word, a label or an id", icon=":material/search:", autocomplete="off",
     )  # fmt: skip
 
 
-def honest_delta(view: View) -> None:
+def delta_settings(view: View) -> None:
     """Choose estimator, temperature and thresholds, with their formula."""
-    with st.popover("Honest delta", icon=":material/balance:", width="stretch"):
-        offered = list(data.known(data.atlas_path()).temperatures)
+
+    def estimator_changed() -> None:
+        estimator = st.session_state["w_estimator"]
+        session.change(estimator=estimator, temperature=session.known().temperatures[estimator])
+
+    with st.popover("Delta settings", icon=":material/balance:", width="stretch"):
         st.segmented_control(
-            "Estimator", offered, format_func=NAMES.get, required=True, key=url.bound("estimator", view.estimator),
-            on_change=_estimator_changed,
+            "Estimator", list(session.known().temperatures), format_func=ESTIMATORS.get, required=True,
+            key=session.bound("estimator", view.estimator), on_change=estimator_changed,
         )  # fmt: skip
         st.latex(FORMULAS[view.estimator])
         st.caption(WHY[view.estimator])
@@ -146,20 +141,13 @@ def honest_delta(view: View) -> None:
         )
 
 
-def _estimator_changed() -> None:
-    estimator = st.session_state["w_estimator"]
-    url.change(estimator=estimator, temperature=data.known(data.atlas_path()).temperatures[estimator])
-
-
 def filters(view: View) -> None:
     """Choose which concepts stay bright on the map and in the lists."""
     active = (len(view.status) > 0) + (view.frequency > 0) + (view.q < 1)
     with st.popover(f"Filters ({active})" if active else "Filters", icon=":material/filter_alt:", width="stretch"):
-        st.pills(
-            "Status", ["suppressed", "neutral", "exaggerated"], selection_mode="multi",
-            **_bind("status", list(view.status)),
-        )  # fmt: skip
-        if data.current().info.published:
+        statuses = ["suppressed", "neutral", "exaggerated"]
+        st.pills("Status", statuses, selection_mode="multi", **_bind("status", list(view.status)))
+        if session.atlas().info.published:
             st.caption("Others turn grey on the map, so that the shape stays. Frequencies and q were not published.")
             return
         st.select_slider(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import gc
 import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from html import escape
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -25,9 +23,8 @@ from engine.samplers.generation import (
     submit_generation,
     warm_up,
 )
-from pages.widgets import card, data, markup, url
-from pages.widgets.live import asset, live
-from pages.widgets.state import View
+from pages.widgets import html, session
+from pages.widgets.session import View
 
 RESULTS = "BLINDSPOT_RESULTS"
 BEGINNINGS = (
@@ -46,7 +43,7 @@ def queue() -> JobQueue:
 @st.cache_resource(show_spinner=False)
 def _warmed(path: Path) -> Thread:
     """Load an atlas's models in the background, once, while its first card is being read."""
-    atlas = data.current()
+    atlas = session.atlas()
 
     def load() -> None:
         with suppress(BlindspotError):  # the drawing itself will say it to the person
@@ -62,54 +59,50 @@ def _warmed(path: Path) -> Thread:
 def generate(view: View) -> None:
     """Show the form, or the job that the URL names."""
     st.subheader("Generate", anchor=False)
-    if view.job is None:
-        drawn = data.current().gallery(view.concept)
-        if len(drawn):
-            live(gallery_html(drawn), key="gallery")
-    if data.current().info.published:
+    atlas = session.atlas()
+    gallery = atlas.gallery(view.concept)
+    if view.job is None and len(gallery):
+        show_gallery(gallery)
+    if atlas.info.published:
         st.caption("Published statistics come without the encoder and the dictionary, so nothing can be drawn.")
         return
-    if data.current().info.prior is None:
+    if atlas.info.prior is None:
         st.caption("This atlas names no diffusion prior, so nothing can be drawn: add `prior` to its recipe.")
         return
     st.caption(
         "EnergyDPS steers a diffusion prior towards images that excite exactly this concept while they stay natural."
     )
-    _warmed(data.atlas_path())
+    _warmed(session.atlas_path())
     _form(view)
     job = queue().get(view.job) if view.job else None
     if view.job and job is None:
         st.caption("That job is unknown here (its results were cleared): generate it again.")
     elif job is not None and job.state == "done":
-        live(results_html(job.id, job.result_dir, load_generation(job.result_dir)), key="results")
+        show_results(job, load_generation(job.result_dir))
     elif job is not None:
         progress(job.id)
 
 
 def _form(view: View) -> None:
+    usual = GenerationRequest
     with st.form("generate", border=False):
         count, seed, steps, strength, candidates = st.columns(5)
         settings = {
-            "count": count.number_input("Images", 1, 16, GenerationRequest.count),
+            "count": count.number_input("Images", 1, 16, usual.count),
             "seed": seed.number_input("Seed", 0, 2**31 - 1, 0),
-            "steps": steps.number_input("Steps", 5, 250, GenerationRequest.steps),
-            "strength": strength.number_input(
-                "Strength", 0.0, 20.0, GenerationRequest.strength, 0.1, help="0: the prior alone."
-            ),
-            "candidates": candidates.number_input("Beginnings", 1, 128, GenerationRequest.candidates, help=BEGINNINGS),
+            "steps": steps.number_input("Steps", 5, 250, usual.steps),
+            "strength": strength.number_input("Strength", 0.0, 20.0, usual.strength, 0.1, help="0: the prior alone."),
+            "candidates": candidates.number_input("Beginnings", 1, 128, usual.candidates, help=BEGINNINGS),
         }
-        if st.form_submit_button("Generate", type="primary", icon=":material/auto_awesome:"):
-            _submit(view, settings)
-
-
-def _submit(view: View, settings: Mapping[str, Any]) -> None:
-    try:
-        job = submit_generation(queue(), data.current(), GenerationRequest(view.concept, **settings))
-    except BlindspotError as error:
-        st.error(str(error), icon=":material/error:")
-        return
-    url.change(job=job.id)
-    st.rerun()
+        if not st.form_submit_button("Generate", type="primary", icon=":material/auto_awesome:"):
+            return
+        try:
+            job = submit_generation(queue(), session.atlas(), GenerationRequest(view.concept, **settings))
+        except BlindspotError as error:
+            st.error(html.plain(error, code=True), icon=":material/error:")
+            return
+        session.change(job=job.id)
+        st.rerun()
 
 
 @st.fragment(run_every=0.5)
@@ -120,17 +113,16 @@ def progress(key: str) -> None:
         st.rerun()
     if job.ended:
         if job.state == "failed":
-            st.error(job.error, icon=":material/error:")
+            st.error(html.plain(job.error, code=True), icon=":material/error:")
         else:
             st.info("Cancelled.")
         if st.button("Clear", key="clear_job"):
-            url.change(job=None)
+            session.change(job=None)
             st.rerun()
         return
     st.progress(job.step / job.steps if job.steps else 0.0, text=progress_text(job))
     if job.preview:
-        source = "data:image/jpeg;base64," + base64.b64encode(job.preview).decode("ascii")
-        st.html(f'<img class="ba-preview" src="{source}" alt="Preview of the images being drawn">')
+        st.html(html.render("generate.preview", src=html.data_uri(job.preview, "jpeg")))
     if st.button("Cancel", icon=":material/close:", key="cancel_job"):
         queue().cancel(key)
 
@@ -145,69 +137,34 @@ def progress_text(job: Job) -> str:
     return f"Step {job.step} of {job.steps}{left}"
 
 
-def results_html(job: str, folder: Path, record: Mapping[str, Any]) -> str:
-    """Return a finished drawing: its images with scores, then the best real images by the same score."""
-    best = record["reference_score"]
-    drawn = "".join(
-        _result(_data_uri(folder / name), f"s = {score:.3f}", f"codes {codes:.3f}")
-        for name, score, codes in zip(record["images"], record["scores"], record["codes_scores"], strict=True)
-    )
-    real = "".join(_reference(item["image"], item["score"]) for item in record["references"])
-    mean = sum(record["scores"]) / len(record["scores"])
-    against = f", {mean / best:.2f}× the mean of the best real images" if best and mean > 0 else ""
-    settings = record["parameters"]
+def show_results(job: Job, record: Mapping[str, Any]) -> None:
+    """Show a finished job's images with their scores, then the best real images by the same score."""
+    settings, files = record["parameters"], [job.result_dir / name for name in record["images"]]
     how = f"seed {settings['seed']}, {settings['steps']} steps, strength {settings['strength']:g}"
-    title = f"Drawn for concept {settings['concept']} <small>{escape(how)}, {record['seconds']:.1f} s</small>"
-    return (
-        f'<section data-job="{escape(job)}"><h3>{title}</h3>'
-        f'<p class="ba-note">Mean intrinsic score s = {mean:.3f}{against}.</p>'
-        f'<div class="ba-results">{drawn}</div>{again_html(settings)}</section>'
-        f'<section><h3>Best real images by the same score</h3><div class="ba-results">{real}</div></section>'
-    )
+    sources = [html.data_uri(file.read_bytes(), "png") for file in files]
+    html.show(
+        "generate.drawn", key="results", title=f"Drawn for concept {settings['concept']}",
+        how=f"{how}, {record['seconds']:.1f} s", scores=record["scores"], best=record["reference_score"],
+        images=list(zip(sources, record["scores"], record["codes_scores"], strict=True)), command=command(settings),
+        job=job.id, references=record["references"],
+    )  # fmt: skip
 
 
-def gallery_html(rows: pd.DataFrame) -> str:
-    """Return the images that were drawn into the atlas for a concept, with their scores and how they were made."""
-    first, mean = rows.iloc[0], rows["score"].mean()
-    best = first["reference_score"]
-    against = f", {mean / best:.2f}× the mean of the best real images" if best > 0 and mean > 0 else ""
+def show_gallery(rows: pd.DataFrame) -> None:
+    """Show the images that were drawn into the atlas for a concept."""
+    first, atlas = rows.iloc[0], session.atlas()
     how = f"{first['method']}, seed {first['seed']}, {first['steps']} steps, strength {first['strength']:.3g}"
-    drawn = "".join(
-        _result(_gallery_uri(row.concept, row.rank), f"s = {row.score:.3f}", f"codes {row.codes_score:.3f}")
-        for row in rows.itertuples()
-    )
-    return (
-        f"<section><h3>Drawn with the atlas <small>{escape(how)}</small></h3>"
-        f'<p class="ba-note">Mean intrinsic score s = {mean:.3f}{against}.</p>'
-        f'<div class="ba-results">{drawn}</div>{again_html({**first, "count": len(rows)})}</section>'
-    )
+    sources = [html.data_uri(atlas.gallery_bytes(row.concept, row.rank), "webp") for row in rows.itertuples()]
+    html.show(
+        "generate.drawn", key="gallery", title="Drawn with the atlas", how=how, scores=rows["score"].tolist(),
+        images=list(zip(sources, rows["score"], rows["codes_score"], strict=True)), best=first["reference_score"],
+        command=command({**first, "count": len(rows)}),
+    )  # fmt: skip
 
 
-def again_html(parameters: Mapping[str, Any]) -> str:
-    """Return the command that draws these images again, folded."""
-    path = data.atlas_path()
-    command = escape(
-        reproduction_command(parameters, path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name)
-    )
-    return f'<details class="ba-again"><summary>Draw these again</summary><code>{command}</code></details>'
-
-
-def _gallery_uri(concept: int, rank: int) -> str:
-    content = data.current().gallery_bytes(concept, rank)
-    return "data:image/webp;base64," + base64.b64encode(content).decode("ascii")
-
-
-def _reference(image: int, score: float) -> str:
-    shown = markup.picture(asset(f"thumb/{image}.webp"), card.fit_of(image))
-    return f"<figure>{shown}<figcaption><b>s = {score:.3f}</b> real</figcaption></figure>"
-
-
-def _data_uri(file: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode("ascii")
-
-
-def _result(source: str, main: str, detail: str) -> str:
-    return (
-        f'<figure><img class="ba-pixel" src="{source}" alt="Drawn image, {main}">'
-        f"<figcaption><b>{main}</b> {detail}</figcaption></figure>"
+def command(parameters: Mapping[str, Any]) -> str:
+    """Return the command that draws these images again."""
+    path = session.atlas_path()
+    return reproduction_command(
+        parameters, path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name
     )

@@ -1,13 +1,14 @@
-"""Shows a figure of `engine.figures`: in the browser it keeps its zoom, its chosen concept and its colouring.
+"""Shows a figure: in the browser it keeps its zoom, its chosen concept and its colouring.
 
 Why not ``st.plotly_chart``: it draws anew, and loses zoom and selection, whenever a filter, a colouring or a chosen
-concept changes. This component fetches a figure once by its URL and then only restyles it.
+concept changes. This component (``plot.js``) fetches a figure once by its URL and then only restyles it.
 """
 
 from __future__ import annotations
 
 import base64
-from html import escape
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,13 @@ import plotly.graph_objects as go
 import plotly.io
 import streamlit as st
 
-from pages.widgets import data, url
-from pages.widgets.live import asset
-from pages.widgets.state import picked
-
-HERE = Path(__file__).parent
+from pages.widgets import html, session
 
 _component = st.components.v2.component(
     "blindspot_plot",
-    html=(HERE / "plot.html").read_text(encoding="utf-8"),
-    js=(HERE / "plot.js").read_text(encoding="utf-8"),
+    html='<div class="ba-plot"><div class="ba-gd"></div><div class="ba-rings"></div>'
+    '<div class="ba-tip" hidden></div></div>',
+    js=(Path(__file__).parent / "plot.js").read_text(encoding="utf-8"),
     isolate_styles=False,
 )
 
@@ -40,7 +38,6 @@ def plot(
     mask: np.ndarray | None = None,
     colour: str | None = None,
     zoom: bool = False,
-    keep: bool = False,
     height: int | None = None,
     narrow_source: str | None = None,
     narrow_height: int | None = None,
@@ -53,7 +50,7 @@ def plot(
     figure
         A small figure, sent with the page; or
     source
-        the path of a large one, fetched once (see `pages.routes`).
+        the path of a large one below the atlas's routes (`pages.routes`), fetched once.
     key
         Name of this place on the page.
     concept
@@ -62,8 +59,8 @@ def plot(
         Concepts to keep bright; the others are greyed.
     colour
         The colouring to show (a label of the figure's ``updatemenus``).
-    zoom, keep
-        Scroll to zoom; keep the zoom when the figure changes.
+    zoom
+        Scroll to zoom, and keep the zoom when the figure changes.
     height
         Pixels kept free while a `source` loads, so that nothing jumps: the figure's own height.
     narrow_source, narrow_height
@@ -76,30 +73,29 @@ def plot(
     def follow() -> None:
         concept = picked(st.session_state[key].get("pick"))
         if concept is not None:
-            url.change(concept=concept, image=None, job=None)
+            session.change(concept=concept, image=None, job=None)
 
     payload: dict[str, Any] = {
         "plotly": f"/atlas/v{plotly.__version__}/plotly.js",
-        "facts": asset("facts.json"),
-        "best": asset("best/CONCEPT.webp") if data.current().has_images else None,
+        "facts": html.asset("facts.json"),
+        "best": html.asset("best/CONCEPT.webp") if session.atlas().has_images else None,
         "opens": opens,
         "theme": st.context.theme.type,
         "concept": concept,
         "mask": None if mask is None else base64.b64encode(np.packbits(mask)).decode("ascii"),
         "colour": colour,
         "zoom": zoom,
-        "keep": keep,
+        "keep": zoom,
         "height": height if figure is None else figure.layout.height,
-        "narrow": {"url": narrow_source, "height": narrow_height} if narrow_source else None,
+        "narrow": {"url": html.asset(narrow_source), "height": narrow_height} if narrow_source else None,
     }
-    payload |= {"url": source} if source else {"figure": plotly.io.to_json(figure, validate=False)}
+    payload |= {"url": html.asset(source)} if source else {"figure": plotly.io.to_json(figure, validate=False)}
     _component(key=key, data=payload, on_pick_change=follow)
 
 
-def caption(figure: go.Figure) -> str:
-    """Return a figure's title, subtitle and reading line as HTML that wraps; the component leaves them out."""
-    title = figure.layout.title
-    return (
-        f'<div class="ba-caption"><b>{escape(title.text or "")}</b> <span>{escape(title.subtitle.text or "")}</span>'
-        f'<div class="ba-note">{escape(figure.layout.meta["how"])}</div></div>'
-    )
+def picked(event: Any) -> int | None:
+    """Turn what a plot reports into a concept id; None for anything that is not one."""
+    value = event.get("concept") if isinstance(event, Mapping) else event
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        return None
+    return int(value)

@@ -10,8 +10,8 @@ from engine.atlas import Atlas
 from engine.blindspots.distribution import delta_distribution, shared_blindspots
 from engine.figures.tables import most_different
 from engine.reports.concepts import group_members, ranking_ends
-from pages.reports import find_report
-from pages.widgets import data, state
+from pages.widgets import session
+from pages.widgets.reports import find_report
 from tests.app.conftest import DEMO
 from tests.app.test_pages import html, opened, url
 from tests.synthetic import build_synthetic_atlas
@@ -58,7 +58,7 @@ def test_the_ranking_runs_from_both_ends_certain_ones_first_and_every_concept_le
 @pytest.mark.parametrize("model", ["base", "woody"])
 def test_the_figure_of_the_ranking_holds_both_lists_and_says_how_many_are_certain(use_atlas, model):
     use_atlas(DEMO)
-    table, view = Atlas.open(DEMO).delta(model), replace(state.default_view(data.known(DEMO)), model=model)
+    table, view = Atlas.open(DEMO).delta(model), replace(session.default_view(session.known(DEMO)), model=model)
     sides = ranking_ends(Atlas.open(DEMO), view, 12)
     figure = find_report("delta-ranking", view).report.figure
     shown, certain = list(figure.data[0].customdata), set(table.index[table["q"] < 0.05])

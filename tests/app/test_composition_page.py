@@ -10,8 +10,8 @@ from engine.atlas import Atlas
 from engine.atlas.schema import HALVES
 from engine.blindspots.spectrum import Spectrum, eigenvector_similarity
 from engine.reports.composition import changed_pairs, significance_sentence
-from pages.reports import find_report
-from pages.widgets.state import View
+from pages.widgets.reports import find_report
+from pages.widgets.session import View
 from tests.app.test_pages import html, opened, url
 
 PAGE = "composition"

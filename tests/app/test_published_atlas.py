@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 from streamlit.testing.v1 import AppTest
 
-from pages import routes
-from pages.widgets import data, state
+from pages.routes import routes
+from pages.widgets import session
 from precompute.saediff.importing import import_saediff
 from tests.app.serving import ROOT
 from tests.app.test_pages import html, opened, url
@@ -109,7 +111,8 @@ def test_compare_has_correlations_and_one_concept_in_every_model():
 
 
 def test_the_figures_of_the_map_and_the_comparison_are_served():
-    known = data.known(data.atlas_path())
-    assert known.colours == state.COLOURS[:2]
-    for make in (routes.map_json, routes.maps_json, routes.scatter_json):
-        assert len(make({"models": "SD15,pixart"})) > 500
+    known = session.known()
+    assert known.colours == session.COLOURS[:2]
+    client = TestClient(Starlette(routes=routes()))
+    for name in ("map", "maps", "scatter"):
+        assert len(client.get(f"/atlas/v/{name}.json?models=SD15,pixart").json()["data"]) > 0

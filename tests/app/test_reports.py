@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 
 from engine.atlas import Atlas
 from engine.reports import REPORTS, Report, files
-from pages.reports import find_report
 from pages.routes import routes
-from pages.widgets import data, state
+from pages.widgets import session
+from pages.widgets.reports import find_report
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_what_is_no_report_is_404(client, path: str):
 def test_every_figure_says_what_it_is_on_what_and_how_to_read_it(use_atlas, analysed_atlas):
     use_atlas(analysed_atlas)
     for name in REPORTS:
-        found = find_report(name, state.default_view(data.known(analysed_atlas))).report
+        found = find_report(name, session.default_view(session.known(analysed_atlas))).report
         assert found.title and len(found.table)
         if found.figure is not None:
             layout = found.figure.layout

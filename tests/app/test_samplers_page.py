@@ -15,10 +15,9 @@ from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.figures.images import Block, Row, image_grid
 from engine.reports import samplers
-from pages import reports
-from pages.reports import SAMPLER_IMAGES, find_report
-from pages.widgets import data
-from pages.widgets.state import View
+from pages.widgets import reports, session
+from pages.widgets.reports import SAMPLER_IMAGES, find_report
+from pages.widgets.session import View
 from tests.app.test_pages import html, opened, url
 
 PAGE = "samplers"
@@ -77,7 +76,7 @@ def folder(use_atlas, plain_atlas, tmp_path, monkeypatch):
 @pytest.fixture
 def own(monkeypatch, plain_atlas):
     """Let the opened atlas be the one whose concepts were drawn."""
-    monkeypatch.setattr(data, "DEFAULT", plain_atlas.resolve())
+    monkeypatch.setattr(session, "DEFAULT", plain_atlas.resolve())
 
 
 def test_every_image_is_cut_out_where_the_picture_has_it(folder):

@@ -9,9 +9,9 @@ from engine.errors import BlindspotError
 from engine.klsc.diagnosis import diagnose
 from engine.klsc.mixture import AngularConcept, Mixture, score_law
 from engine.reports import theory
-from pages import reports
-from pages.reports import find_report
-from pages.widgets.state import View
+from pages.widgets import reports
+from pages.widgets.reports import find_report
+from pages.widgets.session import View
 from tests.app.test_pages import html, opened, url
 
 PAGE = "theory"

@@ -2,18 +2,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pages.widgets import state
-from pages.widgets.state import Known, View
+from pages.widgets import session
+from pages.widgets.plot import picked
+from pages.widgets.session import Known, View
 
 KNOWN = Known(
     models=("alpha", "beta", "gamma"), concepts=50, images=90, temperatures={"gap": 0.8, "relative": 0.4, "share": 1.0}
 )
-DEFAULT = state.default_view(KNOWN)
+DEFAULT = session.default_view(KNOWN)
 
 
 def test_an_empty_url_is_the_default_view_and_writes_nothing():
-    assert state.read({}, KNOWN) == DEFAULT
-    assert state.write(DEFAULT, KNOWN) == {}
+    assert session.read({}, KNOWN) == DEFAULT
+    assert session.write(DEFAULT, KNOWN) == {}
 
 
 @pytest.mark.parametrize(
@@ -23,14 +24,14 @@ def test_an_empty_url_is_the_default_view_and_writes_nothing():
      ("colour", "Delta"), ("low", "0.9"), ("text", "a\nb"), ("concept", "²")],
 )  # fmt: skip
 def test_what_does_not_fit_falls_back(name: str, bad: str):
-    assert state.read({name: bad}, KNOWN) == DEFAULT
+    assert session.read({name: bad}, KNOWN) == DEFAULT
 
 
 def test_a_view_survives_its_url():
     view = View(model="beta", concept=7, image=3, estimator="share", temperature=1.5, low=0.2, high=0.8,
                 colour="cluster", status=("suppressed", "exaggerated"), frequency=0.01, q=0.05, text="red disc",
                 side="both", top=36, models=("gamma", "alpha"), job="0123abcd")  # fmt: skip
-    assert state.read(state.write(view, KNOWN), KNOWN) == view
+    assert session.read(session.write(view, KNOWN), KNOWN) == view
 
 
 def test_what_does_not_fit_is_named_and_what_fits_is_not():
@@ -42,21 +43,21 @@ def test_what_does_not_fit_is_named_and_what_fits_is_not():
         "other": "1",
         "text": "",
     }
-    assert state.misfits(params, KNOWN) == {"model": "nope", "concept": "999", "models": "nobody"}
-    assert state.misfits({"models": "gamma,alpha", "status": "neutral", "concept": "49"}, KNOWN) == {}
+    assert session.misfits(params, KNOWN) == {"model": "nope", "concept": "999", "models": "nobody"}
+    assert session.misfits({"models": "gamma,alpha", "status": "neutral", "concept": "49"}, KNOWN) == {}
 
 
 def test_each_estimator_has_its_own_default_temperature():
-    view = state.read({"estimator": "relative"}, KNOWN)
+    view = session.read({"estimator": "relative"}, KNOWN)
     assert view.temperature == 0.4
-    assert state.write(view, KNOWN) == {"estimator": "relative"}
+    assert session.write(view, KNOWN) == {"estimator": "relative"}
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(list(View.__dataclass_fields__)), st.text(max_size=20)))
 def test_reading_never_fails_and_what_was_read_is_stable(params: dict[str, str]):
-    view = state.read(params, KNOWN)
-    assert state.read(state.write(view, KNOWN), KNOWN) == view
+    view = session.read(params, KNOWN)
+    assert session.read(session.write(view, KNOWN), KNOWN) == view
 
 
 @pytest.mark.parametrize(
@@ -64,4 +65,4 @@ def test_reading_never_fails_and_what_was_read_is_stable(params: dict[str, str])
     [({"concept": 12}, 12), (3.0, 3), (None, None), ({}, None), (True, None), (-1, None), ("5", None)],
 )
 def test_a_selection_becomes_a_concept(event: object, concept: int | None):
-    assert state.picked(event) == concept
+    assert picked(event) == concept

@@ -1,4 +1,4 @@
-// Shows HTML and follows clicks on [data-go], to another page in the browser (`steps.js`); keeps the heat-map opacity in the browser. On a narrow screen, where what
+// Shows HTML and follows clicks on [data-go], to another page in the browser (`navigate.js`); keeps the heat-map opacity in the browser. On a narrow screen, where what
 // was clicked may stand far above, a changed [data-arrive] scrolls into view.
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".ba-live");

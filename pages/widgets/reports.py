@@ -1,0 +1,90 @@
+"""Reports of the opened atlas (`engine.reports`) with their addresses: what pages show and browsers fetch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from engine.errors import BlindspotError
+from engine.reports import REPORTS, Report, ReportView, report, samplers
+from pages.widgets import html, session
+from pages.widgets.plot import plot
+from pages.widgets.session import View
+
+SAMPLER_IMAGES = "/atlas/samplers"
+"""The app hands `engine.reports.samplers.FOLDER` to the browser below this address."""
+
+
+class FoundReport(NamedTuple):
+    """A report with its address."""
+
+    name: str
+    query: str
+    """The parameters of the view that it depends on, as an URL carries them."""
+    report: Report
+
+    def path(self, suffix: str) -> str:
+        """Return the path of its figure (``json``) or of a file to take along (``csv``, ``html``)."""
+        return f"exhibit/{self.name}.{suffix}" + (f"?{self.query}" if self.query else "")
+
+
+def find_report(name: str, view: View) -> FoundReport:
+    """Return a report of the opened atlas; only the parameters of the view that it depends on count.
+
+    Raises
+    ------
+    LookupError
+        If there is no such report.
+    BlindspotError
+        If the atlas has not what it needs.
+    """
+    params = session.write(view, session.known(), REPORTS[name].parameters)
+    reduced = session.read(params, session.known())
+    return FoundReport(name, urlencode(params), _report(session.atlas_path(), name, reduced))
+
+
+@lru_cache(maxsize=24)
+def _report(path: Path, name: str, view: ReportView) -> Report:
+    return report(session.open_atlas(path), name, view)
+
+
+def sampler_image(concept: int) -> str:
+    """Return the address of the images that samplers drew of a concept; it changes with the file."""
+    return f"{SAMPLER_IMAGES}/{concept}.webp?{(samplers.FOLDER / f'{concept}.webp').stat().st_mtime_ns}"
+
+
+def show_figure(figure: go.Figure, *, key: str) -> None:
+    """Show a small figure below its title, subtitle and reading line."""
+    html.show("parts.of_figure", key=f"how_{key}", figure=figure)
+    plot(figure, key=key)
+
+
+def show_report(name: str, view: View, narrow_height: int | None = None) -> None:
+    """Show a report's figure below its title and downloads, or why there is none; a click on a concept opens its card.
+
+    `narrow_height` is its height on a phone, if that is another one.
+    """
+    if missing(name, view):
+        return
+    found = find_report(name, view)
+    figure, source = found.report.figure, found.path("json")
+    html.show("parts.of_figure", key=f"how_{name}", figure=figure, found=found)
+    plot(
+        source=source, height=figure.layout.height, key=name, narrow_source=source if narrow_height else None,
+        narrow_height=narrow_height, opens=html.address({"model": view.model, "concept": "CONCEPT"}, "concept_map"),
+    )  # fmt: skip
+
+
+def missing(name: str, view: View) -> bool:
+    """Return whether there is no such report of this atlas, and if so say why in one sentence."""
+    try:
+        find_report(name, view)
+    except BlindspotError as error:
+        st.info(html.plain(error, code=True))
+        return True
+    return False

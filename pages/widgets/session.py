@@ -1,0 +1,302 @@
+"""What a page starts from: the atlas that this process shows, and the view that the browser's address describes.
+
+The URL is the truth. One frozen `View` is read from it, checked against the atlas, and written back. Reading never
+fails: a value that does not fit (an unknown model, a concept out of range, a temperature of "abc") falls back to its
+default and leaves the URL when the view is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from engine.atlas import Atlas
+from engine.blindspots.delta import ESTIMATORS
+from engine.figures.style import Basis
+from engine.figures.tables import STATUSES
+from engine.files import DATA
+from engine.reports import ReportView
+from engine.reports.base import view_basis, view_table
+from engine.reports.theory import TARGETS
+
+ENVIRONMENT = "BLINDSPOT_ATLAS"
+DEFAULT = DATA / "demo" / "atlas"
+COLOURS = ("delta", "relative", "frequency", "cluster")
+SIDES = ("suppressed", "exaggerated", "both")
+QUANTITIES = ("relative", "delta")
+MARGINS = (0.0, 0.4)
+"""Margins on offer: from any to the neutral delta at the usual thresholds."""
+MOST_MODELS = 4
+LONGEST_TEXT = 80
+SETTINGS = ("model", "estimator", "temperature", "low", "high")
+"""What every link to another page takes along."""
+SHARED = (*SETTINGS, "concept")
+"""What follows a person from page to page."""
+CACHE, PAGE = "view_cache", "view_page"
+"""Session keys: the parameters of `SHARED` as last shown, and the page that showed them."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the atlas has, against which a URL is checked."""
+
+    models: tuple[str, ...]
+    concepts: int
+    images: int
+    estimator: str = "gap"
+    temperatures: Mapping[str, float] = field(default_factory=lambda: {"gap": 0.8})
+    """Default temperature of every estimator on offer."""
+    low: float = 0.1
+    high: float = 0.9
+    colours: tuple[str, ...] = COLOURS
+    """What a map's colour may mean: an atlas of published statistics has neither frequencies nor clusters."""
+
+
+@dataclass(frozen=True)
+class View(ReportView):
+    """Everything that a link must bring back: what reports depend on, and what else a page shows."""
+
+    concept: int | None = None
+    colour: str = "delta"
+    status: tuple[str, ...] = ()
+    frequency: float = 0.0
+    q: float = 1.0
+    text: str = ""
+    side: str = "suppressed"
+    top: int = 12
+    job: str | None = None
+
+
+def default_view(known: Known) -> View:
+    """Return the view of an empty URL."""
+    return View(
+        model=known.models[0],
+        estimator=known.estimator,
+        temperature=known.temperatures[known.estimator],
+        low=known.low,
+        high=known.high,
+        models=known.models[:2],
+    )
+
+
+def read(params: Mapping[str, str], known: Known) -> View:
+    """Read a view from query parameters (lists are comma separated); values that do not fit become defaults."""
+    base = default_view(known)
+    parsed = {name: parse(str(params[name])) for name, parse in _parsers(known).items() if name in params}
+    found: dict[str, Any] = {name: value for name, value in parsed.items() if value is not None}
+    found.setdefault("temperature", known.temperatures[found.get("estimator", base.estimator)])
+    view = replace(base, **found)
+    return view if view.low < view.high else replace(view, low=base.low, high=base.high)
+
+
+def misfits(params: Mapping[str, str], known: Known) -> dict[str, str]:
+    """Return the parameters whose values do not fit, and what they say; of a list, its unknown parts."""
+    wrong = {}
+    for name, parse in _parsers(known).items():
+        text = str(params.get(name, ""))
+        found = parse(text)
+        if isinstance(found, tuple):
+            text = ",".join(part for part in text.split(",") if part not in found)
+        if text and (found is None or isinstance(found, tuple)):
+            wrong[name] = text
+    return wrong
+
+
+def write(view: View, known: Known, keys: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Return the query parameters of a view: only what differs from the defaults, only `keys` if given."""
+    base = replace(default_view(known), temperature=known.temperatures[view.estimator])
+    names = [entry.name for entry in fields(View) if keys is None or entry.name in keys]
+    changed = {name: getattr(view, name) for name in names if getattr(view, name) != getattr(base, name)}
+    return {name: ",".join(value) if isinstance(value, tuple) else _text(value) for name, value in changed.items()}
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
+    """Return, per parameter, a parser that gives None for what does not fit."""
+    return {
+        "model": _one_of(known.models),
+        "concept": _whole(0, known.concepts - 1),
+        "image": _whole(0, known.images - 1),
+        "estimator": _one_of(tuple(known.temperatures)),
+        "temperature": _number(0.05, 20.0),
+        "low": _number(0.0, 0.5),
+        "high": _number(0.5, 1.0),
+        "colour": _one_of(known.colours),
+        "status": _several(STATUSES, 0, len(STATUSES)),
+        "frequency": _number(0.0, 1.0),
+        "q": _number(0.0, 1.0),
+        "text": lambda text: text if len(text) <= LONGEST_TEXT and text.isprintable() else None,
+        "side": _one_of(SIDES),
+        "top": _whole(6, 96),
+        "models": _several(known.models, 1, MOST_MODELS),
+        "quantity": _one_of(QUANTITIES),
+        "margin": _number(*MARGINS),
+        "target": _number(*TARGETS),
+        "job": lambda text: text if len(text) <= 64 and text.isalnum() else None,
+    }
+
+
+def _one_of(allowed: tuple[str, ...]) -> Callable[[str], str | None]:
+    return lambda text: text if text in allowed else None
+
+
+def _several(allowed: tuple[str, ...], fewest: int, most: int) -> Callable[[str], tuple[str, ...] | None]:
+    def parse(text: str) -> tuple[str, ...] | None:
+        chosen = tuple(dict.fromkeys(part for part in text.split(",") if part in allowed))
+        return chosen if fewest <= len(chosen) <= most else None
+
+    return parse
+
+
+def _whole(low: int, high: int) -> Callable[[str], int | None]:
+    def parse(text: str) -> int | None:
+        fits = text.isascii() and text.isdigit() and len(text) < 12 and low <= int(text) <= high
+        return int(text) if fits else None
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[str], float | None]:
+    def parse(text: str) -> float | None:
+        try:
+            value = float(text)
+        except ValueError:
+            return None
+        return value if math.isfinite(value) and low <= value <= high else None
+
+    return parse
+
+
+def atlas_path() -> Path:
+    """Return the atlas to show: ``streamlit run app.py -- ATLAS``, else BLINDSPOT_ATLAS, else the demo."""
+    is_app = Path(sys.argv[0]).name == "app.py"
+    named = [argument for argument in sys.argv[1:] if not argument.startswith("-")] if is_app else []
+    return Path(named[0] if named else os.environ.get(ENVIRONMENT) or DEFAULT).expanduser().resolve()
+
+
+@st.cache_resource(show_spinner=False)
+def open_atlas(path: Path) -> Atlas:
+    """Open an atlas once per process; raises `BlindspotError` when it cannot be opened."""
+    return Atlas.open(path)
+
+
+def atlas() -> Atlas:
+    """Return the atlas of this process."""
+    return open_atlas(atlas_path())
+
+
+@lru_cache(maxsize=8)
+def version(path: Path) -> str:
+    """Return a short hash of an atlas's header: the part of every data URL that lets browsers cache for ever."""
+    return hashlib.sha256((path / "atlas.json").read_bytes()).hexdigest()[:10]
+
+
+def known(path: Path | None = None) -> Known:
+    """Return what a URL may name in an atlas; in this process's if none is given."""
+    return _known(path or atlas_path())
+
+
+@lru_cache(maxsize=8)
+def _known(path: Path) -> Known:
+    opened = open_atlas(path)
+    delta = opened.info.delta
+    temperatures = {name: ESTIMATORS[name].temperature for name in opened.estimators}
+    return Known(
+        models=tuple(opened.models),
+        concepts=opened.count,
+        images=opened.info.images,
+        estimator=delta.estimator,
+        temperatures=temperatures | {delta.estimator: delta.temperature},
+        low=delta.suppressed,
+        high=delta.exaggerated,
+        colours=COLOURS[:2] if opened.info.published else COLOURS,
+    )
+
+
+def table(view: View, model: str | None = None) -> pd.DataFrame:
+    """Return the concept table for a view's estimator and temperature; for its model unless another is named."""
+    return view_table(atlas(), view, model)
+
+
+@lru_cache(maxsize=8)
+def image_table(path: Path) -> pd.DataFrame:
+    """Return source, pair, caption, file, width and height of every image, indexed by image."""
+    return open_atlas(path).images
+
+
+def basis(view: View, model: str | None = None) -> Basis:
+    """Return what a view's delta is computed with."""
+    return view_basis(atlas(), view, model)
+
+
+def open_view(page: str, keys: tuple[str, ...]) -> View:
+    """Return this run's view and clean the URL.
+
+    A page that was just entered by the navigation bar, without parameters, starts from what the last page showed. One
+    that was entered by a link or by Back (``navigate.js``) shows what the URL says.
+
+    Parameters
+    ----------
+    page
+        Name of the page that asks.
+    keys
+        The parameters this page understands; others leave the URL, but what follows a person is remembered.
+    """
+    params = dict(st.query_params)
+    cached = st.session_state.get(CACHE, {})
+    context = get_script_run_ctx()
+    by_link = context is not None and context.is_history_navigation
+    if st.session_state.get(PAGE) != page and not by_link and not any(name in params for name in keys):
+        params = cached
+    st.session_state[PAGE] = page
+    view = read({name: value for name, value in params.items() if name in keys}, known())
+    shown = put(view, keys)
+    kept = {name: value for name, value in cached.items() if name not in keys}
+    st.session_state[CACHE] = {name: value for name, value in {**kept, **shown}.items() if name in SHARED}
+    return view
+
+
+def put(view: View, keys: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Write a view into the URL if it is not there already, and return its parameters."""
+    params = write(view, known(), keys)
+    if params != dict(st.query_params):
+        st.query_params.from_dict(params)
+    return params
+
+
+def settings() -> dict[str, str]:
+    """Return the settings that a link to another page takes along."""
+    cached = st.session_state.get(CACHE, {})
+    return {name: cached[name] for name in SETTINGS if name in cached}
+
+
+def change(**values: Any) -> None:
+    """Change some parameters of the URL; used in widget callbacks, before the page runs again."""
+    put(replace(read(dict(st.query_params), known()), **values))
+
+
+def follow(go: Mapping[str, Any]) -> None:
+    """Change this page's view as a clicked link says; None removes a parameter."""
+    params = {**dict(st.query_params), **go}
+    put(read({name: str(value) for name, value in params.items() if value is not None}, known()))
+
+
+def bound(name: str, value: Any) -> str:
+    """Set a widget's session value to the view's before it is drawn, and return its key."""
+    key = f"w_{name}"
+    st.session_state[key] = value
+    return key
