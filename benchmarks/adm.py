@@ -32,8 +32,7 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 from benchmarks.scale import highest, resident
 from engine.dictionary.transcoder import Transcoder
 from engine.jobs import Cancelled
-from engine.priors.adm import ADMPrior
-from engine.priors.adm_unet import ADMConfig, ADMUNet
+from engine.priors.adm import ADMConfig, ADMPrior, build_adm
 from engine.samplers.base import StepEvent
 from engine.samplers.candidates import CandidateSelection
 from engine.samplers.energy_dps import EnergyDPS
@@ -108,7 +107,7 @@ class Watch:
 def instruments(world: World, device: str, dtype: torch.dtype) -> tuple[ADMPrior, ConceptScore]:
     """A prior and the score of one concept, with random weights."""
     torch.manual_seed(0)
-    prior = ADMPrior(ADMUNet(world.adm).to(device, dtype))
+    prior = ADMPrior(build_adm(world.adm).to(device, dtype))
     size = world.adm.image_size
     config = DINOv3ConvNextConfig(image_size=size, depths=list(world.depths), hidden_sizes=list(world.widths))
     spec = EncoderSpec(
@@ -207,7 +206,7 @@ def main() -> None:
     report = {
         "device": torch.cuda.get_device_name() if device != "cpu" else f"CPU, {torch.get_num_threads()} threads",
         "size": "paper" if world is PAPER else "reduced",
-        "adm_parameters": sum(parameter.numel() for parameter in ADMUNet(world.adm).parameters()),
+        "adm_parameters": sum(parameter.numel() for parameter in build_adm(world.adm).parameters()),
         "ways": found,
         "times_faster": {name: round(printed / row["seconds_a_sample"], 1) for name, row in found.items()},
         "torch": torch.__version__,

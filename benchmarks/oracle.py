@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor
 
 from engine.klsc.mixture import NEAR, AngularConcept, Mixture
@@ -26,8 +27,7 @@ class OraclePrior(DiffusionPrior):
     """
 
     def __init__(self) -> None:
-        signal = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-        schedule = Schedule(tuple(signal.tolist()), prediction="sample")
+        schedule = Schedule.from_scheduler(DDPMScheduler(prediction_type="sample", clip_sample=False))
         super().__init__(schedule, (2, 1, 1), 1, torch.device("cpu"), torch.float32)
 
     def network(self, x_t: Tensor, t: int) -> Tensor:

@@ -103,11 +103,11 @@ def convert_adm(
     from dataclasses import asdict
 
     from engine.files import full_disk_explained
-    from engine.priors.adm_conversion import Unwritten
+    from engine.priors.adm_conversion import ADMAssumptions
     from engine.priors.adm_conversion import convert_adm as convert
 
     with full_disk_explained(out):
-        made = convert(src, out, Unwritten(image_size, heads, qkv, noise))
+        made = convert(src, out, ADMAssumptions(image_size, heads, qkv, noise))
     if as_json:
         print_json({"out": str(out), **asdict(made)})
         return

@@ -6,22 +6,24 @@ schedule) is asked for; the defaults are those of the published 256 x 256 models
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.priors.adm_blocks import QkvOrder
-from engine.priors.adm_files import NOISES, empty_adm, fill, save_adm
-from engine.priors.adm_unet import ADMConfig
+from engine.priors.adm import CONFIG, NOISES, WEIGHTS, ADMConfig, empty_adm, fill_adm
 
 PICKLE = b"\x80"
 """How a pickle begins."""
@@ -30,15 +32,18 @@ REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 
 
 @dataclass(frozen=True)
-class Unwritten:
+class ADMAssumptions:
     """What a checkpoint does not say about its network."""
 
     image_size: int = 256
     heads: int | None = None
     """Heads of every attention; None: 64 channels a head."""
-    qkv: QkvOrder = "legacy"
+    qkv: Literal["legacy", "new"] = "legacy"
     noise: str = "linear"
     """One of `NOISES`."""
+
+
+Unwritten = ADMAssumptions  # the name that scripts know
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class Converted:
     noise: str
 
 
-def convert_adm(source: str | Path, folder: str | Path, unwritten: Unwritten = Unwritten()) -> Converted:
-    """Read a checkpoint, check every tensor, and write safetensors and json into a new folder.
+def convert_adm(source: str | Path, folder: str | Path, assumed: ADMAssumptions = ADMAssumptions()) -> Converted:
+    """Read a checkpoint, check every tensor, and write safetensors and json into a new folder, whole or not at all.
 
     Parameters
     ----------
@@ -59,7 +64,7 @@ def convert_adm(source: str | Path, folder: str | Path, unwritten: Unwritten = U
         A .pt file such as 256x256_diffusion_uncond.pt, or the same state dict as safetensors.
     folder
         New folder.
-    unwritten
+    assumed
         What the checkpoint does not say.
 
     Raises
@@ -67,20 +72,42 @@ def convert_adm(source: str | Path, folder: str | Path, unwritten: Unwritten = U
     BlindspotError
         If the file is missing, unreadable or a pickle of objects, is of another architecture, or the folder exists.
     """
-    if unwritten.noise not in NOISES or unwritten.qkv not in ("legacy", "new"):
+    if assumed.noise not in NOISES or assumed.qkv not in ("legacy", "new"):
         raise BlindspotError(
-            f"There is no noise schedule {unwritten.noise!r} with attention order {unwritten.qkv!r}: choose "
+            f"There is no noise schedule {assumed.noise!r} with attention order {assumed.qkv!r}: choose "
             f"{' or '.join(NOISES)}, and legacy or new."
         )
     state = read_state(source)
-    config = shape_of(state, source, unwritten)
+    config = shape_of(state, source, assumed)
     try:
         unet = empty_adm(config)
     except (ValueError, ZeroDivisionError, RuntimeError) as error:
         raise BlindspotError(f"{source} holds no ADM network that can be built: {error}.") from error
-    fill(unet, state, source)
-    save_adm(state, config, unwritten.noise, folder)
-    return Converted(sum(tensor.numel() for tensor in state.values()), config, unwritten.noise)
+    fill_adm(unet, config, state, source)
+    save_adm(state, config, assumed.noise, folder)
+    return Converted(sum(tensor.numel() for tensor in state.values()), config, assumed.noise)
+
+
+def save_adm(state: Mapping[str, Tensor], config: ADMConfig, noise: str, folder: str | Path) -> None:
+    """Write guided-diffusion's state dict, its shape and noise schedule (one of `NOISES`) into a new folder.
+
+    Raises
+    ------
+    BlindspotError
+        If the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise BlindspotError(f"{folder} exists already: give a new folder for the converted network.")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial / WEIGHTS)
+        (partial / CONFIG).write_text(json.dumps({**asdict(config), "noise": noise}, indent=2) + "\n")
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_state(source: str | Path) -> dict[str, Tensor]:
@@ -113,7 +140,7 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def shape_of(state: Mapping[str, Tensor], source: str | Path, unwritten: Unwritten) -> ADMConfig:
+def shape_of(state: Mapping[str, Tensor], source: str | Path, assumed: ADMAssumptions) -> ADMConfig:
     """The shape of the network that a state dict belongs to.
 
     Each level has `blocks` residual blocks on the way down and one more on the way up, where the last of every level
@@ -142,13 +169,13 @@ def shape_of(state: Mapping[str, Tensor], source: str | Path, unwritten: Unwritt
             f"{', '.join(sorted(state)[:3])} ...): give a file such as 256x256_diffusion_uncond.pt."
         ) from error
     return ADMConfig(
-        image_size=unwritten.image_size,
+        image_size=assumed.image_size,
         channels=channels,
         multipliers=tuple(width / channels for width in widths),
         blocks=period - 1,
         attention=tuple(level for level, first in enumerate(firsts) if f"input_blocks.{first}.1.qkv.weight" in state),
-        heads=unwritten.heads,
-        qkv=unwritten.qkv,
+        heads=assumed.heads,
+        qkv=assumed.qkv,
         classes=state["label_emb.weight"].shape[0] if "label_emb.weight" in state else None,
         learned_variance=variance,
     )

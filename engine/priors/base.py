@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from engine.priors.schedule import Schedule
+from engine.errors import BlindspotError
+from engine.hub import find_model
+from engine.priors.schedule import Prediction, Schedule, named_scheduler
+from engine.priors.spec import PriorSpec
+
+__all__ = ["DiffusionPrior", "Prediction", "Prior", "class_label", "frozen", "open_pipeline"]
 
 Network = TypeVar("Network", bound=nn.Module)
-
-
-def frozen(network: Network) -> Network:
-    """The network itself, for drawing only: its weights want no gradients and lie channels last, which is faster."""
-    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-
-
-class Prediction(NamedTuple):
-    """What a denoiser says about x_t; the first two always satisfy x_t = sqrt(abar) x0 + sqrt(1 - abar) eps."""
-
-    x0: Tensor
-    """[B, C, h, w], the posterior mean of the clean state."""
-    eps: Tensor
-    """[B, C, h, w], the noise that goes with it."""
-    spread: Tensor | None = None
-    """[B, C, h, w] in [-1, 1], where a learned reverse variance lies between its bounds; None when it is fixed."""
+States = Float[Tensor, "n channels height width"]
+Images = Float[Tensor, "n 3 height width"]
 
 
 class Prior(Protocol):
@@ -38,25 +31,25 @@ class Prior(Protocol):
     device: torch.device
     dtype: torch.dtype
 
-    def timesteps(self, n: int) -> Tensor:
-        """[n] int64, descending: the noise levels that n steps visit."""
+    def timesteps(self, n: int) -> Int[Tensor, " n"]:
+        """The noise levels that n steps visit, descending."""
 
-    def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
-        """[B, *shape] standard normal, row i drawn from generator i alone."""
+    def noise(self, generators: Sequence[torch.Generator]) -> States:
+        """Standard normal states, row i drawn from generator i alone."""
 
-    def denoise(self, x_t: Tensor, t: int) -> Prediction:
-        """Predict the clean state from x_t [B, *shape]; differentiable in x_t."""
+    def denoise(self, x_t: States, t: int) -> Prediction:
+        """Predict the clean states; differentiable in x_t."""
 
     def step(
-        self, prediction: Prediction, t: int, t_prev: int, x_t: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
-        """One reverse step from level t to t_prev (-1: clean): [B, *shape]."""
+        self, prediction: Prediction, t: int, t_prev: int, x_t: States, generators: Sequence[torch.Generator]
+    ) -> States:
+        """One reverse step from level t to t_prev (-1: clean)."""
 
     def sigma(self, t: int, t_prev: int) -> float:
         """Standard deviation of the reverse posterior q(x_prev | x_t, x0); 0 at the last step."""
 
-    def decode(self, z: Tensor) -> Tensor:
-        """States [B, *shape] to images [B, 3, H, W] in [0, 1]; differentiable."""
+    def decode(self, z: States) -> Images:
+        """States to images in [0, 1]; differentiable."""
 
 
 class DiffusionPrior(ABC):
@@ -73,8 +66,14 @@ class DiffusionPrior(ABC):
     device, dtype
         Where the network lives and the precision of its weights. States stay float32 whatever `dtype` is.
     eta
-        Noise of a reverse step: 1 is ancestral (DDPM, Algorithm 1 of paper 000), 0 is deterministic DDIM.
+        Noise of a reverse step: 1 is ancestral (DDPM, EnergyDPS (arXiv:2605.17504), Algorithm 1), 0 is deterministic
+        DDIM.
     """
+
+    pipelines: ClassVar[tuple[str, ...]] = ()
+    """Diffusers pipelines that serve as a prior of this class."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """Fields of a `PriorSpec` that only some priors take and this one does: prompt, label, scheduler."""
 
     def __init__(
         self,
@@ -92,41 +91,77 @@ class DiffusionPrior(ABC):
         self.dtype = dtype
         self.eta = eta
 
-    @abstractmethod
-    def network(self, x_t: Tensor, t: int) -> Tensor:
-        """The network's raw output for x_t [B, *shape] at level t, in the network's own precision."""
+    @classmethod
+    def from_pretrained(
+        cls,
+        spec: PriorSpec,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        eta: float | None = None,
+    ) -> DiffusionPrior:
+        """Open a diffusers pipeline from a folder or hub id (safetensors only).
+
+        Parameters
+        ----------
+        spec
+            Which pipeline, and what of it.
+        eta
+            Noise of a reverse step; None: that of the spec's scheduler, or else 1, Algorithm 1's.
+
+        Raises
+        ------
+        BlindspotError
+            If there is no such pipeline, it is of another kind, or the spec does not fit it.
+        """
+        pipeline = open_pipeline(spec.id, device, dtype)
+        if not any(parent.__name__ in cls.pipelines for parent in type(pipeline).__mro__):
+            raise BlindspotError(
+                f"{spec.id} holds a {type(pipeline).__name__}, but a {spec.kind} prior needs a "
+                f"{' or '.join(cls.pipelines)}."
+            )
+        own = 1.0
+        if spec.scheduler is not None:
+            pipeline.scheduler, own = named_scheduler(spec.scheduler, pipeline.scheduler)
+        return cls.from_pipeline(pipeline, spec, own if eta is None else eta)
+
+    @classmethod
+    def from_pipeline(cls, pipeline: Any, spec: PriorSpec, eta: float) -> DiffusionPrior:
+        """Make the prior from an open pipeline of `pipelines`."""
+        raise NotImplementedError
 
     @abstractmethod
-    def decode(self, z: Tensor) -> Tensor:
-        """States [B, *shape] to images [B, 3, H, W] in [0, 1]; differentiable."""
+    def network(self, x_t: States, t: int) -> Float[Tensor, "n outputs height width"]:
+        """The network's raw output at level t, in the network's own precision."""
 
-    def timesteps(self, n: int) -> Tensor:
-        """[n] int64, descending: the noise levels that n steps visit."""
+    @abstractmethod
+    def decode(self, z: States) -> Images:
+        """States to images in [0, 1]; differentiable."""
+
+    def timesteps(self, n: int) -> Int[Tensor, " n"]:
+        """The noise levels that n steps visit, descending."""
         return self.schedule.timesteps(n)
 
-    def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
-        """[B, *shape] standard normal, row i drawn from generator i alone: the same row in any batch."""
+    def noise(self, generators: Sequence[torch.Generator]) -> States:
+        """Standard normal states, row i drawn from generator i alone: the same row in any batch."""
         rows = [torch.randn(self.shape, generator=generator, device=generator.device) for generator in generators]
         return torch.stack([row.to(self.device) for row in rows])
 
-    def denoise(self, x_t: Tensor, t: int) -> Prediction:
-        """Predict the clean state from x_t [B, *shape] at level t; differentiable in x_t."""
-        return Prediction(*self.schedule.predict(self.network(x_t.to(self.dtype), int(t)).float(), x_t, int(t)))
+    def denoise(self, x_t: States, t: int) -> Prediction:
+        """Predict the clean states from those at level t; differentiable in x_t."""
+        return self.schedule.predict(self.network(x_t.to(self.dtype), int(t)).float(), x_t, int(t))
 
     def step(
-        self, prediction: Prediction, t: int, t_prev: int, x_t: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+        self, prediction: Prediction, t: int, t_prev: int, x_t: States, generators: Sequence[torch.Generator]
+    ) -> States:
         """One reverse step from level t to t_prev (-1: clean).
 
-        Returns
-        -------
-        [B, *shape]: a draw from q(x_prev | x_t, x0) for eta = 1, its deterministic limit for eta = 0.
+        A draw from q(x_prev | x_t, x0) for eta = 1, its deterministic limit for eta = 0.
         """
         mean, sigma = self.transition(prediction, t, t_prev)
         return mean if self.eta == 0 or t_prev < 0 else mean + sigma * self.noise(generators)
 
-    def transition(self, prediction: Prediction, t: int, t_prev: int) -> tuple[Tensor, Tensor | float]:
-        """Mean [B, *shape] and standard deviation of the normal law that `step` draws from."""
+    def transition(self, prediction: Prediction, t: int, t_prev: int) -> tuple[States, Tensor | float]:
+        """Mean and standard deviation of the normal law that `step` draws from."""
         t, t_prev = int(t), int(t_prev)
         mean = self.schedule.mean(prediction.x0, prediction.eps, t, t_prev, self.eta)
         if self.eta == 0 or t_prev < 0:
@@ -138,3 +173,54 @@ class DiffusionPrior(ABC):
     def sigma(self, t: int, t_prev: int) -> float:
         """Standard deviation of the reverse posterior q(x_prev | x_t, x0); 0 at the last step."""
         return self.schedule.sigma(int(t), int(t_prev))
+
+
+def frozen(network: Network) -> Network:
+    """Return the network ready for sampling: without gradients for its weights, channels last, which is faster."""
+    network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def class_label(label: int | None, classes: int | None, what: str) -> int | None:
+    """Return the label of a network (`what`, for the message) once it is known to be one of its `classes`.
+
+    Raises
+    ------
+    BlindspotError
+        If there is no such class.
+    """
+    if label is not None and not 0 <= label < (classes or 0):
+        choice = f"choose 0 to {classes - 1}" if classes else "it is unconditional, so give none"
+        raise BlindspotError(f"This {what} has no class {label}: {choice}.")
+    return label
+
+
+def open_pipeline(path: str | Path, device: str | torch.device, dtype: torch.dtype) -> Any:
+    """Open a diffusers pipeline without safety checker; weights only from safetensors, never from a pickle.
+
+    Parameters
+    ----------
+    path
+        A local pipeline folder (then no network is used) or a hub id.
+
+    Raises
+    ------
+    BlindspotError
+        If the folder or id does not hold a pipeline that diffusers can load.
+    """
+    from diffusers import DiffusionPipeline
+
+    missing = f"There is no diffusion pipeline at {path}: give a pipeline folder or a hub id."
+    found = find_model(path, missing, needs_owner=True)
+    if isinstance(found, Path) and not (found / "model_index.json").is_file():
+        raise BlindspotError(f"{path} is not a diffusion pipeline: it has no model_index.json.")
+    options: dict[str, Any] = {"local_files_only": isinstance(found, Path)}
+    try:
+        if "safety_checker" in DiffusionPipeline.load_config(str(found), **options):
+            options["safety_checker"] = None
+        pipeline = DiffusionPipeline.from_pretrained(str(found), use_safetensors=True, **options)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BlindspotError(f"The diffusion pipeline {path} cannot be loaded: {reason}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device, dtype)

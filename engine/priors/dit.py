@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.priors.autoencoder import decode_latents, frozen_autoencoder
-from engine.priors.base import DiffusionPrior, frozen
-from engine.priors.labels import class_label
+from engine.priors.base import DiffusionPrior, Images, States, class_label, frozen
+from engine.priors.latent import decode_latents, frozen_autoencoder
 from engine.priors.schedule import Schedule
+from engine.priors.spec import PriorSpec
 
 
 class DiTPrior(DiffusionPrior):
@@ -34,6 +34,9 @@ class DiTPrior(DiffusionPrior):
         If there is no such class.
     """
 
+    pipelines = ("DiTPipeline",)
+    options = ("label", "scheduler")
+
     def __init__(self, pipeline: Any, label: int | None = None, guidance: float = 1.0, eta: float = 1.0):
         transformer, vae = pipeline.transformer, pipeline.vae
         config = transformer.config
@@ -53,8 +56,13 @@ class DiTPrior(DiffusionPrior):
         given = class_label(label, null, "DiT")
         self.labels = (null,) if given is None else (given,) if guidance == 1 else (null, given)
 
-    def network(self, x_t: Tensor, t: int) -> Tensor:
-        """The transformer's output [B, C or 2C, h, w] for x_t [B, C, h, w] at level t, after classifier-free guidance.
+    @classmethod
+    def from_pipeline(cls, pipeline: Any, spec: PriorSpec, eta: float) -> DiTPrior:
+        """Make the prior of a pipeline's class."""
+        return cls(pipeline, spec.label, spec.guidance, eta)
+
+    def network(self, x_t: States, t: int) -> Tensor:
+        """The transformer's output at level t, after classifier-free guidance.
 
         Guidance moves the predicted noise alone; a learned variance stays that of the given class.
         """
@@ -71,6 +79,6 @@ class DiTPrior(DiffusionPrior):
         noise = null[:, :channels] + self.guidance * (given[:, :channels] - null[:, :channels])
         return torch.cat([noise, given[:, channels:]], dim=1)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Latents [B, C, h, w] to images [B, 3, H, W] in [0, 1]."""
+    def decode(self, z: States) -> Images:
+        """Latents to images in [0, 1]."""
         return decode_latents(self.vae, z)

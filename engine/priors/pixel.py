@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.priors.base import DiffusionPrior, frozen
+from engine.priors.base import DiffusionPrior, Images, States, frozen
 from engine.priors.schedule import Schedule
+from engine.priors.spec import PriorSpec
 
 
 class PixelPrior(DiffusionPrior):
@@ -30,6 +31,9 @@ class PixelPrior(DiffusionPrior):
         If the network does not denoise RGB images.
     """
 
+    pipelines = ("DDPMPipeline", "DDIMPipeline")
+    options = ("scheduler",)
+
     def __init__(self, unet: Any, scheduler: Any, eta: float = 1.0):
         channels = unet.config.in_channels
         if channels != 3:
@@ -38,10 +42,15 @@ class PixelPrior(DiffusionPrior):
         super().__init__(Schedule.from_scheduler(scheduler), (3, size, size), size, unet.device, unet.dtype, eta)
         self.unet = frozen(unet)
 
-    def network(self, x_t: Tensor, t: int) -> Tensor:
-        """The network's raw output for x_t [B, 3, H, W] at level t."""
+    @classmethod
+    def from_pipeline(cls, pipeline: Any, spec: PriorSpec, eta: float) -> PixelPrior:
+        """Make the prior of a pipeline."""
+        return cls(pipeline.unet, pipeline.scheduler, eta)
+
+    def network(self, x_t: States, t: int) -> Tensor:
+        """The network's raw output at level t."""
         return self.unet(x_t, torch.tensor(t, device=self.device)).sample
 
-    def decode(self, z: Tensor) -> Tensor:
-        """[-1, 1] to images [B, 3, H, W] in [0, 1]."""
+    def decode(self, z: States) -> Images:
+        """[-1, 1] to images in [0, 1]."""
         return (z / 2 + 0.5).clamp(0, 1)

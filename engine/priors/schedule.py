@@ -1,21 +1,21 @@
 """The arithmetic of a variance-preserving noise schedule, at any respacing of its steps.
 
-x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps. A diffusers scheduler is only asked for its constants: its own `step` is
-tied to one spacing and keeps state, so that two samplers could not share it.
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps. A diffusers scheduler is only asked for its constants and its levels: its
+own `step` is tied to one spacing and keeps state, so that two samplers could not share it.
 """
 
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.priors.levels import SPACINGS, distilled, evenly, karras
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 GUIDABLE = (
@@ -27,9 +27,21 @@ GUIDABLE = (
     "LCMScheduler",
 )
 """Schedulers whose steps, of first order, are ours."""
+NOISELESS = ("DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler")
 OTHER_SPACINGS = ("use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas")
 DATA_DEVIATION = 0.5
 """sigma_data of a consistency model's boundary condition."""
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says about x_t; the first two always satisfy x_t = sqrt(abar) x0 + sqrt(1 - abar) eps."""
+
+    x0: Float[Tensor, "n channels height width"]
+    """The posterior mean of the clean state."""
+    eps: Float[Tensor, "n channels height width"]
+    """The noise that goes with it."""
+    spread: Float[Tensor, "n channels height width"] | None = None
+    """In [-1, 1], where a learned reverse variance lies between its bounds; None when it is fixed."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +50,14 @@ class Schedule:
 
     abar: tuple[float, ...]
     """abar_t for t = 0 .. T - 1, the share of variance that is signal."""
+    scheduler: Any
+    """The diffusers scheduler that chooses n of the T levels; copied for each choice."""
     prediction: str = "epsilon"
     """What the network's output means: one of `PREDICTIONS`."""
-    spacing: str = "leading"
-    """How n of the T levels are chosen: one of `engine.priors.levels.SPACINGS`, or "karras"."""
-    offset: int = 0
-    """Added to the levels of `leading`."""
     clip: float | None = None
     """Bound on |x0|, for models in pixel space; None for latents."""
     learned_variance: bool = False
     """The network's output has twice the state's channels and the second half is the variance (`learned_range`)."""
-    spare: bool = False
-    """One more level is laid out and the least noisy one left away, as DPM-Solver does."""
     distilled: int | None = None
     """For a latent consistency model: the number of levels it knows. Its steps add fresh noise to the clean state."""
     boundary: float = 10.0
@@ -69,6 +77,8 @@ class Schedule:
             For a scheduler without `alphas_cumprod` (flow matching), an unknown prediction type or variance, or levels
             that are no trained ones.
         """
+        from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
         name, config = type(scheduler).__name__, scheduler.config
         prediction = config.get("prediction_type", "epsilon")
         if getattr(scheduler, "alphas_cumprod", None) is None or prediction not in PREDICTIONS:
@@ -81,22 +91,32 @@ class Schedule:
         variance = config.get("variance_type") or "fixed_small"
         if variance == "learned":
             raise BlindspotError(f"The scheduler {name} learns its variance directly: only learned_range is supported.")
-        spacing = "karras" if config.get("use_karras_sigmas") else config.get("timestep_spacing", "leading")
+        chooser = scheduler
+        if config.get("use_karras_sigmas"):
+            chooser = DPMSolverMultistepScheduler(trained_betas=scheduler.betas.tolist(), use_karras_sigmas=True)
+        elif name not in GUIDABLE:  # its own levels may come twice, for steps of second order
+            chooser = DDIMScheduler(
+                len(scheduler.betas),
+                timestep_spacing=config.get("timestep_spacing", "leading"),
+                steps_offset=config.get("steps_offset", 0),
+            )
         consistency = name == "LCMScheduler"
+        # In single precision, as diffusers has them, the least noisy levels are off by a thousandth. Levels that a
+        # scheduler has set by hand (no signal at all) stay as they are.
+        stated = scheduler.alphas_cumprod.double()
+        exact = torch.cumprod(1 - scheduler.betas.double(), dim=0)
         return cls(
-            abar=tuple(_signals(scheduler).tolist()),
+            abar=tuple(torch.where(torch.isclose(exact, stated, rtol=1e-3, atol=0), exact, stated).tolist()),
+            scheduler=chooser,
             prediction=prediction,
-            spacing=spacing if spacing in (*SPACINGS, "karras") else "leading",
-            offset=int(config.get("steps_offset", 0)),
             clip=float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample", False) else None,
             learned_variance=variance == "learned_range",
-            spare=name.startswith("DPMSolverMultistep") and spacing in ("linspace", "leading"),
             distilled=int(config["original_inference_steps"]) if consistency else None,
             boundary=float(config["timestep_scaling"]) if consistency else 10.0,
         )
 
-    def timesteps(self, n: int) -> Tensor:
-        """[n] int64, descending: n of the trained levels, as diffusers spaces them.
+    def timesteps(self, n: int) -> Int[Tensor, " n"]:
+        """Choose n of the trained levels, descending, as diffusers spaces them.
 
         Raises
         ------
@@ -106,31 +126,26 @@ class Schedule:
         total, most = len(self.abar), self.distilled or len(self.abar)
         if not 1 <= n <= most:
             raise BlindspotError(f"{n} sampling steps asked of a prior with {most} levels: choose 1 to {most}.")
-        if self.distilled is not None:
-            levels = distilled(total, n, self.distilled)
-        elif self.spacing == "karras":
-            levels = karras(self.abar, n)
-        else:
-            levels = evenly(total, n + (self.spare and n < total), self.spacing, self.offset)[:n]
-        levels = levels.astype(np.int64)
-        if (np.diff(levels) >= 0).any():
-            raise BlindspotError(f"{n} sampling steps are too many for levels of spacing {self.spacing!r}: take fewer.")
-        return torch.from_numpy(levels)
+        config = self.scheduler.config
+        if n == total and not config.get("use_karras_sigmas"):
+            return torch.arange(total - 1, -1, -1)
+        scheduler = deepcopy(self.scheduler)
+        scheduler.set_timesteps(n)
+        levels = torch.as_tensor(scheduler.timesteps).double().round().long()
+        levels -= (levels.max() - (total - 1)).clamp(min=0)  # an offset may lead beyond the trained levels
+        if (levels.diff() >= 0).any():
+            spacing = "karras" if config.get("use_karras_sigmas") else config.get("timestep_spacing")
+            raise BlindspotError(f"{n} sampling steps are too many for levels of spacing {spacing!r}: take fewer.")
+        return levels
 
     def signal(self, t: int) -> float:
-        """abar_t; 1 for t < 0, the clean state."""
+        """Return abar_t; 1 for t < 0, the clean state."""
         return self.abar[t] if t >= 0 else 1.0
 
-    def predict(self, output: Tensor, x_t: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Turn a network's output into (x0, eps, spread), clipped and consistent with x_t.
-
-        Parameters
-        ----------
-        output
-            [B, C or 2C, h, w], whatever the network was trained to predict.
-        x_t
-            [B, C, h, w], the state it was given, at level t.
-        """
+    def predict(
+        self, output: Float[Tensor, "n outputs height width"], x_t: Float[Tensor, "n channels height width"], t: int
+    ) -> Prediction:
+        """Turn what a network was trained to predict of x_t at level t into x0 and eps, clipped and consistent."""
         spread = None
         if output.shape[1] == 2 * x_t.shape[1]:
             output, spread = output.chunk(2, dim=1)
@@ -150,10 +165,10 @@ class Schedule:
             ) * x0
         if self.clip is not None or self.distilled is not None:
             eps = (x_t - signal * x0) / noise
-        return x0, eps, spread if self.learned_variance else None
+        return Prediction(x0, eps, spread if self.learned_variance else None)
 
     def beta(self, t: int, t_prev: int) -> float:
-        """1 - abar_t / abar_prev: the noise added between two levels, neighbours or not."""
+        """Return 1 - abar_t / abar_prev: the noise added between two levels, neighbours or not."""
         return 1 - self.signal(t) / self.signal(t_prev)
 
     def sigma(self, t: int, t_prev: int) -> float:
@@ -176,18 +191,32 @@ class Schedule:
 
         With eta = 1 this is DDPM's posterior mean
         sqrt(alpha) (1 - abar_prev) / (1 - abar_t) x_t + sqrt(abar_prev) beta / (1 - abar_t) x0,
-        the corrected line 6 of Algorithm 1 in paper 000.
+        the corrected line 6 of Algorithm 1 of EnergyDPS (arXiv:2605.17504).
         """
         before = self.signal(t_prev)
         direction = math.sqrt(max(1 - before - (eta * self.sigma(t, t_prev)) ** 2, 0.0))
         return math.sqrt(before) * x0 + direction * eps
 
 
-def _signals(scheduler: Any) -> Tensor:
-    """abar [T] in double precision: in single, as diffusers has it, the least noisy levels are off by a thousandth.
+def named_scheduler(name: str, own: Any) -> tuple[Any, float]:
+    """Return the scheduler of that name with a pipeline's own constants, and the eta that makes our steps its own.
 
-    Levels that a scheduler has set by hand (no signal at all) stay as they are.
+    Parameters
+    ----------
+    name
+        A class of `GUIDABLE`.
+    own
+        The pipeline's scheduler.
+
+    Raises
+    ------
+    BlindspotError
+        If guidance cannot go between its steps.
     """
-    stated = scheduler.alphas_cumprod.double()
-    exact = torch.cumprod(1 - scheduler.betas.double(), dim=0)
-    return torch.where(torch.isclose(exact, stated, rtol=1e-3, atol=0), exact, stated)
+    import diffusers
+
+    if name not in GUIDABLE:
+        raise BlindspotError(f"The scheduler {name} cannot be guided: choose one of {', '.join(GUIDABLE)}.")
+    scheduler = getattr(diffusers, name).from_config(own.config)
+    stochastic = str(scheduler.config.get("algorithm_type", "")).startswith("sde")
+    return scheduler, 0.0 if name in NOISELESS and not stochastic else 1.0

@@ -52,4 +52,4 @@ class PriorSpec:
             return cls(**{name: value for name, value in data.items() if name in known})
         except ValidationError as error:
             first = error.errors()[0]
-            raise BlindspotError(f"The atlas's prior cannot be used, {first['loc'][0]}: {first['msg']}.") from error
+            raise BlindspotError(f"The prior cannot be used, {first['loc'][0]}: {first['msg']}.") from error

@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 import torch
 
-from engine.priors.adm_unet import ADMConfig, ADMUNet
+from engine.priors.adm import ADMConfig, build_adm
 from engine.priors.loading import load_prior
 from engine.priors.spec import PriorSpec
+from tests.engine.priors.tiny import tiny_adm
 
 CONFIG = ADMConfig(image_size=16, channels=32, multipliers=(1, 2), blocks=1, attention=(1,), heads=2)
 
@@ -24,19 +25,19 @@ def command(run_command):
 @pytest.fixture
 def checkpoint(tmp_path):
     torch.manual_seed(0)
-    torch.save(ADMUNet(CONFIG).state_dict(), tmp_path / "model.pt")
+    torch.save(tiny_adm(CONFIG).state_dict(), tmp_path / "model.pt")
     return tmp_path / "model.pt"
 
 
 def test_it_writes_a_prior_and_says_what_was_assumed(command, checkpoint, tmp_path):
     code, out, err = command(checkpoint, "--out", tmp_path / "a" / "adm", "--image-size", 16, "--heads", 2)
-    count = sum(parameter.numel() for parameter in ADMUNet(CONFIG).parameters())
+    count = sum(parameter.numel() for parameter in build_adm(CONFIG).parameters())
     assert code == 0 and err == ""
     assert out.splitlines() == [
         f"{tmp_path / 'a' / 'adm'}: {count:,} parameters, unconditional, learned variance.",
         "Assumed: 16 x 16 pixels, linear noise, 2 heads, legacy attention order.",
     ]
-    prior = load_prior(tmp_path / "a" / "adm", PriorSpec(id="adm", kind="adm").kind)
+    prior = load_prior(PriorSpec(str(tmp_path / "a" / "adm"), "adm"))
     assert prior.shape == (3, 16, 16) and prior.schedule.learned_variance
 
 

@@ -1,18 +1,15 @@
-"""The ADM network against formulas and against diffusers' own blocks; its prior against the textbook."""
+"""The ADM network against guided-diffusion's, that one against formulas, and the prior against the textbook."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import UNet2DModel
 
 from engine.errors import BlindspotError
-from engine.priors.adm import ADMPrior
-from engine.priors.adm_blocks import SelfAttention, split_heads, time_embedding
-from engine.priors.adm_files import empty_adm
-from engine.priors.adm_unet import ADMConfig
-from tests.engine.priors.adm_twin import to_diffusers
-from tests.engine.priors.tiny import TINY_ADM, tiny_adm
+from engine.priors.adm import ADMConfig, ADMPrior, empty_adm, tensor_places
+from tests.engine.priors.adm_reference import SelfAttention, split_heads, time_embedding
+from tests.engine.priors.tiny import TINY_ADM, tiny_adm, tiny_adm_unet
 
 PUBLISHED = {
     "256x256_diffusion_uncond": (ADMConfig(), 552_814_086),
@@ -29,7 +26,7 @@ def test_the_published_networks_have_their_parameters(name):
 
 
 def test_tensors_are_named_as_in_the_published_checkpoint():
-    state = {name: tuple(tensor.shape) for name, tensor in empty_adm(ADMConfig()).state_dict().items()}
+    state = {name: place.shape for name, place in tensor_places(ADMConfig(), empty_adm(ADMConfig())).items()}
     assert len(state) == 566
     assert state["time_embed.2.weight"] == (1024, 1024)
     assert state["input_blocks.0.0.weight"] == (256, 3, 3, 3)
@@ -43,12 +40,6 @@ def test_tensors_are_named_as_in_the_published_checkpoint():
     assert state["output_blocks.11.1.in_layers.0.weight"] == (512,)
     assert state["output_blocks.17.0.emb_layers.1.weight"] == (512, 1024)
     assert state["out.2.weight"] == (6, 256, 3, 3)
-
-
-def test_at_full_size_diffusers_has_a_place_for_every_tensor():
-    with torch.device("meta"):
-        twin = to_diffusers(empty_adm(ADMConfig()))
-    assert sum(parameter.numel() for parameter in twin.parameters()) == PUBLISHED["256x256_diffusion_uncond"][1]
 
 
 def attention_by_formula(block, x):
@@ -99,19 +90,30 @@ def test_the_time_embedding_is_cosines_then_sines():
     torch.testing.assert_close(found[1], torch.tensor(expected), rtol=0, atol=1e-5)
 
 
-def test_the_network_equals_diffusers_blocks_with_the_same_weights():
-    unet = tiny_adm()
-    twin: UNet2DModel = to_diffusers(unet)
+@pytest.mark.parametrize("change", [
+    {},
+    {"classes": 3},
+    {"qkv": "new"},
+    {"heads": 2},
+    {"multipliers": (0.5, 1, 2), "channels": 64},
+    {"multipliers": (1, 2, 3), "attention": (0, 1, 2), "blocks": 2},
+    {"attention": ()},
+    {"multipliers": (1,), "attention": (0,), "learned_variance": False},
+], ids=str)  # fmt: skip
+def test_the_network_equals_guided_diffusion_s_with_the_same_weights(change):
+    config = replace(TINY_ADM, **change)
+    reference, unet = tiny_adm(config, config.classes), tiny_adm_unet(config, config.classes)
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([2, 0]) if config.classes else None
     with torch.no_grad():
         for t in (0, 731):
-            expected = twin(x, t).sample
+            expected = reference(x, torch.full((2,), t), labels)
             assert expected.std() > 0.01
-            torch.testing.assert_close(unet(x, torch.full((2,), t)), expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(unet(x, t, class_labels=labels).sample, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_class_moves_the_prediction():
-    prior = ADMPrior(tiny_adm(classes=3), label=1)
+    prior = ADMPrior(tiny_adm_unet(classes=3), label=1)
     other = ADMPrior(prior.unet, label=2)
     x = prior.noise([torch.Generator().manual_seed(0)])
     with torch.no_grad():
@@ -119,22 +121,22 @@ def test_a_class_moves_the_prediction():
 
 
 def test_the_prior_is_ddpm_with_a_learned_variance():
-    prior = ADMPrior(tiny_adm())
+    prior = ADMPrior(tiny_adm_unet())
     levels = prior.timesteps(250).tolist()
     assert prior.shape == (3, 16, 16) and prior.schedule.learned_variance and prior.schedule.clip == 1.0
     assert prior.schedule.abar[0] == pytest.approx(1 - 1e-4) and levels[0] == 999 and levels[-1] == 0
     x = prior.noise([torch.Generator().manual_seed(0)])
     with torch.no_grad():
-        output = prior.unet(x, torch.tensor([500]))
+        output = prior.unet(x, 500).sample
         assert torch.equal(prior.denoise(x, 500).spread, output[:, 3:])
 
 
 @pytest.mark.parametrize(("t", "t_prev"), [(999, 998), (999, 995), (503, 499), (4, 0)])
 def test_a_step_of_the_prior_is_the_textbook_posterior(t, t_prev):
-    prior = ADMPrior(tiny_adm())
+    prior = ADMPrior(tiny_adm_unet())
     x_t = prior.noise([torch.Generator().manual_seed(0)])
     with torch.no_grad():
-        noise, spread = prior.unet(x_t, torch.tensor([t])).chunk(2, dim=1)
+        noise, spread = prior.unet(x_t, t).sample.chunk(2, dim=1)
         found = prior.step(prior.denoise(x_t, t), t, t_prev, x_t, [torch.Generator().manual_seed(1)])
 
     abar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
@@ -149,7 +151,7 @@ def test_a_step_of_the_prior_is_the_textbook_posterior(t, t_prev):
 
 
 def test_checkpointing_changes_memory_and_nothing_else():
-    prior, frugal = ADMPrior(tiny_adm()), ADMPrior(tiny_adm())
+    prior, frugal = ADMPrior(tiny_adm_unet()), ADMPrior(tiny_adm_unet())
     frugal.unet.enable_gradient_checkpointing()
     kept = []
 
@@ -172,11 +174,11 @@ def test_checkpointing_changes_memory_and_nothing_else():
 ])  # fmt: skip
 def test_a_class_that_does_not_fit_is_refused(classes, label, message):
     with pytest.raises(BlindspotError, match=message):
-        ADMPrior(tiny_adm(classes=classes), label=label)
+        ADMPrior(tiny_adm_unet(classes=classes), label=label)
 
 
 def test_half_precision_weights_keep_float32_states():
-    prior = ADMPrior(tiny_adm().to(torch.bfloat16))
+    prior = ADMPrior(tiny_adm_unet().to(torch.bfloat16))
     x = prior.noise([torch.Generator().manual_seed(0)])
     with torch.no_grad():
         assert prior.denoise(x, 500).x0.dtype == torch.float32

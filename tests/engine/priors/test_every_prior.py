@@ -7,7 +7,7 @@ from engine.priors.adm import ADMPrior
 from engine.priors.loading import load_prior
 from tests.engine.priors.sampling import generators, run
 from tests.engine.priors.tiny import (
-    tiny_adm,
+    tiny_adm_unet,
     tiny_dit_pipeline,
     tiny_lcm_pipeline,
     tiny_pipeline,
@@ -17,8 +17,8 @@ from tests.engine.priors.tiny import (
 
 MAKERS = {
     "pixel": lambda folder: load_prior(tiny_pixel_pipeline(folder), "pixel"),
-    "adm": lambda folder: ADMPrior(tiny_adm()),
-    "adm of a class": lambda folder: ADMPrior(tiny_adm(classes=3), label=1),
+    "adm": lambda folder: ADMPrior(tiny_adm_unet()),
+    "adm of a class": lambda folder: ADMPrior(tiny_adm_unet(classes=3), label=1),
     "latent": lambda folder: load_prior(tiny_pipeline(folder)),
     "prompted": lambda folder: load_prior(tiny_pipeline(folder), prompt="d o", guidance=3.0),
     "xl": lambda folder: load_prior(tiny_xl_pipeline(folder), prompt="d o", guidance=3.0),

@@ -6,6 +6,7 @@ from diffusers import StableDiffusionPipeline
 
 from engine.errors import BlindspotError
 from engine.priors.latent import LatentPrior
+from engine.priors.loading import load_prior
 from tests.engine.priors.tiny import tiny_pipeline, tiny_pixel_pipeline
 
 
@@ -19,7 +20,7 @@ def states(prior, n=2):
 
 
 def test_latents_and_images_have_the_pipelines_sizes(folder):
-    prior = LatentPrior.from_pretrained(folder)
+    prior = load_prior(folder)
     with torch.no_grad():
         images = prior.decode(states(prior))
     assert prior.shape == (4, 8, 8)
@@ -28,7 +29,7 @@ def test_latents_and_images_have_the_pipelines_sizes(folder):
 
 
 def test_decode_undoes_scale_and_shift(folder):
-    prior = LatentPrior.from_pretrained(folder)
+    prior = load_prior(folder)
     config = prior.vae.config
     latents = 0.1 * states(prior)
     with torch.no_grad():
@@ -57,7 +58,7 @@ def test_ddim_draws_the_image_that_the_pipeline_draws(folder, guidance):
 
 
 def test_denoise_and_decode_carry_a_gradient_to_the_state(folder):
-    prior = LatentPrior.from_pretrained(folder)
+    prior = load_prior(folder)
     state = states(prior).requires_grad_()
     (gradient,) = torch.autograd.grad(prior.decode(prior.denoise(state, 300).x0).sum(), state)
     assert gradient.isfinite().all() and gradient.abs().sum() > 0
@@ -65,14 +66,14 @@ def test_denoise_and_decode_carry_a_gradient_to_the_state(folder):
 
 
 def test_the_prompt_matters(folder):
-    empty, prompted = LatentPrior.from_pretrained(folder), LatentPrior.from_pretrained(folder, prompt="d o")
+    empty, prompted = load_prior(folder), load_prior(folder, prompt="d o")
     state = states(empty)
     with torch.no_grad():
         assert not torch.allclose(empty.denoise(state, 500).x0, prompted.denoise(state, 500).x0)
 
 
 def test_half_precision_weights_keep_float32_states(folder):
-    prior = LatentPrior.from_pretrained(folder, dtype=torch.bfloat16)
+    prior = load_prior(folder, dtype=torch.bfloat16)
     with torch.no_grad():
         prediction = prior.denoise(states(prior), 500)
         assert prediction.x0.dtype == prior.decode(prediction.x0).dtype == torch.float32
@@ -80,4 +81,4 @@ def test_half_precision_weights_keep_float32_states(folder):
 
 def test_a_pipeline_of_another_kind_is_refused(tmp_path):
     with pytest.raises(BlindspotError, match="DDPMPipeline, but a latent prior needs a StableDiffusionPipeline"):
-        LatentPrior.from_pretrained(tiny_pixel_pipeline(tmp_path / "pixel"))
+        load_prior(tiny_pixel_pipeline(tmp_path / "pixel"))

@@ -4,7 +4,7 @@ from diffusers import DDPMPipeline, EulerDiscreteScheduler, StableDiffusionPipel
 
 from engine.errors import BlindspotError
 from engine.priors.adm import ADMPrior
-from engine.priors.adm_files import save_adm
+from engine.priors.adm_conversion import save_adm
 from engine.priors.dit import DiTPrior
 from engine.priors.latent import LatentPrior
 from engine.priors.loading import load_prior
@@ -48,7 +48,7 @@ def test_missing_weights_are_one_sentence(tmp_path):
 
 
 def test_an_unknown_kind_is_refused(tmp_path):
-    with pytest.raises(BlindspotError, match="Unknown kind of prior 'voxel': choose one of latent, pixel, dit, adm"):
+    with pytest.raises(BlindspotError, match="kind: Input should be 'latent', 'pixel', 'dit' or 'adm'"):
         load_prior(tmp_path, "voxel")
 
 
@@ -102,4 +102,4 @@ def test_a_scheduler_that_cannot_be_guided_is_refused(tmp_path):
 
 def test_a_pixel_pipeline_of_any_guidable_scheduler_loads(tmp_path):
     DDPMPipeline(tiny_unet(), EulerDiscreteScheduler()).save_pretrained(tmp_path / "pixel")
-    assert load_prior(tmp_path / "pixel", "pixel").schedule.spacing == "linspace"
+    assert load_prior(tmp_path / "pixel", "pixel").schedule.scheduler.config.timestep_spacing == "linspace"

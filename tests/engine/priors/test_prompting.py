@@ -5,9 +5,8 @@ import torch
 from diffusers import LatentConsistencyModelPipeline, StableDiffusionXLPipeline
 
 from engine.errors import BlindspotError
-from engine.priors.latent import LatentPrior
+from engine.priors.latent import LatentPrior, encode_prompt
 from engine.priors.loading import load_prior
-from engine.priors.prompting import encode_prompt, guidance_embedding
 from tests.engine.priors.sampling import generators, run
 from tests.engine.priors.tiny import tiny_conditional_unet, tiny_lcm_pipeline, tiny_pipeline, tiny_xl_pipeline
 
@@ -50,13 +49,6 @@ def test_a_distilled_pipeline_is_told_the_guidance_scale(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(prior.decode(run(prior, [5], 4)), expected, rtol=0, atol=2e-3)
     assert len(prior.context) == 1
-
-
-def test_the_guidance_embedding_is_diffusers(tmp_path):
-    pipeline = opened(LatentConsistencyModelPipeline, tiny_lcm_pipeline(tmp_path / "lcm"))
-    for width in (16, 17):
-        expected = pipeline.get_guidance_scale_embedding(torch.tensor([7.5 - 1]), width)
-        torch.testing.assert_close(guidance_embedding(7.5, width), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_guidance_costs_nothing_where_there_is_no_prompt(tmp_path):

@@ -14,8 +14,7 @@ from diffusers import (
 )
 
 from engine.errors import BlindspotError
-from engine.priors.schedule import GUIDABLE, Schedule
-from engine.priors.schedulers import named_scheduler
+from engine.priors.schedule import GUIDABLE, Schedule, named_scheduler
 from tests.engine.priors.sampling import run
 from tests.engine.priors.tiny import GaussianPrior
 

@@ -26,9 +26,10 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from engine.priors.adm_unet import ADMConfig, ADMUNet
+from engine.priors.adm import ADMConfig, empty_adm, fill_adm
 from engine.priors.base import DiffusionPrior
 from engine.priors.schedule import Schedule
+from tests.engine.priors.adm_reference import ADMUNet
 
 
 def tiny_unet(out_channels: int = 3, size: int = 16) -> UNet2DModel:
@@ -52,11 +53,19 @@ TINY_ADM = ADMConfig(image_size=16, channels=32, multipliers=(1, 2, 2), blocks=1
 
 
 def tiny_adm(config: ADMConfig = TINY_ADM, classes: int | None = None) -> ADMUNet:
-    """That network with random weights everywhere, frozen."""
+    """That network as guided-diffusion has it, with random weights everywhere, frozen."""
     torch.manual_seed(0)
     unet = ADMUNet(replace(config, classes=classes)).requires_grad_(False).eval()
     for parameter in unet.parameters():
         parameter += 0.05 * torch.randn(parameter.shape)
+    return unet
+
+
+def tiny_adm_unet(config: ADMConfig = TINY_ADM, classes: int | None = None) -> UNet2DModel:
+    """The same network as diffusers has it."""
+    reference = tiny_adm(config, classes)
+    unet = empty_adm(reference.config)
+    fill_adm(unet, reference.config, reference.state_dict(), "memory")
     return unet
 
 

@@ -4,7 +4,7 @@ from diffusers import DDPMScheduler
 
 from engine.errors import BlindspotError
 from engine.jobs import Cancelled
-from engine.priors.latent import LatentPrior
+from engine.priors.loading import load_prior
 from engine.priors.pixel import PixelPrior
 from engine.samplers.energy_dps import EnergyDPS
 from tests.engine.priors.tiny import GaussianPrior, tiny_pipeline, tiny_unet
@@ -22,7 +22,7 @@ def redness(images):
 
 @pytest.fixture(scope="module")
 def latent_prior(tmp_path_factory):
-    return LatentPrior.from_pretrained(tiny_pipeline(tmp_path_factory.mktemp("prior") / "base"))
+    return load_prior(tiny_pipeline(tmp_path_factory.mktemp("prior") / "base"))
 
 
 @pytest.mark.parametrize("strength", [-4.0, 0.0, 4.0])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from engine.errors import BlindspotError
-from engine.priors.latent import LatentPrior
+from engine.priors.loading import load_prior
 from engine.samplers.base import require_finite, sample_generators
 from engine.samplers.guidance import GuidedDenoiser, checkpointed
 from tests.engine.priors.tiny import tiny_pipeline
@@ -14,7 +14,7 @@ def redness(images):
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
-    return LatentPrior.from_pretrained(tiny_pipeline(tmp_path_factory.mktemp("prior") / "base"))
+    return load_prior(tiny_pipeline(tmp_path_factory.mktemp("prior") / "base"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from diffusers import DDPMScheduler
 
 from engine.errors import BlindspotError
 from engine.jobs import Cancelled
-from engine.priors.latent import LatentPrior
+from engine.priors.loading import load_prior
 from engine.priors.pixel import PixelPrior
 from engine.samplers.base import sample_generators
 from engine.samplers.energy_dps import EnergyDPS
@@ -81,7 +81,7 @@ def test_weights_are_those_of_each_filter():
 
 
 def test_a_sample_is_the_same_in_any_batch_and_differs_between_seeds(tmp_path):
-    prior = LatentPrior.from_pretrained(tiny_pipeline(tmp_path / "base"))
+    prior = load_prior(tiny_pipeline(tmp_path / "base"))
     sampler = EnergySMC(prior, 5, 3.0, particles=3)
     three, two = sampler.sample(brightness, 3, seed=3), sampler.sample(brightness, 2, seed=3)
     torch.testing.assert_close(three.images[:2], two.images, rtol=0, atol=1e-4)
