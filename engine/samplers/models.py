@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from engine.dictionary.base import Dictionary
 from engine.errors import BlindspotError
 from engine.priors.base import DiffusionPrior
 from engine.priors.loading import load_prior, open_pipeline
+from engine.priors.spec import PriorSpec
 from engine.vision.encoder import Encoder
 from engine.vision.preprocess import to_tensor
 from engine.vision.spec import EncoderConfig, EncoderSpec
@@ -152,8 +154,4 @@ def _pipeline(path: str, version: int, device: str) -> Any:
 
 @lru_cache(maxsize=2)
 def _prior(path: str, version: int, description: str, device: str) -> DiffusionPrior:
-    spec = json.loads(description)
-    return load_prior(
-        path, spec.get("kind", "latent"), spec.get("prompt", ""), spec.get("guidance", 1.0), device,
-        label=spec.get("label"), scheduler=spec.get("scheduler"),
-    )  # fmt: skip
+    return load_prior(replace(PriorSpec.from_dict(json.loads(description)), id=path), device=device)
