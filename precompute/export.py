@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from engine.atlas import Atlas
+from engine.atlas.analyses import Composition
 from engine.atlas.schema import TABLES
 from engine.atlas.storage import read_table
 from engine.blindspots.correlation import METHODS
@@ -167,31 +169,27 @@ def _write_figures(
 def tables_of(atlas: Atlas) -> dict[str, Callable[[], pa.Table]]:
     """Return, per file name without its ending, what loads a table: those on disk, and those of the composition."""
     found: dict[str, Callable[[], pa.Table]] = {
-        name.replace("/", "_"): lambda name=name: read_table(atlas.path, name) for name in TABLES if atlas.has(name)
+        name.replace("/", "_"): partial(read_table, atlas.path, name) for name in TABLES if atlas.has(name)
     }
     if atlas.has("composition"):
-        found |= {"composition_curves": lambda: _curves(atlas), "composition_spectrum": lambda: _spectrum(atlas)}
+        found["composition_curves"] = partial(_per_source, atlas, _curves)
+        found["composition_spectrum"] = partial(_per_source, atlas, _spectrum)
     return found
 
 
-def _curves(atlas: Atlas) -> pa.Table:
-    """L0 curve and unique share of every source: source, eps, l0, unique, reference."""
-    frames = []
-    for source in atlas.sources:
-        found = atlas.composition(source.name)
-        columns = {"eps": found.eps, "l0": found.l0, "unique": found.unique, "reference": found.reference}
-        frames.append(pd.DataFrame({"source": source.name, **columns}))
+def _per_source(atlas: Atlas, columns: Callable[[Composition], dict[str, np.ndarray]]) -> pa.Table:
+    """Return columns of every source's composition below each other, the source's name first."""
+    frames = [pd.DataFrame({"source": one.name, **columns(atlas.composition(one.name))}) for one in atlas.sources]
     return pa.Table.from_pandas(pd.concat(frames), preserve_index=False)
 
 
-def _spectrum(atlas: Atlas) -> pa.Table:
-    """Leading eigenvalues of Z^T Z of every source, per image: source, rank (from 1), eigenvalue."""
-    frames = []
-    for source in atlas.sources:
-        found = atlas.composition(source.name)
-        columns = {"rank": np.arange(1, len(found.eigenvalues) + 1), "eigenvalue": found.eigenvalues / found.images}
-        frames.append(pd.DataFrame({"source": source.name, **columns}))
-    return pa.Table.from_pandas(pd.concat(frames), preserve_index=False)
+def _curves(found: Composition) -> dict[str, np.ndarray]:
+    return {"eps": found.eps, "l0": found.l0, "unique": found.unique, "reference": found.reference}
+
+
+def _spectrum(found: Composition) -> dict[str, np.ndarray]:
+    """Rank, from 1, and leading eigenvalues of Z^T Z per image."""
+    return {"rank": np.arange(1, len(found.eigenvalues) + 1), "eigenvalue": found.eigenvalues / found.images}
 
 
 def _write_tables(atlas: Atlas, folder: Path, kind: str, task: Callable[[str, str], Progress]) -> list[str]:

@@ -44,7 +44,7 @@ def delta_scatter(a: pd.DataFrame, b: pd.DataFrame, *, names: tuple[str, str], b
     names
         The two models, A on the horizontal axis.
     basis
-        Estimator, temperature, thresholds and n.
+        What the deltas were computed with.
     """
     live = ~a["dead"].to_numpy(bool)
     x, y = a["delta"].to_numpy(np.float32)[live], b["delta"].to_numpy(np.float32)[live]
@@ -94,7 +94,7 @@ def correlation_heat(
     concepts
         Live concepts.
     basis
-        Estimator, temperature, thresholds and n.
+        What the deltas were computed with.
     """
     text = [
         [f"{matrix.loc[a, b]:.2f}" + ("" if a == b else f"<br>[{low.loc[a, b]:.2f}, {high.loc[a, b]:.2f}]")
@@ -128,7 +128,7 @@ def scatter_matrix(values: pd.DataFrame, *, quantity: str, basis: Basis) -> go.F
     quantity
         ``delta`` (drawn on [0, 1]) or ``relative`` (on [-1, 1]).
     basis
-        Estimator, temperature, thresholds and n.
+        What the deltas were computed with.
 
     Raises
     ------

@@ -145,10 +145,8 @@ def similarity_heat(similarity: np.ndarray, overlap: float, *, model: str, image
         In [0, 1].
     overlap
         Share of the model's leading subspace inside the real one.
-    model
-        Name for the title.
-    images
-        Images of the real source and of the model.
+    model, images
+        Name of the model, and the number of images of the real source and of the model.
     """
     real_rank, model_rank = (np.arange(1, size + 1) for size in similarity.shape)
     heat = go.Heatmap(
@@ -174,10 +172,8 @@ def changed_cooccurrence(rows: pd.DataFrame, *, model: str, images: dict[str, in
         Largest change first: ``first, second`` (concepts), ``first_label, second_label, real, model`` (cosines),
         ``real_tokens, model_tokens``; ``significant`` where it is known. ``customdata`` of the dots holds the two
         concepts.
-    model
-        Name for the title.
-    images
-        Images of the real source and of the model.
+    model, images
+        Name of the model, and the number of images of the real source and of the model.
     """
     sides = (concept_names(rows[f"{side}_label"], rows[side]) for side in ("first", "second"))
     counts = zip(rows["real_tokens"], rows["model_tokens"], strict=True)
@@ -209,7 +205,7 @@ def changed_cooccurrence(rows: pd.DataFrame, *, model: str, images: dict[str, in
     )  # fmt: skip
 
 
-def _cut(label: str | None) -> str:
+def _cut(label: object) -> str:
     """Return the beginning of a label for a narrow screen, where the number beside it tells concepts apart."""
     text = label if isinstance(label, str) else ""
     return text if len(text) <= SHORT else text[: SHORT - 1] + "…"

@@ -73,19 +73,19 @@ def l0_histogram(counts: Sequence[int]) -> go.Figure:
     counts : int [most + 1]
         Tokens with 0, 1, 2, ... active concepts.
     """
-    counts = np.asarray(counts, np.float64)
-    total = max(counts.sum(), 1.0)
-    tail = np.flatnonzero(counts[::-1].cumsum() > LONGEST_TAIL * total)
-    shown = len(counts) - int(tail[0]) if len(tail) else 1
-    share = 100 * np.append(counts[: shown - 1], counts[shown - 1 :].sum()) / total
+    tokens = np.asarray(counts, np.float64)
+    total = max(tokens.sum(), 1.0)
+    tail = np.flatnonzero(tokens[::-1].cumsum() > LONGEST_TAIL * total)
+    shown = len(tokens) - int(tail[0]) if len(tail) else 1
+    share = 100 * np.append(tokens[: shown - 1], tokens[shown - 1 :].sum()) / total
     names = [str(number) for number in range(shown)]
-    if shown < len(counts):
+    if shown < len(tokens):
         names[-1] = f"≥ {names[-1]}"
     bars = go.Bar(
         x=np.arange(shown), y=share, width=0.9, marker={"color": BAR, "line": {"width": 0}}, customdata=names,
         hovertemplate="%{y:.3g} % of tokens have %{customdata} active concepts<extra></extra>", showlegend=False,
     )  # fmt: skip
-    mean = float((np.arange(len(counts)) * counts).sum() / total)
+    mean = float((np.arange(len(tokens)) * tokens).sum() / total)
     ticks = {"tickvals": list(range(shown)), "ticktext": names} if shown <= 12 else {"nticks": 8}
     return _finish(
         go.Figure(bars), "Active concepts per token", f"mean {mean:.2f} · {int(total):,} tokens", HOW_L0,

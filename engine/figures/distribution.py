@@ -6,6 +6,8 @@ frequency are figures 4, 8 and 11 of "Conceptual Blindspots in Generative Image 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,6 +15,7 @@ import plotly.graph_objects as go
 from engine.figures.style import (
     CLUSTERS,
     DELTA_SCALE,
+    DOTTED,
     EXAGGERATED,
     GREY,
     NIGHT,
@@ -62,10 +65,8 @@ def delta_histogram(delta: np.ndarray, *, model: str, basis: Basis, height: int 
     ----------
     delta : float array [concepts]
         Live concepts only, in [0, 1].
-    model
-        Name for the title.
-    basis
-        Estimator, temperature, thresholds and n.
+    model, basis
+        Name of the model, and what its deltas were computed with.
     height
         Pixels.
     """
@@ -101,13 +102,12 @@ def delta_densities(densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Ba
         Indexed by model: ``concepts, median, skewness, suppressed, exaggerated`` (the last two are shares); shown
         when hovering over a curve.
     basis
-        Estimator, temperature, thresholds and n.
+        What the deltas were computed with.
     """
     seen = densities.to_numpy()[densities.to_numpy() > 0]
     floor, ceiling = (seen.min() / 2, seen.max()) if seen.size else (0.1, 1.0)
     figure = go.Figure()
-    for number, model in enumerate(densities):
-        row = summary.loc[model]
+    for number, (model, row) in enumerate(summary.to_dict("index").items()):
         numbers = (
             f"{model}: median {row['median']:.2f}, skewness {row['skewness']:+.2f}, "
             f"{row['suppressed']:.1%} suppressed, {row['exaggerated']:.1%} exaggerated"
@@ -138,10 +138,8 @@ def delta_ranking(rows: pd.DataFrame, *, model: str, basis: Basis) -> go.Figure:
     ----------
     rows
         Indexed by concept, in the order of the ranking: ``label, delta, ci_low, ci_high``; ``q`` where it is known.
-    model
-        Name for the title.
-    basis
-        Estimator, temperature, thresholds and n.
+    model, basis
+        Name of the model, and what its deltas were computed with.
     """
     delta = rows["delta"].to_numpy(np.float64)
     dots = go.Scatter(
@@ -178,11 +176,11 @@ def frequency_scatter(
     spearman
         Rank correlation of frequency with the distance from 0.5.
     basis
-        Estimator, temperature, thresholds and n.
+        What the deltas were computed with.
     """
     shown = table[table["fires"] > 0]
     value = shown["value"].to_numpy(np.float32)
-    dots = {"size": 4, "opacity": 0.5}
+    dots: dict[str, Any] = {"size": 4, "opacity": 0.5}
     if len(table) < FEW:
         dots = {"size": 7, "opacity": 0.9, "line": {"width": 0.6, "color": "rgba(255,255,255,0.5)"}}
     figure = go.Figure(go.Scattergl(
@@ -215,7 +213,7 @@ def delta_intervals(rows: pd.DataFrame, *, concept: int, basis: Basis) -> go.Fig
     concept
         Its id, for the title.
     basis
-        Estimator, temperature, thresholds and n.
+        What the deltas were computed with.
     """
     rows = rows.iloc[::-1]
     delta = rows["delta"].to_numpy(np.float64)
@@ -230,7 +228,7 @@ def delta_intervals(rows: pd.DataFrame, *, concept: int, basis: Basis) -> go.Fig
          "layer": "below"}
         for left, right, colour in ((0.0, basis.low, SUPPRESSED), (basis.high, 1.0, EXAGGERATED))
     ]  # fmt: skip
-    shapes.append({"type": "line", "x0": 0.5, "x1": 0.5, **tall, "line": {"width": 1, "dash": "dot", "color": GREY}})
+    shapes.append({"type": "line", "x0": 0.5, "x1": 0.5, **tall, "line": DOTTED})
     dots = go.Scatter(
         x=delta, y=list(rows.index), mode="markers", showlegend=False,
         marker={"size": 12, "color": [delta_colour(value) for value in delta], "line": {"width": 1.5, "color": GREY}},

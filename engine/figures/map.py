@@ -89,10 +89,11 @@ def colourings(table: pd.DataFrame, basis: Basis) -> dict[str, dict[str, Any]]:
              basis.high: f"{basis.high:g} exaggerated", 1.0: "1"}  # fmt: skip
     return {
         "delta": _marker(
-            quantise(table["delta"], 0, 1), DELTA_SCALE, "delta", [mark * LEVELS for mark in marks], [*marks.values()]
+            quantise(table["delta"].to_numpy(), 0, 1), DELTA_SCALE, "delta",
+            [mark * LEVELS for mark in marks], [*marks.values()],
         ),
         "relative": _marker(
-            quantise(table["relative"], -1, 1), DELTA_SCALE, "relative difference",
+            quantise(table["relative"].to_numpy(), -1, 1), DELTA_SCALE, "relative difference",
             [0, LEVELS / 2, LEVELS], ["-1 only real", "0 equal", "+1 only model"],
         ),
         "frequency": _marker(
@@ -120,7 +121,7 @@ def _points(table: pd.DataFrame, marker: dict[str, Any]) -> go.Scattergl:
     return go.Scattergl(
         x=position[:, 0], y=position[:, 1], customdata=table.index.to_numpy(np.uint16 if small else np.uint32),
         mode="markers", hoverinfo="none", showlegend=False, meta={"role": "concepts"},
-        marker={"size": point_sizes(table["frequency"], len(table)), "sizeref": 8, "sizemode": "diameter",
+        marker={"size": point_sizes(table["frequency"].to_numpy(), len(table)), "sizeref": 8, "sizemode": "diameter",
                 "opacity": 0.95, "line": {"width": 0.6, "color": OUTLINE}, **marker},
         unselected={"marker": {"opacity": 0.12}}, selected={"marker": {"opacity": 0.95}},
     )  # fmt: skip
@@ -139,10 +140,8 @@ def concept_map(table: pd.DataFrame, *, model: str, basis: Basis) -> go.Figure:
     ----------
     table
         Indexed by concept: ``x, y, cluster, dead, delta, relative, frequency``. Dead concepts are left out.
-    model
-        Name for the title.
-    basis
-        Estimator, temperature, thresholds and n.
+    model, basis
+        Name of the model, and what its deltas were computed with.
     """
     live = table[~table["dead"].to_numpy(bool)]
     markers = colourings(live, basis)
@@ -185,7 +184,7 @@ def model_maps(tables: dict[str, pd.DataFrame], *, basis: Basis, columns: int | 
     tables
         Concept table per model over the same concepts (see `concept_map`).
     basis
-        Estimator, temperature, thresholds and n.
+        What the deltas were computed with.
     columns
         Maps beside each other before a new row starts; see `default_columns`.
 

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from engine.figures.style import CLUSTERS, EXAGGERATED, GREY, SUPPRESSED, SYMBOLS, apply_layout
+from engine.figures.style import CLUSTERS, DOTTED, EXAGGERATED, GREY, SUPPRESSED, SYMBOLS, apply_layout
 
 
 class Panel(NamedTuple):
@@ -124,7 +124,7 @@ def distance_diversity(rows: pd.DataFrame, chance: dict[str, float], *, concepts
             )  # fmt: skip
             figure.add_trace(mark, 1, i + 1)
         figure.add_vline(
-            x=chance[judge], line={"width": 1, "dash": "dot", "color": GREY}, row=1, col=i + 1,
+            x=chance[judge], line=DOTTED, row=1, col=i + 1,
             annotation={"text": "chance", "font": {"size": 11, "color": GREY}}, annotation_position="bottom right",
         )  # fmt: skip
         figure.update_xaxes(title_text=f"{DISTANCE}, seen by {judge}", row=1, col=i + 1)
@@ -295,7 +295,7 @@ def neuron_bars(table: pd.DataFrame, *, concept: str, subtitle: str) -> go.Figur
         As in `strength_curves`.
     """
     names = [f"{name} ({by})" if by else name for name, by in zip(table["name"], table["chosen_by"], strict=True)]
-    marker = {"color": [SUPPRESSED] + [CLUSTERS[2]] * (len(table) - 1)}
+    marker: dict[str, Any] = {"color": [SUPPRESSED] + [CLUSTERS[2]] * (len(table) - 1)}
     return _bars(
         table, names, NEURON_PANELS, marker, title=f"{concept} against single neurons", subtitle=subtitle,
         how=NEURONS_HOW,
@@ -321,7 +321,7 @@ def method_bars(table: pd.DataFrame, *, concept: str, subtitle: str) -> go.Figur
 
 
 def _bars(
-    table: pd.DataFrame, names: list[str], panels: Mapping[str, str], marker: dict[str, list], **layout: str
+    table: pd.DataFrame, names: list[str], panels: Mapping[str, str], marker: dict[str, Any], **layout: str
 ) -> go.Figure:
     """Draw a row of horizontal bars per name, a panel per column."""
     titles = list(panels.values())

@@ -34,6 +34,8 @@ CLUSTERS = (
     "#65c7de", "#e8b548", "#c59ad0", "#8fce8b", "#ef8f72", "#8fa8ef",
     "#d9d3a0", "#e58bb5", "#5fb7a5", "#b98c5e", "#a9a5a0", "#d7f0f5",
 )  # fmt: skip
+DOTTED = {"width": 1, "dash": "dot", "color": GREY}
+"""A thin line that marks a value."""
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star")
 UNPUBLISHED = "n not published"
 TRANSPARENT = "rgba(0,0,0,0)"
@@ -114,7 +116,7 @@ def colour_bar(title: str, length: float = 0.8, **settings: Any) -> dict[str, An
 def mark_values(figure: go.Figure, *values: float) -> go.Figure:
     """Draw a dotted vertical line at each value, and return the figure."""
     for value in values:
-        figure.add_vline(x=value, line={"width": 1, "dash": "dot", "color": GREY})
+        figure.add_vline(x=value, line=DOTTED)
     return figure
 
 

@@ -53,7 +53,7 @@ def keep(table: pd.DataFrame, filters: Filters, low: float, high: float) -> np.n
     if filters.max_q < 1.0:
         mask &= table["q"].to_numpy() <= filters.max_q
     if filters.statuses:
-        mask &= np.isin(status_of(table["delta"], low, high), filters.statuses)
+        mask &= np.isin(status_of(table["delta"].to_numpy(), low, high), filters.statuses)
     return mask
 
 

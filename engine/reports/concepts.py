@@ -235,12 +235,13 @@ def _quantities(atlas: Atlas, view: ReportView) -> tuple[pd.DataFrame, Basis]:
 def _correlation(atlas: Atlas, view: ReportView, method: str) -> Report:
     values, basis = _quantities(atlas, view)
     found, names = correlate_models(values.to_numpy().T, method=method), list(values)
-    matrix, low, high = (pd.DataFrame(part, names, names) for part in (found.matrix, found.low, found.high))
+    parts = (found.matrix, found.low, found.high)
+    matrix, low, high = (pd.DataFrame(part, names, names) for part in parts)
     figure = correlation_heat(
         matrix, low, high, quantity=view.quantity, method=method.capitalize(), concepts=found.concepts, basis=basis
     )
     rows = [
-        (names[i], names[j], view.quantity, method, *(part.iat[i, j] for part in (matrix, low, high)), found.concepts)
+        (names[i], names[j], view.quantity, method, *(part[i, j] for part in parts), found.concepts)
         for i, j in zip(*np.triu_indices(len(names), 1), strict=True)
     ]
     columns = ["first", "second", "quantity", "method", "r", "low", "high", "concepts"]

@@ -24,9 +24,10 @@ def _register(name: str, column: str, draw: Callable[[dict[str, Any], np.ndarray
 
     @register(name, possible=possible)
     def make(atlas: Atlas, view: ReportView) -> Report:
-        if not possible(atlas):
+        found = atlas.dictionary_report()
+        if found is None or not possible(atlas):
             raise BlindspotError(f"The atlas {atlas.path} does not hold the {column} of its dictionary.")
-        summary, concepts = atlas.dictionary_report()
+        summary, concepts = found
         figure = draw(summary, concepts[column].to_numpy())
         if name == "dictionary-l0":
             table = pd.DataFrame({"active_concepts": range(len(summary["l0_counts"])), "tokens": summary["l0_counts"]})

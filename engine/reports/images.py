@@ -122,7 +122,7 @@ def image_pair(atlas: Atlas, view: ReportView) -> ImagePair:
     rows = ranked_pairs(atlas, view.model)
     number = rows.index[-1]
     if view.image is not None:
-        asked = int(atlas.images["pair"].at[view.image])
+        asked = int(atlas.images["pair"].to_numpy()[view.image])
         number = asked if asked in rows.index else number
     row = rows.loc[number]
     real, drawn = _energy(atlas, REAL, int(row["real_image"])), _energy(atlas, view.model, int(row["image"]))

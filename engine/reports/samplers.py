@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -46,7 +47,8 @@ ADVICE = re.compile(r"[:;] choose .*$")
 """The end of a note, for whoever runs the benchmark."""
 
 
-class Comparison(NamedTuple):
+@dataclass(frozen=True)
+class Comparison:
     """What the benchmark measured."""
 
     concepts: list[int]
@@ -205,6 +207,6 @@ def distances(atlas: Atlas, view: ReportView) -> Report:
         part = found.table[["method", "matched", *renamed]].rename(columns=renamed)
         parts.append(part.assign(judge=JUDGES[judge]))
     rows = pd.concat(parts)
-    chance = rows.loc[[PRIOR]].set_index("judge")["frechet"].to_dict()
+    chance = {str(judge): float(value) for judge, value in rows.loc[[PRIOR]].set_index("judge")["frechet"].items()}
     figure = distance_diversity(rows.drop(found.bases), chance, concepts=len(found.concepts), count=found.count)
     return figure_report(figure, rows[["judge", "method", "matched", *DISTANCES]])
