@@ -1,8 +1,8 @@
-"""The queue that long work runs on: bounded, one worker thread per device, duplicates joined, results kept on disk.
+"""A bounded job queue: one worker thread per device, duplicates joined, results kept on disk.
 
-A job is named by a hash of its parameters. Asking twice for the same thing joins the first job; asking again after a
-restart finds the finished result on disk. The work itself is any function of a `Task`, which it uses to report
-progress and to write its files; the folder of results appears only when the work has ended well.
+A job is named by a hash of its parameters. Submitting the same twice joins the first job; submitting again after a
+restart finds the finished result on disk. The work is any function of a `Task`, which it uses to report progress and to
+write its files; the folder of results appears only when the work has succeeded.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from engine.errors import BlindspotError
 
@@ -64,43 +65,41 @@ class Job:
 class _Record:
     """The queue's own, mutable view of a job; guarded by the queue's lock."""
 
-    id: str
+    job: Job
     work: Callable[[Task], None]
-    state: State = "queued"
-    step: int = 0
-    steps: int = 0
-    preview: bytes | None = None
-    error: str | None = None
     cancel: bool = False
     pace: tuple[float, int] | None = None
     latest: float = 0.0
     ended: threading.Event = field(default_factory=threading.Event)
 
+    def seconds_left(self) -> float | None:
+        """From the pace since the first report, so that loading models does not count as a step."""
+        began, first = self.pace or (0.0, self.job.step)
+        if self.job.state != "running" or self.job.step <= first:
+            return None
+        pace = (self.latest - began) / (self.job.step - first)
+        return max(0.0, pace * (self.job.steps - self.job.step) - (time.monotonic() - self.latest))
 
-class Task:
-    """What the work of a job gets: a device, a folder for its files, and a way to report.
 
-    Parameters
-    ----------
-    folder
-        An empty folder; it becomes the job's results when the work returns, and vanishes if it does not.
-    device
-        The device of the worker, such as "cpu" or "cuda:0".
-    """
+class Task(NamedTuple):
+    """What the work of a job gets: a folder for its files, a device, and a way to report."""
 
-    def __init__(self, queue: JobQueue, record: _Record, folder: Path, device: str):
-        self._queue, self._record = queue, record
-        self.folder, self.device = folder, device
+    folder: Path
+    """An empty folder; it becomes the job's results when the work returns, and is removed if it does not."""
+    device: str
+    """The device of the worker, such as "cpu" or "cuda:0"."""
+    progress: Callable[[int, int, bytes | None], None]
+    """The queue's side of `report`."""
 
     def report(self, step: int, steps: int, preview: bytes | None = None) -> None:
-        """Tell how far the work is, with a picture (JPEG) if there is one.
+        """Report how far the work is, with a picture (JPEG) if there is one.
 
         Raises
         ------
         Cancelled
-            If the job was cancelled meanwhile; the work lets it pass.
+            If the job was cancelled meanwhile; the work must not catch it.
         """
-        self._queue._progress(self._record, step, steps, preview)
+        self.progress(step, steps, preview)
 
 
 def job_id(parameters: Mapping[str, Any]) -> str:
@@ -131,7 +130,9 @@ class JobQueue:
         self._changed = threading.Condition()
         self._running = 0
         self._closed = False
-        self._sweep()
+        for folder in self.results.glob(".*.partial-*"):  # left by a killed process; a younger one may still be written
+            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
         self._threads = [threading.Thread(target=self._serve, args=(device,), daemon=True) for device in devices]
         for thread in self._threads:
             thread.start()
@@ -162,9 +163,11 @@ class JobQueue:
                     f"The queue is full with {self.limit} waiting jobs: cancel one or try again when one has ended."
                 )
             self._records.pop(key, None)
-            record = self._records[key] = _Record(key, work)
+            record = self._records[key] = _Record(Job(key, "queued"), work)
             self._waiting.append(record)
-            self._forget()
+            ended = [key for key, record in self._records.items() if record.job.ended]
+            for old in ended[: max(0, len(ended) - self.remembered)]:
+                del self._records[old]
             self._changed.notify()
             return self._snapshot(record)
 
@@ -182,10 +185,10 @@ class JobQueue:
         """End a job: at once if it waits, at its next report if it runs; nothing if it has ended."""
         with self._changed:
             record = self._records.get(key)
-            if record is None or record.state in ENDED:
+            if record is None or record.job.ended:
                 return
             record.cancel = True
-            if record.state == "queued":
+            if record.job.state == "queued":
                 self._waiting.remove(record)
                 self._end(record, "cancelled")
 
@@ -209,33 +212,14 @@ class JobQueue:
 
     def _find(self, key: str) -> Job | None:
         record = self._records.get(key)
-        if record is not None and (record.state != "done" or self._folder(key).is_dir()):
+        if record is not None and (record.job.state != "done" or self._folder(key).is_dir()):
             return self._snapshot(record)
-        plausible = len(key) == 16 and key.isalnum()
-        return Job(key, "done", result_dir=self._folder(key)) if plausible and self._folder(key).is_dir() else None
+        stored = len(key) == 16 and key.isalnum() and self._folder(key).is_dir()
+        return Job(key, "done", result_dir=self._folder(key)) if stored else None
 
     def _snapshot(self, record: _Record) -> Job:
-        waiting = record.state == "queued"
-        return Job(
-            id=record.id,
-            state=record.state,
-            position=self._waiting.index(record) + self._running if waiting else 0,
-            step=record.step,
-            steps=record.steps,
-            preview=record.preview,
-            seconds_left=self._seconds_left(record),
-            error=record.error,
-            result_dir=self._folder(record.id) if record.state == "done" else None,
-        )
-
-    @staticmethod
-    def _seconds_left(record: _Record) -> float | None:
-        """From the pace since the first report, so that loading models does not count as a step."""
-        began, first = record.pace or (0.0, record.step)
-        if record.state != "running" or record.step <= first:
-            return None
-        pace = (record.latest - began) / (record.step - first)
-        return max(0.0, pace * (record.steps - record.step) - (time.monotonic() - record.latest))
+        position = self._waiting.index(record) + self._running if record.job.state == "queued" else 0
+        return replace(record.job, position=position, seconds_left=record.seconds_left())
 
     def _progress(self, record: _Record, step: int, steps: int, preview: bytes | None) -> None:
         with self._changed:
@@ -243,8 +227,7 @@ class JobQueue:
                 raise Cancelled
             record.latest = time.monotonic()
             record.pace = record.pace or (record.latest, step)
-            record.step, record.steps = step, steps
-            record.preview = preview or record.preview
+            record.job = replace(record.job, step=step, steps=steps, preview=preview or record.job.preview)
 
     def _serve(self, device: str) -> None:
         while True:
@@ -253,7 +236,7 @@ class JobQueue:
                 if self._closed:
                     return
                 record = self._waiting.pop(0)
-                record.state = "running"
+                record.job = replace(record.job, state="running")
                 self._running += 1
             state, error = self._run(record, device)
             with self._changed:
@@ -265,17 +248,17 @@ class JobQueue:
         folder = None
         try:
             self.results.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=f".{record.id}.partial-", dir=self.results))
-            record.work(Task(self, record, folder, device))
-            if not self._folder(record.id).is_dir():
-                os.replace(folder, self._folder(record.id))
+            folder = Path(tempfile.mkdtemp(prefix=f".{record.job.id}.partial-", dir=self.results))
+            record.work(Task(folder, device, partial(self._progress, record)))
+            if not self._folder(record.job.id).is_dir():
+                os.replace(folder, self._folder(record.job.id))
             return "done", None
         except Cancelled:
             return "cancelled", None
         except BlindspotError as error:
             return "failed", " ".join(str(error).split())
         except Exception as error:
-            log.exception("Job %s failed", record.id)
+            log.exception("Job %s failed", record.job.id)
             reason = " ".join(str(error).split()) or "no reason given"
             return "failed", f"The job ended with {type(error).__name__}: {reason[:200]}."
         finally:
@@ -283,19 +266,9 @@ class JobQueue:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _end(self, record: _Record, state: State, error: str | None = None) -> None:
-        record.state, record.error = state, error
+        folder = self._folder(record.job.id) if state == "done" else None
+        record.job = replace(record.job, state=state, error=error, result_dir=folder)
         record.ended.set()
-
-    def _forget(self) -> None:
-        ended = [record.id for record in self._records.values() if record.state in ENDED]
-        for key in ended[: max(0, len(ended) - self.remembered)]:
-            del self._records[key]
 
     def _folder(self, key: str) -> Path:
         return self.results / key
-
-    def _sweep(self) -> None:
-        """Remove what a killed process left half-written, a day later, since another may still be writing."""
-        for folder in self.results.glob(".*.partial-*"):
-            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)

@@ -21,8 +21,8 @@ from engine.samplers.generation import GenerationRequest
 from engine.samplers.metrics import prior_images
 from engine.samplers.models import ModelBundle, thumbnails
 from engine.samplers.registry import SamplerSettings, create
-from engine.samplers.tasks import ImageEncoder, ReferenceSimilarity, text_alignment
-from precompute.studies.injection import TaskInjection
+from engine.vision.encoder import Encoder
+from precompute.studies.injection import ReferenceSimilarity, TaskInjection, text_alignment
 from precompute.studies.subject import Listener, concept_subject, silence
 
 POOL = 64
@@ -148,7 +148,7 @@ def least_distortion(scores: np.ndarray, task: np.ndarray, target: float, level:
         return math.nan
 
 
-def other_energies(encoder: ImageEncoder, dictionary: Any, concepts: Sequence[int]) -> Callable[[Tensor], np.ndarray]:
+def other_energies(encoder: Encoder, dictionary: Any, concepts: Sequence[int]) -> Callable[[Tensor], np.ndarray]:
     """Energies [n, K] of images, the sum of codes over all tokens, with 0 for the concepts that are meant to change."""
 
     def measure(images: Tensor) -> np.ndarray:
