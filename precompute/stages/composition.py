@@ -51,76 +51,31 @@ class CompositionStage(RecipeStage):
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write `composition.npz`, and the real images' matrix or a model's changes."""
-        context, real = self.context, codes_of(self.context, REAL)
+        context, source, real = self.context, self.source, codes_of(self.context, REAL)
         tokens = read_spec(context.folder(f"encode/{REAL}")).tokens
-        if self.source == REAL:
-            return compose_real(real, tokens, folder, progress)
-        codes, index = (real, codes_of(context, self.source)), pairing_of(context, self.source).pair_index
-        stage = context.folder(f"composition/{REAL}")
-        return compose_model(self.source, codes, tokens, index, stage, folder, progress)
+        if source == REAL:
+            matrix, found = compose_real(real, tokens, progress)
+            write_arrays(folder / MATRIX, **matrix._asdict())
+        else:
+            reality, stage = real_composition(context), context.folder(f"composition/{REAL}")
+            curves = Composition.of(read_curves(stage), REAL)
+            pair_index = pairing_of(context, source).pair_index
+            codes = real, codes_of(context, source)
+            found, changes = compose_model(source, codes, tokens, pair_index, reality, curves, progress)
+            write_whole(folder / CHANGES, lambda partial: changes.to_parquet(partial, index=False))
+        write_arrays(folder / CURVES, **found.stored(source))
+        progress(PARTS, PARTS)
+        return {"entries": found.entries}
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
         """Write the table `changes` and the curves of every source."""
         folders = {name: context.folder(f"composition/{name}") for name in context.sources}
-        writer.write_table("changes", pd.concat([read_changes(folders[name]) for name in context.recipe.models]))
+        writer.write_table(
+            "changes", pd.concat([pd.read_parquet(folders[name] / CHANGES) for name in context.recipe.models])
+        )
         curves = [read_curves(folder) for folder in folders.values()]
         writer.write_arrays(COMPOSITION, {name: array for one in curves for name, array in one.items()})
-
-
-def compose_real(codes: sparse.csr_matrix, tokens: int, folder: Path, progress: Progress) -> dict[str, int]:
-    """Measure the real images, and one random half of them against the other.
-
-    Parameters
-    ----------
-    codes : `[images * tokens, concepts]`.
-    tokens : tokens per image.
-    folder : the stage's folder.
-    progress : called with the parts done.
-    """
-    images = codes.shape[0] // tokens
-    found = cooccurrence_matrix(codes)
-    eps = thresholds(found, images)
-    write_arrays(folder / MATRIX, **found._asdict())
-    progress(1, PARTS)
-    reference = halves_unique(codes, tokens, eps)
-    progress(2, PARTS)
-    return _keep(REAL, found, codes, images, eps, np.zeros(len(eps)), reference, folder, progress)
-
-
-def compose_model(
-    name: str,
-    codes: tuple[sparse.csr_matrix, sparse.csr_matrix],
-    tokens: int,
-    index: np.ndarray,
-    real: Path,
-    folder: Path,
-    progress: Progress,
-) -> dict[str, int]:
-    """Measure one model's images against the real ones.
-
-    Parameters
-    ----------
-    name : the model.
-    codes : of the real and the model's images, `[images * tokens, concepts]`.
-    tokens : tokens per image.
-    index : per image of the model the position of its real one, or -1.
-    real : folder of the real images' composition stage.
-    folder : the stage's folder.
-    progress : called with the parts done.
-    """
-    real_images, images = (side.shape[0] // tokens for side in codes)
-    reality, shared = _matrix(real), read_curves(real)
-    found = cooccurrence_matrix(codes[1])
-    progress(1, PARTS)
-    unique = unique_share(reality, found, shared["eps"], real_scale=real_images, model_scale=images)
-    changed = changed_pairs(reality, found, CHANGED)
-    paired = np.flatnonzero(index >= 0)
-    evidence = change_evidence(changed, *codes, tokens, index[paired], paired)
-    table = changes_table(name, changed, evidence)
-    write_whole(folder / CHANGES, lambda partial: table.to_parquet(partial, index=False))
-    progress(2, PARTS)
-    return _keep(name, found, codes[1], images, shared["eps"], unique, shared["reference"], folder, progress)
 
 
 def read_curves(folder: Path) -> dict[str, np.ndarray]:
@@ -129,9 +84,71 @@ def read_curves(folder: Path) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-def read_changes(folder: Path) -> pd.DataFrame:
-    """One model's rows of the atlas's `changes.parquet`."""
-    return pd.read_parquet(folder / CHANGES)
+def real_composition(context: Context) -> Cooccurrence:
+    """The co-occurrence matrix of the real images."""
+    with np.load(context.folder(f"composition/{REAL}") / MATRIX, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    return Cooccurrence(int(arrays.pop("tokens")), **arrays)
+
+
+def compose_real(codes: sparse.csr_matrix, tokens: int, progress: Progress) -> tuple[Cooccurrence, Composition]:
+    """Measure the real images, and one random half of them against the other.
+
+    Parameters
+    ----------
+    codes : `[images * tokens, concepts]`.
+    tokens : tokens per image.
+    """
+    found = cooccurrence_matrix(codes)
+    eps = thresholds(found, codes.shape[0] // tokens)
+    progress(1, PARTS)
+    reference = halves_unique(codes, tokens, eps)
+    progress(2, PARTS)
+    return found, _composition(found, codes, tokens, eps, np.zeros(len(eps)), reference)
+
+
+def compose_model(
+    name: str,
+    codes: tuple[sparse.csr_matrix, sparse.csr_matrix],
+    tokens: int,
+    pair_index: np.ndarray,
+    reality: Cooccurrence,
+    real: Composition,
+    progress: Progress,
+) -> tuple[Composition, pd.DataFrame]:
+    """Measure one model's images against the real ones; the table holds its rows of `changes.parquet`.
+
+    Parameters
+    ----------
+    codes : of the real and the model's images, `[images * tokens, concepts]`.
+    tokens : tokens per image.
+    pair_index : per image of the model the position of its real one, or -1.
+    reality, real : what `compose_real` returned.
+    """
+    found = cooccurrence_matrix(codes[1])
+    progress(1, PARTS)
+    images = codes[1].shape[0] // tokens
+    unique = unique_share(reality, found, real.eps, real_scale=real.images, model_scale=images)
+    changed = changed_pairs(reality, found, CHANGED)
+    paired = np.flatnonzero(pair_index >= 0)
+    evidence = change_evidence(changed, *codes, tokens, pair_index[paired], paired)
+    progress(2, PARTS)
+    made = _composition(found, codes[1], tokens, real.eps, unique, real.reference)
+    return made, changes_table(name, changed, evidence)
+
+
+def _composition(
+    found: Cooccurrence,
+    codes: sparse.csr_matrix,
+    tokens: int,
+    eps: np.ndarray,
+    unique: np.ndarray,
+    reference: np.ndarray,
+) -> Composition:
+    images = codes.shape[0] // tokens
+    spectrum = cooccurrence_spectrum(codes, min(RANK, codes.shape[1]))
+    entries = 2 * len(found.sums) - int(np.count_nonzero(found.diagonal(found.sums)))
+    return Composition(eps, l0_curve(found, eps, images), unique, reference, *spectrum, found.tokens, entries, images)
 
 
 def thresholds(real: Cooccurrence, images: int) -> np.ndarray:
@@ -148,29 +165,3 @@ def halves_unique(codes: sparse.csr_matrix, tokens: int, eps: np.ndarray) -> np.
     halves = split_halves(images, np.random.default_rng(SEED))
     first, second = (cooccurrence_matrix(codes[token_rows(half, tokens)]) for half in halves)
     return unique_share(first, second, eps, real_scale=images // 2, model_scale=images // 2)
-
-
-def _keep(
-    name: str,
-    found: Cooccurrence,
-    codes: sparse.csr_matrix,
-    images: int,
-    eps: np.ndarray,
-    unique: np.ndarray,
-    reference: np.ndarray,
-    folder: Path,
-    progress: Progress,
-) -> dict[str, int]:
-    spectrum = cooccurrence_spectrum(codes, min(RANK, codes.shape[1]))
-    entries = 2 * len(found.sums) - int(np.count_nonzero(found.diagonal(found.sums)))
-    curve = l0_curve(found, eps, images)
-    stored = Composition(eps, curve, unique, reference, *spectrum, found.tokens, entries, images)
-    write_arrays(folder / CURVES, **stored.stored(name))
-    progress(PARTS, PARTS)
-    return {"entries": entries}
-
-
-def _matrix(folder: Path) -> Cooccurrence:
-    with np.load(folder / MATRIX, allow_pickle=False) as stored:
-        arrays = dict(stored)
-    return Cooccurrence(int(arrays.pop("tokens")), **arrays)

@@ -26,7 +26,7 @@ from precompute.stages.pairing import pair_numbers, pairing_of
 TABLE = "divergence.npz"
 
 
-class Pairs(NamedTuple):
+class PairDistances(NamedTuple):
     """Arrays over the paired images of one model, in their order."""
 
     rows: np.ndarray
@@ -68,16 +68,19 @@ class DivergenceStage(RecipeStage):
         context, model = self.context, self.model
         energies = energy_of(context, REAL), energy_of(context, model)
         embeddings = embeddings_of(context, REAL), embeddings_of(context, model)
-        index, live = pairing_of(context, model).pair_index, live_concepts(context)
-        return measure_pairs(energies, embeddings, index, live, self.temperature, folder)
+        pair_index, live = pairing_of(context, model).pair_index, live_concepts(context)
+        found = measure_pairs(energies, embeddings, pair_index, live, self.temperature)
+        write_arrays(folder / TABLE, **found._asdict())
+        return {"pairs": len(found.rows)}
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
         """Write the table `divergence`."""
         starts, pairs, rows = first_images(context), pair_numbers(context), []
         for name in context.recipe.models:
-            found, index = read_pairs(context.folder(f"divergence/{name}")), pairing_of(context, name).pair_index
-            images = pairs[name][found.rows], starts[name] + found.rows, index[found.rows]
+            with np.load(context.folder(f"divergence/{name}") / TABLE) as stored:
+                found, pair_index = PairDistances(**stored), pairing_of(context, name).pair_index
+            images = pairs[name][found.rows], starts[name] + found.rows, pair_index[found.rows]
             rows.append(divergence_table(name, *images, found.divergence, found.nearest, found.similarity, found.p))
         writer.write_table("divergence", pd.concat(rows))
 
@@ -85,24 +88,22 @@ class DivergenceStage(RecipeStage):
 def measure_pairs(
     energies: tuple[sparse.csr_matrix, sparse.csr_matrix],
     embeddings: tuple[np.ndarray, np.ndarray],
-    index: np.ndarray,
+    pair_index: np.ndarray,
     live: np.ndarray,
     temperature: float,
-    folder: Path,
-) -> dict[str, int]:
-    """Measure all pairs of one model and keep them in the stage's folder; an unpaired model has none.
+) -> PairDistances:
+    """Measure all pairs of one model; an unpaired model has none.
 
     Parameters
     ----------
     energies : of the real and the model's images, `[images, concepts]`.
     embeddings : of both, unit vectors `[images, dim]`.
-    index : per image of the model the position of its real one, or -1.
+    pair_index : per image of the model the position of its real one, or -1.
     live : the concepts that count, bool `[concepts]`.
     temperature : T of mean_delta.
-    folder : the stage's folder.
     """
-    rows = np.flatnonzero(index >= 0)
-    own = index[rows]
+    rows = np.flatnonzero(pair_index >= 0)
+    own = pair_index[rows]
     found = pair_divergence(*energies, own, rows, live=live, temperature=temperature)
     nearest, similarity = nearest_real(embeddings[0], embeddings[1][rows])
     p = np.ones(len(rows))
@@ -110,14 +111,7 @@ def measure_pairs(
         natural = nearest_other(embeddings[0])
         judged = memorisation_candidates(found.l2, nearest, similarity, own, natural, count=len(rows))
         p[judged.pairs] = judged.p
-    write_arrays(folder / TABLE, **Pairs(rows, *found, nearest, similarity, p)._asdict())
-    return {"pairs": len(rows)}
-
-
-def read_pairs(folder: Path) -> Pairs:
-    """Read what `measure_pairs` kept."""
-    with np.load(folder / TABLE) as stored:
-        return Pairs(**stored)
+    return PairDistances(rows, *found, nearest, similarity, p)
 
 
 def nearest_real(real: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -49,9 +49,14 @@ class MetricsStage(RecipeStage):
         """Write `metrics.json`."""
         real = self._features(REAL)
         if self.source == REAL:
-            return compare_halves(real, folder, progress)
-        index = pairing_of(self.context, self.source).pair_index
-        return compare_model(self.source, real, self._features(self.source), index, folder, progress)
+            rows = compare_halves(real, progress)
+        else:
+            pair_index = pairing_of(self.context, self.source).pair_index
+            rows = compare_model(self.source, real, self._features(self.source), pair_index, progress)
+        # JSON knows no nan.
+        plain = [{key: None if value != value else value for key, value in row.items()} for row in rows]
+        write_json(folder / TABLE, plain)
+        return {"rows": len(rows)}
 
     def _features(self, source: str) -> dict[str, Features]:
         return {"encoder": embeddings_of(self.context, source), "concepts": energy_of(self.context, source)}
@@ -59,18 +64,16 @@ class MetricsStage(RecipeStage):
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
         """Write the table `metrics`."""
-        rows = [row for name in context.sources for row in read_metrics(context.folder(f"metrics/{name}"))]
+        rows = [row for name in context.sources for row in read_json(context.folder(f"metrics/{name}") / TABLE)]
         writer.write_table("metrics", pd.DataFrame(rows))
 
 
-def compare_halves(real: Mapping[str, Features], folder: Path, progress: Progress) -> dict[str, int]:
+def compare_halves(real: Mapping[str, Features], progress: Progress) -> list[Row]:
     """Measure one random half of the real images against the other, in every space.
 
     Parameters
     ----------
     real : per space the features of the real images, `[images, dim]`, dense or sparse.
-    folder : the stage's folder.
-    progress : called with the spaces done and all spaces.
     """
     rows = []
     for space, features in real.items():
@@ -78,41 +81,32 @@ def compare_halves(real: Mapping[str, Features], folder: Path, progress: Progres
         row = compare(HALVES, space, features[first], features[second])
         rows.append(row | {"fid_half": row["fid"]})
         progress(len(rows), len(real))
-    return _keep(rows, folder)
+    return rows
 
 
 def compare_model(
     name: str,
     real: Mapping[str, Features],
     model: Mapping[str, Features],
-    index: np.ndarray,
-    folder: Path,
+    pair_index: np.ndarray,
     progress: Progress,
-) -> dict[str, int]:
+) -> list[Row]:
     """Measure a model against all real images, and its FID also at the size of a real half.
 
     Parameters
     ----------
-    name : the model.
     real, model : per space the features of the images, `[images, dim]`, dense or sparse.
-    index : per image of the model the position of its real one, or -1.
-    folder : the stage's folder.
-    progress : called with the spaces done and all spaces.
+    pair_index : per image of the model the position of its real one, or -1.
     """
     rows = []
     for space, features in real.items():
         drawn = model[space]
         first, second = real_halves(features.shape[0], most_of(features))
-        half = _frechet(features[first], drawn[instead_of(second, index)]).distance
-        real_rows, drawn_rows = chosen(features.shape[0], index, most_of(features))
+        half = _frechet(features[first], drawn[instead_of(second, pair_index)]).distance
+        real_rows, drawn_rows = chosen(features.shape[0], pair_index, most_of(features))
         rows.append(compare(name, space, features[real_rows], drawn[drawn_rows]) | {"fid_half": half})
         progress(len(rows), len(real))
-    return _keep(rows, folder)
-
-
-def read_metrics(folder: Path) -> list[Row]:
-    """The rows that a stage kept, for the atlas's `metrics.parquet`."""
-    return read_json(folder / TABLE)
+    return rows
 
 
 def most_of(features: Features) -> int | None:
@@ -129,21 +123,21 @@ def real_halves(images: int, most: int | None = None) -> tuple[np.ndarray, np.nd
     return _some(first, most, generator), _some(second, most, generator)
 
 
-def chosen(real_images: int, index: np.ndarray, most: int | None) -> tuple[np.ndarray, np.ndarray]:
+def chosen(real_images: int, pair_index: np.ndarray, most: int | None) -> tuple[np.ndarray, np.ndarray]:
     """The real and the model's images that are compared: all, or `most` random ones, of the same captions if they can.
 
     Parameters
     ----------
     real_images : how many there are.
-    index : per image of the model the position of its real one, or -1.
+    pair_index : per image of the model the position of its real one, or -1.
     most : of each; None for all.
     """
     generator = np.random.default_rng(SEED)
-    paired = np.flatnonzero(index >= 0)
+    paired = np.flatnonzero(pair_index >= 0)
     if most is not None and len(paired) >= most:
         drawn = _some(paired, most, generator)
-        return index[drawn], drawn
-    return _some(np.arange(real_images), most, generator), _some(np.arange(len(index)), most, generator)
+        return pair_index[drawn], drawn
+    return _some(np.arange(real_images), most, generator), _some(np.arange(len(pair_index)), most, generator)
 
 
 def _some(rows: np.ndarray, most: int | None, generator: np.random.Generator) -> np.ndarray:
@@ -152,18 +146,18 @@ def _some(rows: np.ndarray, most: int | None, generator: np.random.Generator) ->
     return np.sort(generator.choice(rows, most, replace=False))
 
 
-def instead_of(half: np.ndarray, index: np.ndarray) -> np.ndarray:
+def instead_of(half: np.ndarray, pair_index: np.ndarray) -> np.ndarray:
     """As many images of a model as the real half has: those of its captions if it drew them all, else random ones.
 
     With the second real half replaced like this, real and drawn images share no caption, as the two halves do not.
     Empty when the model has too few images.
     """
-    drawn = np.flatnonzero(np.isin(index, half))
+    drawn = np.flatnonzero(np.isin(pair_index, half))
     if len(drawn) == len(half):
         return drawn
-    if len(index) < len(half):
+    if len(pair_index) < len(half):
         return np.zeros(0, np.int64)
-    return np.sort(np.random.default_rng(SEED).choice(len(index), len(half), replace=False))
+    return np.sort(np.random.default_rng(SEED).choice(len(pair_index), len(half), replace=False))
 
 
 def compare(name: str, space: str, real: Features, model: Features) -> Row:
@@ -187,13 +181,3 @@ def _frechet(real: Features, model: Features) -> Frechet:
     if min(real.shape[0], model.shape[0]) < 2:
         return Frechet(math.nan, math.nan, math.nan)
     return frechet_distance(real, model)
-
-
-def _keep(rows: list[Row], folder: Path) -> dict[str, int]:
-    write_json(folder / TABLE, [{key: _plain(value) for key, value in row.items()} for row in rows])
-    return {"rows": len(rows)}
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows no nan."""
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -45,39 +45,34 @@ class NeighboursStage(RecipeStage):
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write `neighbours.npz`."""
         context = self.context
-        return find_neighbours(codes_of(context, REAL), atoms_of(context), concept_map(context).xy, folder)
+        found = find_neighbours(codes_of(context, REAL), atoms_of(context), concept_map(context).xy)
+        arrays = {f"{kind}_{part}": array for kind, near in found.items() for part, array in near._asdict().items()}
+        write_arrays(folder / TABLE, **arrays)
+        return {"neighbours": int(sum((near.others >= 0).sum() for near in found.values()))}
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
         """Write the table `neighbours`."""
-        writer.write_table("neighbours", neighbours_table(read_neighbours(context.folder("index"))))
+        with np.load(context.folder("index") / TABLE) as stored:
+            found = {kind: Near(stored[f"{kind}_others"], stored[f"{kind}_values"]) for kind in NEIGHBOUR_KINDS}
+        writer.write_table("neighbours", neighbours_table(found))
 
 
-def find_neighbours(codes: sparse.csr_matrix, atoms: np.ndarray, xy: np.ndarray, folder: Path) -> dict[str, int]:
-    """Find the neighbours of every live concept and keep them in the stage's folder.
+def find_neighbours(codes: sparse.csr_matrix, atoms: np.ndarray, xy: np.ndarray) -> dict[str, Near]:
+    """Find the neighbours of every live concept, by kind.
 
     Parameters
     ----------
     codes : token codes of the real images, `[tokens, concepts]`.
     atoms : `[concepts, dim]`.
     xy : the concept map, `[concepts, 2]`.
-    folder : the stage's folder.
     """
     live = np.flatnonzero(np.bincount(codes.indices, minlength=codes.shape[1]))
-    found = {
+    return {
         "cooccurrence": Near(*cooccurrence_neighbours(codes, NEIGHBOURS)),
         "atom": nearest(unit(atoms), live, faiss.IndexFlatIP),
         "map": nearest(xy, live, faiss.IndexFlatL2),
     }
-    arrays = {f"{kind}_{part}": array for kind, near in found.items() for part, array in near._asdict().items()}
-    write_arrays(folder / TABLE, **arrays)
-    return {"neighbours": int(sum((near.others >= 0).sum() for near in found.values()))}
-
-
-def read_neighbours(folder: Path) -> dict[str, Near]:
-    """Read what `find_neighbours` kept, by kind."""
-    with np.load(folder / TABLE) as stored:
-        return {kind: Near(stored[f"{kind}_others"], stored[f"{kind}_values"]) for kind in NEIGHBOUR_KINDS}
 
 
 def nearest(rows: np.ndarray, live: np.ndarray, index: type[faiss.Index]) -> Near:

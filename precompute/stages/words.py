@@ -70,20 +70,12 @@ class WordsStage(RecipeStage):
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write `words.json`."""
         captions = [image.caption for image in images_of(self.context, REAL)]
-        return write_words(energy_of(self.context, REAL), captions, self.context.recipe.words.count, folder)
+        found = name_concepts(energy_of(self.context, REAL), captions, self.context.recipe.words.count)
+        return write_words(found, folder)
 
 
-def write_words(energy: sparse.csr_matrix, captions: Sequence[str | None], count: int, folder: Path) -> dict[str, int]:
-    """Name all concepts and keep the names in the stage's folder.
-
-    Parameters
-    ----------
-    energy : energies of the real images, `[images, concepts]`.
-    captions : of the real images; those without one are left out.
-    count : words per concept.
-    folder : the stage's folder.
-    """
-    found = name_concepts(energy, captions, count)
+def write_words(found: list[ConceptWords], folder: Path) -> dict[str, int]:
+    """Keep the names of all concepts in the stage's folder."""
     write_json(folder / WORDS, [one._asdict() for one in found])
     return {"named": sum(one.origin == "captions" for one in found)}
 
@@ -94,7 +86,14 @@ def read_words(folder: Path) -> list[ConceptWords]:
 
 
 def name_concepts(energy: sparse.csr_matrix, captions: Sequence[str | None], count: int) -> list[ConceptWords]:
-    """The names of all concepts; arguments as for `write_words`."""
+    """Name all concepts.
+
+    Parameters
+    ----------
+    energy : energies of the real images, `[images, concepts]`.
+    captions : of the real images; those without one are left out.
+    count : words per concept.
+    """
     nameless = [ConceptWords(f"concept {concept}", "number", ()) for concept in range(energy.shape[1])]
     told = np.array([position for position, caption in enumerate(captions) if caption], dtype=np.int64)
     terms = find_terms([caption for caption in captions if caption])

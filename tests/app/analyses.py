@@ -11,13 +11,13 @@ import pandas as pd
 from engine.atlas import Atlas
 from engine.atlas.schema import COMPOSITION, TABLES, table_file
 from engine.atlas.tables import divergence_table
-from precompute.stages.composition import compose_model, compose_real, read_changes, read_curves
-from precompute.stages.divergence import measure_pairs, read_pairs
-from precompute.stages.metrics import compare_halves, compare_model, read_metrics
+from precompute.stages.composition import compose_model, compose_real
+from precompute.stages.divergence import measure_pairs
+from precompute.stages.metrics import compare_halves, compare_model
 
 
-def add_analyses(path: Path, work: Path) -> Path:
-    """Measure them with the stages' own functions and write them into the atlas at `path`; `work` keeps their files."""
+def add_analyses(path: Path) -> Path:
+    """Measure them with the stages' own functions and write them into the atlas at `path`."""
     atlas = Atlas.open(path)
     live, tokens = ~atlas.concepts["dead"].to_numpy(), atlas.info.tokens
     index = faiss.read_index(str(path / "images.faiss"))
@@ -27,34 +27,24 @@ def add_analyses(path: Path, work: Path) -> Path:
         energy[source.name], codes[source.name] = atlas.energy(source.name), atlas.codes(source.name).rows()
         embedding[source.name] = vectors[list(atlas.info.image_range(source.name))]
     spaces = {name: {"encoder": embedding[name], "concepts": energy[name]} for name in energy}
-    divergence, changes, curves = [], [], {}
-    real = _folder(work, "real")
-    compose_real(codes["real"], tokens, real, _silent)
-    compare_halves(spaces["real"], real, _silent)
-    curves, metrics = read_curves(real), read_metrics(real)
+    divergence, changes = [], []
+    reality, real = compose_real(codes["real"], tokens, _silent)
+    curves, metrics = real.stored("real"), compare_halves(spaces["real"], _silent)
     for model in atlas.models:
-        folder, start = _folder(work, model), atlas.info.image_range(model).start
-        partner = np.arange(energy[model].shape[0]) if atlas.info.source(model).paired else np.full(0, -1)
+        start = atlas.info.image_range(model).start
+        pair_index = np.arange(energy[model].shape[0]) if atlas.info.source(model).paired else np.full(0, -1)
         sides = [(found["real"], found[model]) for found in (energy, embedding, codes)]
-        measure_pairs(sides[0], sides[1], partner, live, 0.8, folder)
-        compose_model(model, sides[2], tokens, partner, real, folder, _silent)
-        compare_model(model, spaces["real"], spaces[model], partner, folder, _silent)
-        found = read_pairs(folder)
+        found = measure_pairs(sides[0], sides[1], pair_index, live, 0.8)
         own = found.rows, start + found.rows, found.rows
         divergence.append(divergence_table(model, *own, found.divergence, found.nearest, found.similarity, found.p))
-        changes.append(read_changes(folder))
-        curves |= read_curves(folder)
-        metrics += read_metrics(folder)
+        composition, changed = compose_model(model, sides[2], tokens, pair_index, reality, real, _silent)
+        changes.append(changed)
+        curves |= composition.stored(model)
+        metrics += compare_model(model, spaces["real"], spaces[model], pair_index, _silent)
     for name, rows in (("divergence", pd.concat(divergence)), ("changes", pd.concat(changes)), ("metrics", metrics)):
         pd.DataFrame(rows)[TABLES[name].names].to_parquet(path / table_file(name), schema=TABLES[name], index=False)
     np.savez(path / COMPOSITION, **curves)
     return path
-
-
-def _folder(work: Path, name: str) -> Path:
-    folder = work / name
-    folder.mkdir(parents=True)
-    return folder
 
 
 def _silent(done: int, total: int) -> None:

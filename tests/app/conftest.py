@@ -22,7 +22,7 @@ def plain_atlas(tmp_path_factory) -> Path:
 def analysed_atlas(plain_atlas, tmp_path_factory) -> Path:
     """The plain atlas with its divergence, composition and metrics."""
     root = tmp_path_factory.mktemp("analysed")
-    return add_analyses(shutil.copytree(plain_atlas, root / "atlas"), root / "work")
+    return add_analyses(shutil.copytree(plain_atlas, root / "atlas"))
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,6 @@ def test_an_atlas_without_divergence_says_how_to_get_it(use_atlas, plain_atlas, 
 def test_models_without_pairs_are_one_calm_sentence(use_atlas, tmp_path):
     models = ("alpha", "beta")
     path = build_synthetic_atlas(tmp_path / "atlas", concepts=48, pairs=8, models=models, unpaired=models)
-    use_atlas(add_analyses(path, tmp_path / "work"))
+    use_atlas(add_analyses(path))
     app = opened(PAGE)
     assert len(app.info) == 1 and "shares no captions" in app.info[0].value

@@ -46,7 +46,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def atlas(older: Path, tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     root = tmp_path_factory.mktemp("analysed")
-    return Atlas.open(add_analyses(Path(shutil.copytree(older, root / "atlas")), root / "work"))
+    return Atlas.open(add_analyses(Path(shutil.copytree(older, root / "atlas"))))
 
 
 @pytest.fixture(scope="module")

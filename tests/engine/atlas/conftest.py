@@ -34,7 +34,7 @@ def copy_path(atlas_path, tmp_path) -> Path:
 def analysed_path(atlas_path, tmp_path_factory) -> Path:
     """The same atlas with all analyses beyond delta."""
     root = tmp_path_factory.mktemp("analysed")
-    path = add_analyses(Path(shutil.copytree(atlas_path, root / "atlas")), root / "work")
+    path = add_analyses(Path(shutil.copytree(atlas_path, root / "atlas")))
     reseal(path)
     return path
 

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import sparse
 
 from engine.blindspots.cooccurrence import cooccurrence_matrix
 from engine.blindspots.metrics import frechet_distance
-from precompute.stages.composition import (
-    compose_model,
-    compose_real,
-    halves_unique,
-    read_changes,
-    read_curves,
-    thresholds,
-)
-from precompute.stages.divergence import measure_pairs, nearest_other, read_pairs
-from precompute.stages.metrics import chosen, compare_halves, compare_model, instead_of, read_metrics, real_halves
+from precompute.stages.composition import compose_model, compose_real, halves_unique, thresholds
+from precompute.stages.divergence import measure_pairs, nearest_other
+from precompute.stages.metrics import chosen, compare_halves, compare_model, instead_of, real_halves
 
 TOKENS, CONCEPTS = 6, 20
 
@@ -46,13 +37,12 @@ def unit(images: int, seed: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_a_copy_of_another_real_image_is_named_and_judged(tmp_path: Path):
+def test_a_copy_of_another_real_image_is_named_and_judged():
     energies = energy_of(codes_of(40, 0)), energy_of(codes_of(3, 1))
     real = unit(40, 2)
     drawn = np.stack([real[17], *unit(2, 3)])
     live = np.ones(CONCEPTS, bool)
-    measure_pairs(energies, (real, drawn), np.array([4, -1, 9]), live, 0.8, tmp_path)
-    found = read_pairs(tmp_path)
+    found = measure_pairs(energies, (real, drawn), np.array([4, -1, 9]), live, 0.8)
     assert found.rows.tolist() == [0, 2] and found.nearest[0] == 17
     assert (
         found.similarity[0] == pytest.approx(1, abs=1e-6) and found.p[0] == pytest.approx(1 / 41) and found.p[1] > 0.1
@@ -61,11 +51,11 @@ def test_a_copy_of_another_real_image_is_named_and_judged(tmp_path: Path):
     np.testing.assert_allclose(found.l2, np.linalg.norm(difference, axis=1), rtol=1e-5)
 
 
-def test_a_model_without_pairs_and_a_single_real_image_are_no_error(tmp_path: Path):
+def test_a_model_without_pairs_and_a_single_real_image_are_no_error():
     energy, live = energy_of(codes_of(1, 0)), np.ones(CONCEPTS, bool)
-    assert measure_pairs((energy, energy), (unit(1, 0),) * 2, np.array([-1]), live, 0.8, tmp_path) == {"pairs": 0}
-    measure_pairs((energy, energy), (unit(1, 0),) * 2, np.array([0]), live, 0.8, tmp_path)
-    assert read_pairs(tmp_path).l2.tolist() == [0] and read_pairs(tmp_path).p.tolist() == [1]
+    assert len(measure_pairs((energy, energy), (unit(1, 0),) * 2, np.array([-1]), live, 0.8).rows) == 0
+    found = measure_pairs((energy, energy), (unit(1, 0),) * 2, np.array([0]), live, 0.8)
+    assert found.l2.tolist() == [0] and found.p.tolist() == [1]
 
 
 def test_a_duplicate_is_the_nearest_other_image():
@@ -94,32 +84,28 @@ def test_halves_that_share_no_pair_of_concepts_are_wholly_unique():
     assert np.isnan(halves_unique(codes[: 3 * TOKENS], TOKENS, eps)).all()
 
 
-def test_a_model_equal_to_reality_changed_nothing(tmp_path: Path):
+def test_a_model_equal_to_reality_changed_nothing():
     codes = codes_of(400, 0)
-    compose_real(codes, TOKENS, tmp_path / "real", silent)
-    compose_model("twin", (codes, codes), TOKENS, np.arange(400), tmp_path / "real", tmp_path / "twin", silent)
-    real, twin = read_curves(tmp_path / "real"), read_curves(tmp_path / "twin")
-    assert (twin["twin/unique"][~np.isnan(twin["twin/unique"])] == 0).all()
-    np.testing.assert_array_equal(real["real/l0"], twin["twin/l0"])
-    np.testing.assert_array_equal(real["eps"], twin["eps"])
-    changes = read_changes(tmp_path / "twin")
+    reality, real = compose_real(codes, TOKENS, silent)
+    twin, changes = compose_model("twin", (codes, codes), TOKENS, np.arange(400), reality, real, silent)
+    assert (twin.unique[~np.isnan(twin.unique)] == 0).all()
+    np.testing.assert_array_equal(real.l0, twin.l0)
+    np.testing.assert_array_equal(real.eps, twin.eps)
     assert len(changes) and (changes["real_cosine"] == changes["model_cosine"]).all() and (changes["p"] == 1).all()
 
 
-def test_metrics_of_a_model_equal_to_reality(tmp_path: Path):
+def test_metrics_of_a_model_equal_to_reality():
     features = {"encoder": unit(24, 1), "concepts": energy_of(codes_of(24, 1))}
-    compare_model("twin", features, features, np.arange(24), tmp_path, silent)
-    for row in read_metrics(tmp_path):
+    for row in compare_model("twin", features, features, np.arange(24), silent):
         assert row["fid"] == pytest.approx(0, abs=1e-4) and row["precision"] == row["recall"] == row["coverage"] == 1
         assert row["fid_half"] > 0.1 and row["images"] == 24
 
 
-def test_a_model_that_repeats_reality_has_the_fid_of_the_real_halves_at_their_size(tmp_path: Path):
+def test_a_model_that_repeats_reality_has_the_fid_of_the_real_halves_at_their_size():
     """In place of the second half its own images are drawn, so the two agree to rounding."""
     features = {"concepts": energy_of(codes_of(24, 1))}
-    compare_halves(features, tmp_path / "real", silent)
-    compare_model("twin", features, features, np.arange(24), tmp_path / "twin", silent)
-    (halves,), (twin,) = read_metrics(tmp_path / "real"), read_metrics(tmp_path / "twin")
+    (halves,) = compare_halves(features, silent)
+    (twin,) = compare_model("twin", features, features, np.arange(24), silent)
     assert halves["fid"] == halves["fid_half"] == pytest.approx(twin["fid_half"])
     first, second = real_halves(24)
     assert twin["fid_half"] == pytest.approx(
@@ -127,13 +113,11 @@ def test_a_model_that_repeats_reality_has_the_fid_of_the_real_halves_at_their_si
     )
 
 
-def test_too_few_images_have_no_metrics_instead_of_an_error(tmp_path: Path):
+def test_too_few_images_have_no_metrics_instead_of_an_error():
     features = {"encoder": unit(3, 1), "concepts": energy_of(codes_of(3, 1))}
     one = {"encoder": unit(1, 2), "concepts": energy_of(codes_of(1, 2))}
-    compare_halves(features, tmp_path / "real", silent)
-    compare_model("one", features, one, np.array([-1]), tmp_path / "one", silent)
-    rows = read_metrics(tmp_path / "real") + read_metrics(tmp_path / "one")
-    assert len(rows) == 4 and all(row[name] is None for row in rows for name in ("fid", "fid_half", "precision"))
+    rows = compare_halves(features, silent) + compare_model("one", features, one, np.array([-1]), silent)
+    assert len(rows) == 4 and all(np.isnan(row[name]) for row in rows for name in ("fid", "fid_half", "precision"))
 
 
 def test_large_sources_are_compared_on_a_sample_of_the_same_captions():

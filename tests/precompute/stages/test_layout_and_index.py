@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import faiss
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from scipy import sparse
 
 from precompute.recipe import LayoutConfig
 from precompute.stages.layout import clusters, concept_layout, exact_neighbours, framed, unit
-from precompute.stages.neighbours import find_neighbours, nearest, read_neighbours
+from precompute.stages.neighbours import find_neighbours, nearest
 
 
 def grouped_energy(groups: int, concepts: int, images: int = 40) -> sparse.csr_matrix:
@@ -81,12 +79,11 @@ def test_clusters_are_numbered_from_the_largest():
     assert clusters(points, LayoutConfig(clusters=2)).tolist() == [1, 1, 0, 0, 0, 0, 0]
 
 
-def test_neighbours_are_the_nearest_live_ones(tmp_path: Path):
+def test_neighbours_are_the_nearest_live_ones():
     codes = sparse.csr_matrix(np.array([[1, 2, 0, 0], [2, 4, 0, 0], [0, 0, 0, 1.0]]))
     atoms = np.array([[1, 0], [0, 1], [1, 0.1], [0.9, 0.1]])
     xy = np.array([[0, 0], [3, 4], [0, 0], [0, 1.0]])
-    find_neighbours(codes, atoms, xy, tmp_path)
-    found = read_neighbours(tmp_path)
+    found = find_neighbours(codes, atoms, xy)
     assert found["cooccurrence"].others[0, 0] == 1 and found["cooccurrence"].values[0, 0] == pytest.approx(1)
     assert found["atom"].others[0, :3].tolist() == [3, 1, -1]
     assert found["map"].others[0, :3].tolist() == [3, 1, -1] and found["map"].values[0, 1] == pytest.approx(-5)

@@ -48,5 +48,6 @@ def test_terms_leave_out_fillers_and_do_not_cross_commas():
 
 def test_words_come_back_from_disk(tmp_path: Path):
     energy = energy_where(lambda text: "fish" in text)
-    assert write_words(energy, CAPTIONS, 3, tmp_path) == {"named": 1}
-    assert read_words(tmp_path) == name_concepts(energy, CAPTIONS, 3)
+    found = name_concepts(energy, CAPTIONS, 3)
+    assert write_words(found, tmp_path) == {"named": 1}
+    assert read_words(tmp_path) == found
