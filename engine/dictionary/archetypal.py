@@ -184,16 +184,10 @@ def kmeans(tokens: Float[Tensor, "n d"], count: int, seed: int) -> Float[Tensor,
     if count >= len(points):
         centroids = points
     else:
-        clustering = faiss.Kmeans(
-            points.shape[1],
-            count,
-            niter=ITERATIONS,
-            seed=seed,
-            min_points_per_centroid=1,
-            max_points_per_centroid=POINTS_PER_CENTROID,
-        )
+        limits = {"min_points_per_centroid": 1, "max_points_per_centroid": POINTS_PER_CENTROID}
+        clustering = faiss.Kmeans(points.shape[1], count, niter=ITERATIONS, seed=seed, **limits)
         clustering.train(np.ascontiguousarray(points.numpy()))
-        centroids = torch.from_numpy(clustering.centroids.copy())
+        centroids = torch.from_numpy(np.array(clustering.centroids))
     norms = points.norm(dim=-1)
     negligible = NEGLIGIBLE_NORM * norms.max()
     centroids = centroids[centroids.norm(dim=-1) > negligible]

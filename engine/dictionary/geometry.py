@@ -206,7 +206,7 @@ class Stability(NamedTuple):
     @property
     def mean(self) -> float:
         """Mean over all pairs of dictionaries."""
-        rows, columns = torch.triu_indices(*self.pairs.shape, offset=1)
+        rows, columns = torch.triu_indices(len(self.pairs), len(self.pairs), offset=1)
         return float(self.pairs[rows, columns].mean())
 
 

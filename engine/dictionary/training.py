@@ -17,9 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from engine.dictionary.base import Dictionary
@@ -30,7 +28,7 @@ from engine.dictionary.tokens import Tokens, TokenSource, open_tokens
 from engine.errors import BlindspotError
 from engine.files import write_whole
 
-STATE = "training.safetensors"
+STATE = "training.pt"
 """Parameters, optimiser moments and position of an unfinished run, in its checkpoint folder."""
 CHECKPOINT_EVERY = 100
 """Steps that a killed training loses at most."""
@@ -64,8 +62,6 @@ class TrainProgress(NamedTuple):
     """Active concepts per token, running over the last batches."""
     tokens_per_second: float
     """Mean of this run."""
-    seconds_left: float
-    """Until the last step, at this pace."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,7 @@ def train(
     if run.device.type == "cuda" and config.precision != "float32":
         torch.set_float32_matmul_precision("high")
     try:
-        _take_all_steps(run, on_progress, folder, checkpoint_every)
+        _run(run, on_progress, folder, checkpoint_every)
     finally:
         torch.set_float32_matmul_precision(matmul_precision)
     dictionary.eval().requires_grad_(False)
@@ -147,41 +143,32 @@ def train(
     return TrainReport(reached.r2, reached.l0, reached.dead_share, run.step, time.monotonic() - began)
 
 
-def _take_all_steps(
+def _run(
     run: TrainingRun, on_progress: Callable[[TrainProgress], object] | None, folder: Path | None, checkpoint_every: int
 ) -> None:
-    """Step until the run is finished; report and keep checkpoints on the way, also of the step before a failure."""
-    began, first, kept = time.monotonic(), run.step, run.step
+    """Take the remaining steps; report and keep checkpoints on the way, also of the step before a failure."""
+    began, first, saved = time.monotonic(), run.step, run.step
     report_every = max(1, run.steps // 100)
     while not run.finished:
         try:
             loss = run.advance()
         except BlindspotError:
-            if folder is not None and kept < run.step:
+            if folder is not None and saved < run.step:
                 run.save(folder)
             raise
         if on_progress is not None and (run.step % report_every == 0 or run.finished):
-            pace = (run.step - first) / max(time.monotonic() - began, 1e-9)
-            dead, left = float(run.dead().float().mean()), (run.steps - run.step) / pace
-            on_progress(TrainProgress(run.step, run.steps, float(loss), dead, run.r2, run.l0, pace * run.batch, left))
+            pace = run.batch * (run.step - first) / max(time.monotonic() - began, 1e-9)
+            dead = float(run.dead().float().mean())
+            on_progress(TrainProgress(run.step, run.steps, float(loss), dead, run.r2, run.l0, pace))
         if folder is not None and (run.step % checkpoint_every == 0 or run.finished):
             run.save(folder)
-            kept = run.step
+            saved = run.step
 
 
 class TrainingRun:
     """A dictionary on its way through its tokens; `advance` takes one step.
 
-    Parameters
-    ----------
-    dictionary
-        Initialised; trained in place.
-    source
-        Raw tokens.
-    targets
-        What is to be reconstructed, row by row; the tokens themselves for all but a transcoder.
-    config
-        See `TrainConfig`.
+    `targets` is `source` itself unless a transcoder is to reconstruct other tokens.
     """
 
     def __init__(self, dictionary: Dictionary, source: TokenSource, targets: TokenSource, config: TrainConfig) -> None:
@@ -199,7 +186,7 @@ class TrainingRun:
         )
         self.idle = torch.zeros(dictionary.concepts, dtype=torch.int64, device=self.device)
         self.running = torch.zeros(3, device=self.device)
-        self.entry = torch.full((), math.inf, device=self.device)
+        self.lowest_level = torch.full((), math.inf, device=self.device)
         self.step = 0
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
@@ -266,13 +253,14 @@ class TrainingRun:
         return self.dictionary.features(x), self.dictionary.standardise_target(y)
 
     def _aux_k(self, features: Tensor, target: Tensor, found: Tensor, atoms: Tensor) -> Tensor:
-        """AuxK of a batch, a scalar."""
+        """The share of the error that the strongest dead concepts leave unexplained, a scalar."""
         dead = self.dead().nonzero().squeeze(-1)
         if len(dead) == 0 or self.config.revival == 0:
             return target.new_zeros(())
-        error = target - found.detach()
-        unexplained = aux_k_error(self.dictionary, dead, features, error, atoms, self.half)
-        return unexplained / error.square().mean().clamp_min(1e-8)
+        error, encoder = target - found.detach(), self.dictionary.encoder
+        codes = top_codes(features, encoder.weight[dead], encoder.bias[dead], min(len(dead), AUX_K), self.half)
+        left = error - combine(Codes(dead[codes.indices], codes.values), atoms)
+        return left.square().mean() / error.square().mean().clamp_min(1e-8)
 
     @torch.no_grad()
     def _clip(self) -> Tensor:
@@ -306,10 +294,11 @@ class TrainingRun:
         if self.config.revival > 0:
             # Raised concepts raise the level that the next must reach, so the level is the lowest there was: otherwise
             # they drive each other up. The pace fades with the learning rate and with what is left to explain.
-            self.entry.copy_(torch.minimum(self.entry, level))
+            self.lowest_level.copy_(torch.minimum(self.lowest_level, level))
             unexplained = loss / target.square().mean().clamp_min(1e-8)
             pace = learning_rate(self.step, self.steps, self.config) / self.config.learning_rate * unexplained
-            self.dictionary.encoder.bias += AUX_K_BIAS_RATE * pace * self.entry * self.dead()
+            bias = self.dictionary.encoder.bias
+            bias += AUX_K_BIAS_RATE * pace * self.lowest_level * self.dead()
         self.idle += len(target)
         self.idle[codes.indices[active]] = 0
         seen = torch.stack([loss, target.square().mean(), active.sum() / len(active)])
@@ -328,15 +317,10 @@ class TrainingRun:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint, whole or not at all, unless the parameters are not worth keeping."""
-        if not all(parameter.isfinite().all() for parameter in self.dictionary.parameters()):
-            return
-        tensors = {f"dictionary.{name}": value for name, value in self.dictionary.state_dict().items()}
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
-        tensors |= {f"run.{name}": value for name, value in self._state().items()}
-        tensors = {name: value.contiguous() for name, value in tensors.items()}
-        metadata = {"step": str(self.step), "identity": self._identity()}
-        write_whole(folder / STATE, lambda path: save_file(tensors, path, metadata=metadata))
+        if all(parameter.isfinite().all() for parameter in self.dictionary.parameters()):
+            state = {"step": self.step, "identity": self._identity(), "run": self._state()}
+            state |= {"dictionary": self.dictionary.state_dict(), "optimiser": self.optimiser.state_dict()}
+            write_whole(folder / STATE, lambda path: torch.save(state, path))
 
     def resume(self, folder: Path) -> None:
         """Continue from the checkpoint in a folder, if there is one.
@@ -350,37 +334,25 @@ class TrainingRun:
         if not path.is_file():
             return
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            known = state["identity"] == self._identity()
+            if known:
+                self.dictionary.load_state_dict(state["dictionary"])
+                self.optimiser.load_state_dict(state["optimiser"])
+                for name, value in self._state().items():
+                    value.copy_(state["run"][name])
+                self.step = state["step"]
+        except Exception as error:  # a damaged file makes torch's reader raise whatever its bytes suggest
             raise BlindspotError(f"The training checkpoint {path} is damaged; delete it to start again.") from error
-        if metadata.get("identity") != self._identity():
+        if not known:
             raise BlindspotError(
                 f"The training checkpoint {path} belongs to a run with other settings or tokens; "
                 "delete it, or train with the old ones."
             )
-        parts: dict[str, dict[str, Tensor]] = {"dictionary": {}, "optimiser": {}, "run": {}}
-        for name, value in tensors.items():
-            owner, _, rest = name.partition(".")
-            parts[owner][rest] = value
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimiser"].items():
-            index, _, moment = name.partition(".")
-            moments.setdefault(int(index), {})[moment] = value
-        try:
-            self.dictionary.load_state_dict(parts["dictionary"])
-            groups = self.optimiser.state_dict()["param_groups"]
-            self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-            for name, value in self._state().items():
-                value.copy_(parts["run"][name])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise BlindspotError(f"The training checkpoint {path} is damaged; delete it to start again.") from error
-        self.step = int(metadata["step"])
 
     def _state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps beside dictionary and optimiser; restored in place."""
-        return {"idle": self.idle, "running": self.running, "entry": self.entry}
+        return {"idle": self.idle, "running": self.running, "lowest_level": self.lowest_level}
 
     def _identity(self) -> str:
         """What must agree for a checkpoint to be continued."""
@@ -391,34 +363,6 @@ class TrainingRun:
             "rows": self.source.rows,
         }
         return json.dumps(identity, sort_keys=True)
-
-
-def aux_k_error(
-    dictionary: Dictionary,
-    dead: Int[Tensor, " n"],
-    features: Float[Tensor, "N f"],
-    error: Float[Tensor, "N d"],
-    atoms: Float[Tensor, "K d"],
-    half: bool,
-) -> Float[Tensor, ""]:
-    """Mean squared error that the strongest dead concepts leave of what the living ones leave.
-
-    Parameters
-    ----------
-    dead
-        Numbers of the dead concepts, at least one.
-    features
-        What the encoder reads.
-    error
-        What the living concepts leave unexplained.
-    atoms
-        D.
-    half
-        See `top_codes`.
-    """
-    encoder = dictionary.encoder
-    found = top_codes(features, encoder.weight[dead], encoder.bias[dead], min(len(dead), AUX_K), half)
-    return (error - combine(Codes(dead[found.indices], found.values), atoms)).square().mean()
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:

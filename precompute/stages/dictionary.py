@@ -70,11 +70,9 @@ def dictionary_folder(context: Context) -> Path:
 def atoms_of(context: Context) -> np.ndarray:
     """The dictionary's atoms, float32 `[concepts, dim]`; of an invented dictionary there is nothing else."""
     path = context.folder("dictionary") / ATOMS
-    return (
-        np.load(path)
-        if path.exists()
-        else Dictionary.from_pretrained(dictionary_folder(context)).atoms().float().numpy()
-    )
+    if path.exists():
+        return np.load(path)
+    return Dictionary.from_pretrained(dictionary_folder(context)).atoms().float().numpy()
 
 
 def make_dictionary(spec: DictionarySpec, shards: Sequence[Path], folder: Path, progress: Progress) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_another_runs_checkpoint_is_refused(planted: Planted, tmp_path: Path) ->
             train(fresh(TopK, tokens), tokens[:rows], config, checkpoint_dir=tmp_path, checkpoint_every=4)
     with pytest.raises(BlindspotError, match="belongs to a run with other settings or tokens"):
         train(fresh(RelaxedArchetypal, tokens), tokens, CONFIG, checkpoint_dir=tmp_path, checkpoint_every=4)
-    (tmp_path / "training.safetensors").write_bytes(b"torn")
+    (tmp_path / "training.pt").write_bytes(b"torn")
     with pytest.raises(BlindspotError, match="is damaged; delete it"):
         train(fresh(TopK, tokens), tokens, CONFIG, checkpoint_dir=tmp_path, checkpoint_every=4)
 
@@ -116,7 +116,6 @@ def test_progress_counts_up_to_the_end(planted: Planted) -> None:
     train(fresh(TopK, tokens), tokens, replace(CONFIG, epochs=20), on_progress=seen.append)
     assert [at.step for at in seen] == list(range(1, 101))
     assert all(0 < at.l0 < 3.001 and at.tokens_per_second > 0 for at in seen)
-    assert seen[-1].seconds_left == 0 < seen[0].seconds_left
     assert seen[-1].r2 == pytest.approx(1 - sum(at.loss for at in seen[-20:]) / 20, abs=0.05)
     assert seen[-1].steps == 100
     assert sum(at.loss for at in seen[-5:]) < 0.9 * sum(at.loss for at in seen[:5])
