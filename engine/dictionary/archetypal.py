@@ -37,8 +37,6 @@ class RelaxedArchetypal(Dictionary):
 
     Parameters
     ----------
-    dim, concepts, sparsity
-        See `Dictionary`.
     candidates
         Number c of data points whose convex hull holds the atoms.
     delta

@@ -46,18 +46,9 @@ IMPORTED = "imported"
 
 
 class Dictionary(nn.Module, ABC):
-    """A sparse autoencoder over token features.
+    """A sparse autoencoder over token features of width `dim`: `concepts` atoms, `sparsity` active ones per token.
 
-    Parameters
-    ----------
-    dim
-        Width d of a token.
-    concepts
-        Number K of atoms.
-    sparsity
-        Number k of active concepts per token.
-    reads
-        Width of what the encoder reads of a token, if not d.
+    `reads` is the width of what the encoder reads of a token, if not that.
 
     Raises
     ------

@@ -31,18 +31,9 @@ class Codes(NamedTuple):
 def top_codes(
     x: Float[Tensor, "N f"], weight: Float[Tensor, "K f"], bias: Float[Tensor, " K"], width: int, half: bool = False
 ) -> Codes:
-    """The `width` largest of relu(V x + b) of every token; differentiable in all three.
+    """The `width` largest of relu(V x + b) of every token; differentiable in x, V and b.
 
-    Parameters
-    ----------
-    x
-        What the encoder reads.
-    weight, bias
-        V and b.
-    width
-        Concepts kept per token.
-    half
-        Choose by a product in bfloat16; the chosen activations themselves are computed in the precision of `weight`.
+    With `half` a product in bfloat16 chooses; the chosen activations themselves have the precision of `weight`.
     """
     return Codes(*_TopCodes.apply(x, weight, bias, width, half))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -70,24 +72,12 @@ class Usage:
         """Share of concepts that no token activates."""
         return float((self.fires == 0).double().mean())
 
-    @property
-    def frequency(self) -> Float[Tensor, " K"]:
-        """Share of tokens in which each concept is active, float64."""
-        return self.fires.double() / self.tokens
-
 
 @torch.no_grad()
 def measure_usage(dictionary: Dictionary, tokens: Tokens, targets: Tokens | None = None) -> Usage:
     """Encode and decode all tokens once, one shard in memory at a time.
 
-    Parameters
-    ----------
-    dictionary
-        On the device that is to do the work.
-    tokens
-        Raw tokens [N, d], or paths of .npy shards of them.
-    targets
-        What a transcoder is to reconstruct [N, d'], if not the tokens themselves.
+    `targets` are what a transcoder is to reconstruct [N, d'], if not the tokens themselves.
 
     Raises
     ------
@@ -127,23 +117,20 @@ def measure_usage(dictionary: Dictionary, tokens: Tokens, targets: Tokens | None
 
 def joined(parts: Sequence[Usage]) -> Usage:
     """The usage on all tokens from the usages on parts of them."""
-    first, *others = parts
-    for part in others:
-        first = Usage(
-            first.tokens + part.tokens,
-            first.total + part.total,
-            first.squares + part.squares,
-            first.error + part.error,
-            first.fires + part.fires,
-            _added(first.active, part.active),
-        )
-    return first
+    return Usage(
+        sum(part.tokens for part in parts),
+        reduce(torch.add, [part.total for part in parts]),
+        sum(part.squares for part in parts),
+        sum(part.error for part in parts),
+        reduce(torch.add, [part.fires for part in parts]),
+        reduce(_added, [part.active for part in parts]),
+    )
 
 
 def _added(a: Tensor, b: Tensor) -> Tensor:
     """The sum of two histograms over 0, 1, 2, ... of different lengths."""
     width = max(len(a), len(b))
-    return torch.nn.functional.pad(a, (0, width - len(a))) + torch.nn.functional.pad(b, (0, width - len(b)))
+    return F.pad(a, (0, width - len(a))) + F.pad(b, (0, width - len(b)))
 
 
 def evaluate(dictionary: Dictionary, tokens: Tokens, seed: int = 0, targets: Tokens | None = None) -> Usage:
@@ -202,7 +189,6 @@ def report(
     dictionary: Dictionary,
     tokens: Tokens,
     *,
-    targets: Tokens | None = None,
     others: Sequence[Tensor] = (),
     usage: Usage | None = None,
     hull_points: int = HULL_POINTS,
@@ -212,8 +198,6 @@ def report(
 
     Parameters
     ----------
-    dictionary, tokens, targets
-        See `measure_usage`.
     others
         Atoms [K, d] of the same dictionary trained from other seeds.
     usage
@@ -226,10 +210,9 @@ def report(
     BlindspotError
         When the tokens do not fit the dictionary, or other atoms do not.
     """
-    usage = usage or measure_usage(dictionary, tokens, targets)
+    usage = usage or measure_usage(dictionary, tokens)
     atoms = dictionary.atoms()
-    source = open_tokens(tokens if targets is None else targets, ONE_SHARD)
-    found = atoms_and_hull(dictionary, source, hull_points, seed)
+    found = atoms_and_hull(dictionary, open_tokens(tokens, ONE_SHARD), hull_points, seed)
     return DictionaryReport(
         usage=usage,
         coherence=coherence(atoms),

@@ -108,12 +108,7 @@ def atoms_and_hull(dictionary: Dictionary, source: TokenSource, count: int, seed
     atoms lie in the data: W C + Lambda, against the hull of its candidates C, which it leaves by at most delta. Any
     other atom is brought to the root mean square norm of the points, which are k-means centroids of the tokens.
 
-    Parameters
-    ----------
-    source
-        What the dictionary reconstructs, for k-means.
-    count, seed
-        Of the centroids.
+    `source` is what the dictionary reconstructs, `count` and `seed` are the centroids'.
     """
     if isinstance(dictionary, RelaxedArchetypal):
         atoms = dictionary.atoms() / dictionary.log_multiplier.exp()
@@ -134,15 +129,8 @@ def hull_distance(
 ) -> HullDistance:
     """Distance of each target to the convex hull of points.
 
-    Parameters
-    ----------
-    start
-        A point of the hull for each target; the distance found is at most the distance to it. By default the point
-        furthest towards the target.
-    rounds
-        Most searches for corners, each over all points; fewer give larger values.
-    tolerance
-        Bounds this close need no further ones.
+    The search begins at a point of the hull for each target, `start`, by default the corner furthest towards it, and
+    ends after so many `rounds` (fewer give larger values) or when the bounds are as close as `tolerance`.
     """
     radius = points.float().square().sum(dim=-1).mean().sqrt().clamp_min(1e-12)
     points = points.float() / radius
@@ -213,13 +201,9 @@ class Stability(NamedTuple):
 def stability(atoms: Sequence[Float[Tensor, "K d"]]) -> Stability:
     """Match the atoms of every two dictionaries and compare them.
 
-    Codes are not negative, so an atom and its opposite are different concepts: the cosine keeps its sign.
-
-    Parameters
-    ----------
-    atoms
-        Two or more dictionaries, trained alike but for the seed. With more than 2,048 atoms each may only be matched
-        with its 32 most alike ones (or the one of its number): the result is then a lower bound, in practice the same.
+    Codes are not negative, so an atom and its opposite are different concepts: the cosine keeps its sign. With more
+    than 2,048 atoms each may only be matched with its 32 most alike ones (or the one of its number): the result is then
+    a lower bound, in practice the same.
 
     Raises
     ------
@@ -244,15 +228,7 @@ def stability(atoms: Sequence[Float[Tensor, "K d"]]) -> Stability:
 
 
 def match(a: Float[Tensor, "K d"], b: Float[Tensor, "K d"], dense: int = DENSE) -> Int[Tensor, " K"]:
-    """The permutation P for which the sum of <a_i, b_P(i)> is largest.
-
-    Parameters
-    ----------
-    a, b
-        Unit atoms.
-    dense
-        Largest K for which all pairs are considered.
-    """
+    """The permutation P of unit atoms for which the sum of <a_i, b_P(i)> is largest, all pairs tried if K <= dense."""
     if len(a) <= dense:
         return torch.from_numpy(linear_sum_assignment((a @ b.T).numpy(), maximize=True)[1])
     # Pairs worth considering: the most alike ones, and i with i so that a full matching exists.

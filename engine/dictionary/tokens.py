@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,30 +18,30 @@ CHUNK_ROWS = 65_536
 MEMORY_CAP = 4 * 2**30
 
 
-class TokenSource(Protocol):
+class TokenSource(ABC):
     """Rows of tokens that training can shuffle, gather and scan."""
 
     rows: int
     dim: int
 
+    @abstractmethod
     def order(self, generator: torch.Generator, group_size: int = 1) -> Int[Tensor, " rows"]:
         """A shuffle of all row numbers in an order that is cheap to gather; groups of rows stay as they are."""
-        ...
 
+    @abstractmethod
     def gather(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
         """Float32 tokens by row number."""
-        ...
 
+    @abstractmethod
     def chunks(self) -> Iterator[Float[Tensor, "n d"]]:
-        """All tokens in file order, float32."""
-        ...
+        """All tokens in file order, float32, `CHUNK_ROWS` at a time."""
 
 
 Tokens: TypeAlias = Tensor | TokenSource | Sequence[str | Path]
 """Raw tokens [N, d], or paths of .npy shards of them."""
 
 
-class MemoryTokens:
+class MemoryTokens(TokenSource):
     """Tokens that fit in memory: one tensor [N, d] of any float type, on any device."""
 
     def __init__(self, tokens: Float[Tensor, "n d"]) -> None:
@@ -52,33 +53,22 @@ class MemoryTokens:
         self.tokens = tokens
         self.rows, self.dim = tokens.shape
 
-    def order(self, generator: torch.Generator, group_size: int = 1) -> Int[Tensor, " rows"]:
-        """A uniform shuffle."""
+    def order(self, generator: torch.Generator, group_size: int = 1) -> Tensor:
         return shuffled(torch.arange(self.rows), generator, group_size)
 
-    def gather(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        """Float32 tokens."""
+    def gather(self, rows: Tensor) -> Tensor:
         return self.tokens[rows.to(self.tokens.device)].float()
 
-    def chunks(self) -> Iterator[Float[Tensor, "n d"]]:
-        """Float32 tokens, `CHUNK_ROWS` at a time."""
-        for chunk in self.tokens.split(CHUNK_ROWS):
-            yield chunk.float()
+    def chunks(self) -> Iterator[Tensor]:
+        return (chunk.float() for chunk in self.tokens.split(CHUNK_ROWS))
 
 
-class ShardTokens:
+class ShardTokens(TokenSource):
     """Tokens in .npy files [n_i, d], read a window of shards at a time.
 
     An epoch visits the shards in random order. Shards that together fit in half of `memory_cap` form a window, whose
     rows are shuffled together; a batch may straddle two windows, so at most `memory_cap` bytes are held (or one shard,
-    if that is larger).
-
-    Parameters
-    ----------
-    paths
-        Files of float tokens, all of one width.
-    memory_cap
-        Bytes.
+    if that is larger). All shards have one width.
     """
 
     def __init__(self, paths: Sequence[str | Path], memory_cap: int = MEMORY_CAP) -> None:
@@ -99,8 +89,7 @@ class ShardTokens:
         self.memory_cap = memory_cap
         self._held: dict[int, np.ndarray] = {}
 
-    def order(self, generator: torch.Generator, group_size: int = 1) -> Int[Tensor, " rows"]:
-        """Shuffled windows of shuffled shards."""
+    def order(self, generator: torch.Generator, group_size: int = 1) -> Tensor:
         windows: list[list[int]] = [[]]
         filled = 0
         for shard in torch.randperm(len(self.paths), generator=generator).tolist():
@@ -115,8 +104,7 @@ class ShardTokens:
             parts.append(shuffled(rows, generator, group_size))
         return torch.cat(parts)
 
-    def gather(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        """Float32 tokens; shards are read whole and kept while the cap allows."""
+    def gather(self, rows: Tensor) -> Tensor:
         wanted = rows.cpu().numpy()
         shards = np.searchsorted(self.starts, wanted, side="right") - 1
         out = np.empty((len(wanted), self.dim), dtype=np.float32)
@@ -126,14 +114,14 @@ class ShardTokens:
         return torch.from_numpy(out)
 
     def _shard(self, shard: int) -> np.ndarray:
+        """A shard, read whole and kept while the cap allows."""
         if shard not in self._held:
             while self._held and sum(self.bytes[s] for s in self._held) + self.bytes[shard] > self.memory_cap:
                 self._held.pop(next(iter(self._held)))
             self._held[shard] = np.load(self.paths[shard], allow_pickle=False)
         return self._held[shard]
 
-    def chunks(self) -> Iterator[Float[Tensor, "n d"]]:
-        """Float32 tokens, `CHUNK_ROWS` at a time, straight from disk."""
+    def chunks(self) -> Iterator[Tensor]:
         for path in self.paths:
             shard = _open_shard(path)
             for start in range(0, len(shard), CHUNK_ROWS):
@@ -141,13 +129,7 @@ class ShardTokens:
 
 
 def shuffled(rows: Int[Tensor, " n"], generator: torch.Generator, group_size: int = 1) -> Int[Tensor, " n"]:
-    """Row numbers in random order, groups of consecutive ones kept as they are.
-
-    Raises
-    ------
-    BlindspotError
-        When the rows are not whole groups.
-    """
+    """Row numbers in random order, groups of consecutive ones kept as they are; refused if there is a rest."""
     if len(rows) % group_size:
         raise BlindspotError(
             f"{len(rows)} training tokens are not whole maps of {group_size}; encode again without prefix tokens, "

@@ -88,15 +88,10 @@ def random_directions(
 
 
 class BatchTopK(TopK):
-    """Free unit-norm atoms, `sparsity` active concepts per token on average.
+    """Free unit-norm atoms, `sparsity` active concepts per token on average and at most `max_active` of one.
 
-    Parameters
-    ----------
-    dim, concepts, sparsity
-        See `Dictionary`.
-    max_active
-        Largest number of active concepts of one token, the width of its codes; None: 8 times the sparsity. Training
-        keeps to it, too, so nothing is cut off later that the atoms relied on.
+    That is the width of its codes, by default 8 times the sparsity. Training keeps to it, too, so nothing is cut off
+    later that the atoms relied on.
     """
 
     kind = "batchtopk"
@@ -148,14 +143,8 @@ def _at_least(codes: Codes, level: Tensor) -> Codes:
 class Thresholded(Dictionary):
     """Free atoms, and codes above a threshold; it holds weights that others trained (`engine.dictionary.published`).
 
-    Parameters
-    ----------
-    dim, concepts
-        See `Dictionary`.
-    sparsity
-        Width of the codes: of the concepts above their thresholds, the strongest so many are kept per token.
-    layer_norm
-        Whether pre-activations are layer-normalised over all concepts, as the encoder of RA-SAE-DINOv2-32k does.
+    `sparsity` is the width of the codes. With `layer_norm` pre-activations are layer-normalised over all concepts, as
+    the encoder of RA-SAE-DINOv2-32k does.
     """
 
     kind = "threshold"

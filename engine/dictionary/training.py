@@ -297,8 +297,7 @@ class TrainingRun:
             self.lowest_level.copy_(torch.minimum(self.lowest_level, level))
             unexplained = loss / target.square().mean().clamp_min(1e-8)
             pace = learning_rate(self.step, self.steps, self.config) / self.config.learning_rate * unexplained
-            bias = self.dictionary.encoder.bias
-            bias += AUX_K_BIAS_RATE * pace * self.lowest_level * self.dead()
+            self.dictionary.encoder.bias.add_(AUX_K_BIAS_RATE * pace * self.lowest_level * self.dead())
         self.idle += len(target)
         self.idle[codes.indices[active]] = 0
         seen = torch.stack([loss, target.square().mean(), active.sum() / len(active)])

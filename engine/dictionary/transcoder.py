@@ -41,8 +41,6 @@ class Transcoder(Dictionary):
 
     Parameters
     ----------
-    dim, concepts, sparsity
-        See `Dictionary`.
     grid
         Height and width of a map.
     kernel
@@ -56,13 +54,7 @@ class Transcoder(Dictionary):
     out_scale: Tensor
 
     def __init__(
-        self,
-        dim: int,
-        concepts: int,
-        sparsity: int,
-        grid: tuple[int, int],
-        kernel: int = 3,
-        out_dim: int | None = None,
+        self, dim: int, concepts: int, sparsity: int, grid: tuple[int, int], kernel: int = 3, out_dim: int | None = None
     ) -> None:
         if kernel < 1 or kernel % 2 == 0 or len(grid) != 2 or min(grid) < 1:
             raise BlindspotError(
@@ -107,15 +99,7 @@ class Transcoder(Dictionary):
         return Codes(torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts]))
 
     def preactivate(self, x: Float[Tensor, "*n d"], concepts: Int[Tensor, " c"]) -> Float[Tensor, "*n c"]:
-        """Pre-activations of some concepts only, by a convolution with their kernels alone; differentiable.
-
-        Parameters
-        ----------
-        x
-            Maps [B, h, w, d], or their tokens [B h w, d].
-        concepts
-            int64.
-        """
+        """Pre-activations of some concepts only, by a convolution with their kernels; of maps or of their tokens."""
         kernels = self.encoder.weight[concepts].unflatten(-1, (self.dim, self.kernel, self.kernel))
         maps = self._maps(self._tokens(x))
         active = F.conv2d(maps, kernels, self.encoder.bias[concepts], padding=self.kernel // 2).permute(0, 2, 3, 1)
@@ -136,12 +120,7 @@ class Transcoder(Dictionary):
         self.out_scale.copy_(targets.scale)
 
     @torch.no_grad()
-    def initialise(
-        self,
-        tokens: Float[Tensor, "n d"],
-        generator: torch.Generator,
-        targets: Float[Tensor, "n d_out"] | None = None,
-    ) -> None:
+    def initialise(self, tokens: Tensor, generator: torch.Generator, targets: Tensor | None = None) -> None:
         """Atoms along random targets, the centres of their kernels along the tokens of the same rows."""
         wanted = tokens if targets is None else targets
         rows, directions = random_directions(wanted, self.concepts, generator)

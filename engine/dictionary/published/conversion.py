@@ -9,6 +9,7 @@ They agree with mean = offset and b' = b + V (offset - centre).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -23,8 +24,7 @@ MAX_ACTIVE = 256
 UNIT_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What the user knows and the file may not say."""
 
     sparsity: int | None = None
@@ -47,15 +47,12 @@ class LinearAutoencoder:
     """A published autoencoder with a linear encoder."""
 
     encoder: Float[Tensor, "K d"]
-    """V."""
     bias: Float[Tensor, " K"]
-    """b."""
     atoms: Float[Tensor, "K d"]
-    """D."""
     offset: Float[Tensor, " d"]
     """Decoder bias."""
     centre: Float[Tensor, " d"] | None = None
-    """What is subtracted before the encoder; None: nothing."""
+    """What is subtracted before the encoder, if anything."""
     layer_norm: tuple[Float[Tensor, " K"], Float[Tensor, " K"]] | None = None
     """Gain and shift of a LayerNorm over the pre-activations."""
 
@@ -77,16 +74,13 @@ class LinearAutoencoder:
 
     @torch.no_grad()
     def _fill(self, made: TopK | Thresholded) -> Dictionary:
+        gap = self.offset.double() if self.centre is None else self.offset.double() - self.centre.double()
+        bias = (self.bias.double() + self.encoder.double() @ gap).float() if gap.any() else self.bias
         made.encoder.weight.copy_(self.encoder)
-        made.encoder.bias.copy_(self.shifted_bias())
+        made.encoder.bias.copy_(bias)
         made.decoder.copy_(self.atoms)
         made.mean.copy_(self.offset)
         return made.eval().requires_grad_(False)
-
-    def shifted_bias(self) -> Float[Tensor, " K"]:
-        """b'."""
-        gap = self.offset.double() if self.centre is None else self.offset.double() - self.centre.double()
-        return (self.bias.double() + self.encoder.double() @ gap).float() if gap.any() else self.bias
 
     def assumptions(self, normalisation: str, decoder_bias: str) -> dict[str, str]:
         """What is said of every file: how inputs are scaled and centred, and of the atoms."""
@@ -116,13 +110,7 @@ def gated_as_jump(
 
 
 def active(options: Options, found: object, concepts: int, where: str) -> int:
-    """The k of a TopK: the user's, else the file's.
-
-    Raises
-    ------
-    BlindspotError
-        When neither says it, it is not a whole number, or it exceeds the number of concepts.
-    """
+    """The k of a TopK, the user's or else the file's; refused if it is unknown or impossible."""
     sparsity = found if options.sparsity is None else options.sparsity
     if sparsity is None:
         raise BlindspotError(

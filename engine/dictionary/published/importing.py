@@ -17,7 +17,7 @@ from engine.errors import BlindspotError
 
 
 class Reader(NamedTuple):
-    """How the files of one library are read."""
+    """How the files of one library are recognised and read."""
 
     matches: Callable[[Published], bool]
     read: Callable[[Published, Options], Imported]
@@ -58,14 +58,9 @@ def read_published(src: str, kind: str = AUTO, options: Options | None = None) -
     src
         A file, a folder, or a hub id (see `find_source`).
     kind
-        The library that wrote it, a key of `READERS`, or `auto`.
+        The library that wrote it, a key of `READERS`, or `auto`; the one found is returned.
     options
         What the files do not say.
-
-    Returns
-    -------
-    tuple
-        The dictionary with what was assumed, and the kind.
 
     Raises
     ------

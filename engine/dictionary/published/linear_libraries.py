@@ -172,8 +172,8 @@ def read_saelens(published: Published, options: Options) -> Imported:
     thresholds = torch.zeros(concepts)
     assumed["threshold"] = "codes exceed 0 (relu)"
     if architecture == "gated":
-        gates = (published.take(name, concepts) for name in ("r_mag", "b_gate"))
-        encoder, bias, thresholds = gated_as_jump(encoder, *gates, bias)
+        gain, gate = published.take("r_mag", concepts), published.take("b_gate", concepts)
+        encoder, bias, thresholds = gated_as_jump(encoder, gain, gate, bias)
         assumed["threshold"] = "per concept, from the gate's and the magnitude's biases"
     elif architecture == "jumprelu":
         thresholds = published.take("threshold", concepts)

@@ -61,22 +61,11 @@ def reading_saved_modules() -> AbstractContextManager[None]:
     return torch.serialization.safe_globals(ALLOWED_CLASSES)
 
 
-def flatten(saved: SavedObject, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict of a saved module, and what else its attributes say about it.
+def flatten(saved: Any, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict of a saved module, by dotted name as `state_dict()` has it, and what else its attributes say:
+    `class`, `top_k` of a TopK, `running_threshold` of a BatchTopK, `delta` and `normalization` of the dictionary.
 
-    Parameters
-    ----------
-    saved
-        As read under `reading_saved_modules`.
-    where
-        Name of the file, for messages.
-
-    Returns
-    -------
-    tuple
-        Tensors by dotted name, as `state_dict()` of the module names them; and, as far as known, `class`, `top_k` of a
-        TopK, `running_threshold` of a BatchTopK, `delta` and `normalization` of the dictionary. A BatchTopK's `top_k`
-        counts the codes of a batch, not of a token, and is left out.
+    A BatchTopK's `top_k` counts the codes of a batch, not of a token, and is left out. `where` names the file.
 
     Raises
     ------
@@ -99,7 +88,7 @@ def flatten(saved: SavedObject, where: str) -> tuple[dict[str, Tensor], dict[str
     return tensors, _attributes(saved, where)
 
 
-def _attributes(saved: SavedObject, where: str) -> dict[str, Any]:
+def _attributes(saved: Any, where: str) -> dict[str, Any]:
     said: dict[str, Any] = {"class": saved.name}
     if saved.name in ("TopKSAE", "RATopKSAE"):
         said["top_k"] = saved.state.get("top_k")

@@ -46,13 +46,7 @@ def matches(published: Published) -> bool:
 
 
 def read(published: Published, options: Options) -> Imported:
-    """An autoencoder, or its `state_dict()`, that was saved.
-
-    Raises
-    ------
-    BlindspotError
-        When the encoder is not linear, its rule is not known, or tensors do not fit each other.
-    """
+    """A saved autoencoder or its `state_dict()`; refused if its encoder is not linear or its rule not known."""
     atoms, stored = _atoms(published)
     concepts, dim = atoms.shape
     encoder, bias = _encoder(published, atoms)
@@ -134,14 +128,10 @@ def _atoms(published: Published) -> tuple[Tensor, str]:
     weights, points, slack = _archetypes(published)
     delta, explained = _delta(published, slack)
     slack = slack * (delta / slack.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp_max(1)
-    atoms = torch.cat([_stochastic(part) @ points for part in weights.split(ROWS)])
+    # A row of W without any positive entry stays 0, as overcomplete leaves it.
+    rows = (part.relu() for part in weights.split(ROWS))
+    atoms = torch.cat([part / (part.sum(dim=-1, keepdim=True) + SUM_EPS) @ points for part in rows])
     return scale * (atoms + slack), f"convex combinations of {len(points)} points plus slack, {explained}"
-
-
-def _stochastic(weights: Tensor) -> Tensor:
-    """Rows of at least 0 that sum to 1; a row without any positive entry stays 0, as overcomplete leaves it."""
-    positive = weights.relu()
-    return positive / (positive.sum(dim=-1, keepdim=True) + SUM_EPS)
 
 
 def _archetypes(published: Published) -> tuple[Tensor, Tensor, Tensor]:

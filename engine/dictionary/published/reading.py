@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -42,17 +42,15 @@ REMOTE_BLOCK = 2**20
 """Bytes per request to the hub; the names in a checkpoint of gigabytes take a few of these."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """The files of one published dictionary."""
+class Source(NamedTuple):
+    """The files of one published dictionary: its weights, and the JSON file beside them if there is one."""
 
     weights: Path
     config: Path | None
-    """The JSON file beside the weights, if there is one."""
 
 
 def find_source(src: str) -> Source:
-    """Resolve a path or a hub id (`owner/name`, `owner/name/folder/or/file`, each with `@revision` if wanted).
+    """Resolve a path or a hub id (`owner/name` or `owner/name/folder/or/file`, with `@revision` if wanted).
 
     Raises
     ------
@@ -65,19 +63,13 @@ def find_source(src: str) -> Source:
             raise BlindspotError(f"There is no file or folder {src}, nor is it an owner/name on the Hugging Face hub.")
         path = _download(src)
     if not path.is_file():
-        path /= pick_weights(sorted(file.name for file in path.iterdir() if file.is_file()), str(path))
+        path /= _pick_weights(sorted(file.name for file in path.iterdir() if file.is_file()), str(path))
     config = next((path.parent / name for name in CONFIGS if (path.parent / name).is_file()), None)
     return Source(path, config)
 
 
-def pick_weights(names: list[str], where: str) -> str:
-    """The weights among file names: safetensors before PyTorch files, and a library's own names before others.
-
-    Raises
-    ------
-    BlindspotError
-        When none, or several equally good, are there.
-    """
+def _pick_weights(names: list[str], where: str) -> str:
+    """The weights among file names: safetensors before PyTorch files, and a library's own names before others."""
     for suffix in SUFFIXES:
         found = [name for name in names if name.endswith(suffix) and name not in IGNORED]
         own = [name for name in OWN_NAMES if name in found]
@@ -116,21 +108,12 @@ def _download(src: str) -> Path:
 
 
 def files_of_one(files: list[str], inner: str, where: str) -> list[str]:
-    """Of a repository's files those of one dictionary, the weights first.
-
-    Parameters
-    ----------
-    files
-        Paths within the repository.
-    inner
-        A folder or file among them; empty for the root.
-    where
-        What the user asked for, for messages.
+    """Of a repository's files those of the one dictionary at `inner` (a folder or file), the weights first.
 
     Raises
     ------
     BlindspotError
-        See `pick_weights`; also when `inner` is not in the repository.
+        When `inner` is not in the repository, holds no weights, or several equally good ones.
     """
     folder = inner.rpartition("/")[0] if inner in files else inner
     prefix = f"{folder}/" if folder else ""
@@ -138,7 +121,7 @@ def files_of_one(files: list[str], inner: str, where: str) -> list[str]:
     if not here:
         raise BlindspotError(f"{where}: the repository has no folder or file {inner}; check the name.")
     here = [file for file in here if "/" not in file]
-    weights = inner.removeprefix(prefix) if inner in files else pick_weights(here, where)
+    weights = inner.removeprefix(prefix) if inner in files else _pick_weights(here, where)
     return [prefix + file for file in (weights, *CONFIGS) if file in here]
 
 
@@ -164,7 +147,7 @@ def _refuse_remote_code(repo_id: str, name: str, revision: str | None) -> None:
 
 
 def _cached(repo_id: str, revision: str) -> Path | None:
-    """The folder of an earlier download, whole or in part, by branch, tag or commit."""
+    """The folder of an earlier download, whole or (which snapshot_download would not open) in part."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -256,18 +239,12 @@ def read_source(source: Source) -> Published:
 def _open_header(path: Path) -> tuple[dict[str, Any] | None, io.BytesIO | None]:
     """The line of JSON that a file starts with and the rest of it; nothing where it starts otherwise."""
     try:
-        if not _starts_with(path, b"{"):
-            return None, None
         with path.open("rb") as file:
-            header = json.loads(file.readline())
-            return header, io.BytesIO(file.read())
+            if file.peek(1)[:1] != b"{":
+                return None, None
+            return json.loads(file.readline()), io.BytesIO(file.read())
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path) from error
-
-
-def _starts_with(path: Path, start: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(start)) == start
 
 
 def _load(path: Path, buffer: io.BytesIO | None) -> Any:
@@ -278,7 +255,9 @@ def _load(path: Path, buffer: io.BytesIO | None) -> Any:
             return torch.load(buffer or path, map_location="cpu", weights_only=True, mmap=in_place)
     except UnpicklingError as error:
         refused = REFUSED.search(str(error))
-        if not refused and not _starts_with(path, PICKLE):
+        with path.open("rb") as file:
+            bare_pickle = file.read(1) == PICKLE
+        if not refused and not bare_pickle:
             raise _unreadable(path) from error
         raise contains_code(str(path), refused[1] if refused else None) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
