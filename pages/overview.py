@@ -14,7 +14,7 @@ CARDS = 6
 def model_section(model: str, view: session.View) -> None:
     """One model: its numbers, its histogram, and its twelve most extreme concepts."""
     table, basis = session.table(view, model), session.basis(view, model)
-    figure = delta_histogram(table.loc[~table["dead"], "delta"], model=model, basis=basis, height=200)
+    figure = delta_histogram(table.loc[~table["dead"], "delta"], model=model, basis=basis)
     st.header(html.plain(atlas.info.source(model).label or model), anchor=model, divider="gray")
     numbers, spread = st.columns([2, 3], gap="large", vertical_alignment="center")
     with numbers:

@@ -58,7 +58,7 @@ FEW = 2_000
 """Fewer concepts than this are drawn as larger dots."""
 
 
-def delta_histogram(delta: np.ndarray, *, model: str, basis: Basis, height: int = 260) -> go.Figure:
+def delta_histogram(delta: np.ndarray, *, model: str, basis: Basis) -> go.Figure:
     """Draw the histogram of one model's deltas.
 
     Parameters
@@ -67,8 +67,6 @@ def delta_histogram(delta: np.ndarray, *, model: str, basis: Basis, height: int 
         Live concepts only, in [0, 1].
     model, basis
         Name of the model, and what its deltas were computed with.
-    height
-        Pixels.
     """
     counts, edges = np.histogram(np.asarray(delta, np.float64), bins=BINS, range=(0.0, 1.0))
     centres = (edges[:-1] + edges[1:]) / 2
@@ -86,7 +84,7 @@ def delta_histogram(delta: np.ndarray, *, model: str, basis: Basis, height: int 
                               xshift=shift, font={"size": 11, "color": GREY})  # fmt: skip
     return apply_layout(
         figure, title=f"{model}: delta of {len(delta):,} concepts", subtitle=basis.sentence(), how=HISTOGRAM_HOW,
-        height=height, bargap=0, xaxis=axis("delta (no unit)", range=[-0.01, 1.01], showgrid=False),
+        height=200, bargap=0, xaxis=axis("delta (no unit)", range=[-0.01, 1.01], showgrid=False),
         yaxis=axis("concepts", type="linear", rangemode="tozero", nticks=5),
     )  # fmt: skip
 

@@ -66,10 +66,13 @@ class ReportView:
         return replace(view, **changes)
 
 
+Make = Callable[[Atlas, ReportView], Report]
+
+
 class Entry(NamedTuple):
     """One report of the registry."""
 
-    make: Callable[[Atlas, ReportView], Report]
+    make: Make
     parameters: tuple[str, ...]
     """The fields of `ReportView` that it depends on."""
     possible: Callable[[Atlas], bool]
@@ -77,15 +80,15 @@ class Entry(NamedTuple):
 
 
 REPORTS: dict[str, Entry] = {}
-"""Every report by name, in the order of the pages."""
+"""Every report by name."""
 
 
 def register(
     name: str, *parameters: str, possible: Callable[[Atlas], bool] = lambda atlas: True
-) -> Callable[[Callable[[Atlas, ReportView], Report]], Callable[[Atlas, ReportView], Report]]:
+) -> Callable[[Make], Make]:
     """Enter the decorated function into `REPORTS`; see `Entry` for the arguments."""
 
-    def enter(make: Callable[[Atlas, ReportView], Report]) -> Callable[[Atlas, ReportView], Report]:
+    def enter(make: Make) -> Make:
         REPORTS[name] = Entry(make, parameters, possible)
         return make
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from engine.atlas import Atlas
 from engine.atlas.schema import REAL
 from engine.atlas.storage import read_table
-from engine.blindspots.correlation import correlate_models
+from engine.blindspots.correlation import METHODS, correlate_models
 from engine.blindspots.distribution import (
     DeltaDistribution,
     delta_distribution,
@@ -165,9 +167,10 @@ def firing_counts(atlas: Atlas) -> np.ndarray:
 
 def _counts_known(atlas: Atlas) -> bool:
     try:
-        return len(firing_counts(atlas)) > 0
+        firing_counts(atlas)
     except BlindspotError:
         return False
+    return True
 
 
 @register("frequency", "model", "low", "high", possible=_counts_known)
@@ -226,14 +229,14 @@ def group_members(rows: pd.DataFrame, column: str, sign: int, models: list[str])
     return some.assign(sure=sure, extreme=extreme).sort_values(["sure", "extreme"], ascending=[False, True])
 
 
-def _quantities(atlas: Atlas, view: ReportView) -> tuple[pd.DataFrame, Basis]:
-    """Return the view's quantity, live concepts x models, and what it was computed with."""
-    values = pd.DataFrame({model: table[view.quantity] for model, table in live_tables(atlas, view).items()})
-    return values, view_basis(atlas, view, atlas.models[0])
+def _values(atlas: Atlas, view: ReportView) -> pd.DataFrame:
+    """Return the view's quantity, live concepts x models."""
+    return pd.DataFrame({model: table[view.quantity] for model, table in live_tables(atlas, view).items()})
 
 
-def _correlation(atlas: Atlas, view: ReportView, method: str) -> Report:
-    values, basis = _quantities(atlas, view)
+def correlation(atlas: Atlas, view: ReportView, *, method: str) -> Report:
+    """Pearson's or Spearman's correlation of every two models, with its interval."""
+    values, basis = _values(atlas, view), view_basis(atlas, view, atlas.models[0])
     found, names = correlate_models(values.to_numpy().T, method=method), list(values)
     parts = (found.matrix, found.low, found.high)
     matrix, low, high = (pd.DataFrame(part, names, names) for part in parts)
@@ -248,20 +251,14 @@ def _correlation(atlas: Atlas, view: ReportView, method: str) -> Report:
     return figure_report(figure, pd.DataFrame(rows, columns=columns))
 
 
-@register("correlation-pearson", *DELTA_PARAMETERS, "quantity", possible=several)
-def pearson(atlas: Atlas, view: ReportView) -> Report:
-    """Pearson's correlation of every two models, with its interval."""
-    return _correlation(atlas, view, "pearson")
-
-
-@register("correlation-spearman", *DELTA_PARAMETERS, "quantity", possible=several)
-def spearman(atlas: Atlas, view: ReportView) -> Report:
-    """Spearman's correlation of every two models, with its interval."""
-    return _correlation(atlas, view, "spearman")
+for _method in METHODS:
+    register(f"correlation-{_method}", *DELTA_PARAMETERS, "quantity", possible=several)(
+        partial(correlation, method=_method)
+    )
 
 
 @register("scatter-matrix", *DELTA_PARAMETERS, "quantity", possible=several)
 def every_two(atlas: Atlas, view: ReportView) -> Report:
     """Every two models against each other."""
-    values, basis = _quantities(atlas, view)
+    values, basis = _values(atlas, view), view_basis(atlas, view, atlas.models[0])
     return figure_report(scatter_matrix(values, quantity=view.quantity, basis=basis), values.reset_index())

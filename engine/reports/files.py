@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -145,33 +145,27 @@ def write_figure(figure: go.Figure, stem: Path, formats: Sequence[str], origin: 
     HTML pages share the script of `write_script`; the origin is in their meta tags, in ``layout.meta.origin`` of JSON,
     in text chunks of PNG and in the metadata element of SVG.
     """
-    figure = _on_white(figure)
     title, how = figure.layout.title, figure.layout.meta["how"]
     origin = origin | {"title": title.text, "basis": title.subtitle.text or "", "how to read": how}
     stem.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for kind in dict.fromkeys(formats):
-        path = stem.with_name(f"{stem.name}.{kind}")
-        path.write_bytes(WRITERS[kind](figure, origin))
-        written.append(path)
-    return written
+    paths = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in formats}
+    for kind, path in paths.items():
+        path.write_bytes(_figure_bytes(_on_white(figure), kind, origin))
+    return list(paths.values())
+
+
+def _figure_bytes(figure: go.Figure, kind: str, origin: dict[str, str]) -> bytes:
+    if kind == "html":
+        return _page(figure, origin, script="directory").encode()
+    if kind == "json":
+        return figure.update_layout(meta={**figure.layout.meta, "origin": origin}).to_json().encode()
+    image = figure.to_image(kind, width=WIDTH, height=figure.layout.height, scale=SCALE if kind == "png" else 1)
+    return png_with_origin(image, origin) if kind == "png" else svg_with_origin(image, origin)
 
 
 def write_script(folder: Path) -> None:
     """Write the plotly library that the HTML pages of a folder share."""
     (folder / SCRIPT).write_text(get_plotlyjs(), encoding="utf-8")
-
-
-def _json(figure: go.Figure, origin: dict[str, str]) -> bytes:
-    return go.Figure(figure).update_layout(meta={**figure.layout.meta, "origin": origin}).to_json().encode()
-
-
-def _png(figure: go.Figure, origin: dict[str, str]) -> bytes:
-    return png_with_origin(figure.to_image("png", width=WIDTH, height=figure.layout.height, scale=SCALE), origin)
-
-
-def _svg(figure: go.Figure, origin: dict[str, str]) -> bytes:
-    return svg_with_origin(figure.to_image("svg", width=WIDTH, height=figure.layout.height), origin)
 
 
 def png_with_origin(png: bytes, origin: dict[str, str]) -> bytes:
@@ -190,11 +184,3 @@ def svg_with_origin(svg: bytes, origin: dict[str, str]) -> bytes:
     start = text.index(">", text.index("<svg")) + 1
     metadata = f"<metadata>{escape(json.dumps(origin, sort_keys=True, ensure_ascii=False))}</metadata>"
     return (text[:start] + metadata + text[start:]).encode()
-
-
-WRITERS: dict[str, Callable[[go.Figure, dict[str, str]], bytes]] = {
-    "html": lambda figure, origin: _page(figure, origin, script="directory").encode(),
-    "json": _json,
-    "png": _png,
-    "svg": _svg,
-}

@@ -193,7 +193,7 @@ def fair(atlas: Atlas, view: ReportView) -> Report:
 
 
 def _extent(found: Comparison) -> str:
-    """Say what was drawn: whichever atlas is open, these are the demo's concepts."""
+    """Return what was drawn: whichever atlas is open, these are the demo's concepts."""
     return f"{len(found.concepts)} concepts of the demo atlas x {found.count} images of each method"
 
 
