@@ -193,7 +193,8 @@ class Atlas(Analyses):
         pairs = self._pieces.images["pair"].to_numpy()
         if pairs[image] < 0:
             return {}
-        return {self._source_of(other): int(other) for other in np.flatnonzero(pairs == pairs[image]) if other != image}
+        same = np.flatnonzero(pairs == pairs[image]).tolist()
+        return {self._source_of(other): other for other in same if other != image}
 
     def neighbours(self, concept: int, kind: str = "cooccurrence", count: int = 8) -> pd.DataFrame:
         """The closest concepts, best first: other, value.
@@ -217,7 +218,7 @@ class Atlas(Analyses):
         index = self._pieces.image_index
         within = range(self.info.images) if source is None else self.info.image_range(source)
         if np.ndim(query) == 0:
-            image = self._image(query)
+            image = self._image(int(query))
             hits = index.search(index.vector(image), within, count + 1)
             keep = np.flatnonzero(hits.images != image)[:count]
             hits = type(hits)(hits.images[keep], hits.similarities[keep])

@@ -32,7 +32,7 @@ HEADER = "atlas.json"
 REPORT = "dictionary/report.json"
 COMPOSITION = "composition.npz"
 NEIGHBOUR_KINDS = ("cooccurrence", "atom", "map")
-CSR_VALUES = {"codes": np.dtype(np.float16), "energy": np.dtype(np.float32)}
+CSR_VALUES: dict[str, np.dtype] = {"codes": np.dtype(np.float16), "energy": np.dtype(np.float32)}
 CSR_PARTS = ("indptr", "indices", "values")
 
 _STRINGS = pa.list_(pa.string())

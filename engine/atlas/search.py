@@ -123,11 +123,12 @@ class ImageIndex:
         count = min(count, len(within))
         if count < 1:
             return Hits(np.empty(0, np.int64), np.empty(0, np.float32))
-        selected = faiss.IDSelectorRange(within.start, within.stop)
+        parameters: Any = faiss.SearchParameters
+        inside = parameters(sel=faiss.IDSelectorRange(within.start, within.stop))
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         try:
-            values, ids = self._index.search(unit, count, params=faiss.SearchParameters(sel=selected))
+            values, ids = self._index.search(unit, count, params=inside)
         finally:
             faiss.omp_set_num_threads(threads)
         return Hits(ids[0][ids[0] >= 0], values[0][ids[0] >= 0])

@@ -1,4 +1,8 @@
-"""Opens what an atlas is stored as: tables, memory-mapped CSR matrices and ranked lists; failures are sentences."""
+"""What an atlas is stored as: tables, CSR matrices, ranked lists, pictures and the list of its files with checksums.
+
+Failures are sentences. A folder of thumbnails or of drawn images is one entry of the list of files, as tens of
+thousands of pictures would drown the header: its checksum is taken over the sorted names and checksums of its files.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,6 @@ from engine.files import write_array
 
 PICTURES = ("thumbs", "gallery")
 """Folders of folders of pictures."""
-_BLOCK = 1 << 20
 
 
 def damaged(path: Path, why: object) -> BlindspotError:
@@ -159,19 +162,20 @@ class RankedTable:
 def read_thumb(root: Path, image: int) -> bytes:
     """The webp bytes of the thumbnail of `image`."""
     path = root / schema.thumb_file(image)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BlindspotError(f"The thumbnail {path} is missing: the atlas is incomplete, rebuild it.") from error
+    return _read_picture(path, f"The thumbnail {path} is missing: the atlas is incomplete, rebuild it.")
 
 
 def read_drawn(root: Path, concept: int, rank: int) -> bytes:
     """The webp bytes of one of the images drawn for a concept."""
     path = root / schema.gallery_file(concept, rank)
+    return _read_picture(path, f"The drawn image {path} is missing: run `python -m precompute gallery` again.")
+
+
+def _read_picture(path: Path, missing: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BlindspotError(f"The drawn image {path} is missing: run `python -m precompute gallery` again.") from error
+        raise BlindspotError(missing) from error
 
 
 def decode_thumb(root: Path, image: int) -> Image.Image:
@@ -200,11 +204,8 @@ def manifest(root: Path) -> dict[str, FileEntry]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_entry(folder: Path) -> FileEntry:

@@ -101,7 +101,7 @@ def divergence_table(
     ----------
     found : `divergence.pair_divergence`.
     nearest, similarity : the real image nearest to each drawn one and its cosine.
-    p : of being nearer than real images are to each other (`divergence.memorisation_candidates`).
+    p : of being nearer than real images are to each other (`divergence.memorisation_p`).
     """
     columns: tuple[Any, ...] = (model, pairs, images, real_images, found.l2, found.mean_delta, nearest, similarity, p)
     return pd.DataFrame(dict(zip(TABLES["divergence"].names, columns, strict=True)))

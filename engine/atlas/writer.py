@@ -11,7 +11,6 @@ and nothing in it depends on the clock: the same content has the same checksums.
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
@@ -32,12 +31,12 @@ from engine.atlas import schema
 from engine.atlas.reader import Atlas
 from engine.atlas.storage import manifest
 from engine.errors import BlindspotError
+from engine.files import FULL
 
 THUMB_SIZE = 224
 """Pixels of a thumbnail's longer side."""
 QUALITY = 92
 """Of the webp pictures of the gallery."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class AtlasWriter:
@@ -73,7 +72,7 @@ class AtlasWriter:
     ) -> None:
         if not self._finished:
             shutil.rmtree(self.folder, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in FULL:
             raise self._sentence(error) from error
 
     def write_table(self, name: str, table: pa.Table | pd.DataFrame) -> None:
@@ -114,7 +113,7 @@ class AtlasWriter:
             if array.dtype.hasobject:
                 raise BlindspotError(f"Array {name!r} of {rel} of the atlas holds Python objects: give numbers.")
         with self._disk(), self._target(rel).open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
 
     def write_csr(self, folder: str, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray) -> None:
         """Write a CSR matrix as `<folder>/{indptr,indices,values}.npy`.
@@ -148,9 +147,7 @@ class AtlasWriter:
         """Write the thumbnail of global image id `image`: RGB webp with at most `size` pixels on its longer side."""
         thumb = picture.convert("RGB")
         thumb.thumbnail((size, size), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        thumb.save(buffer, "WEBP", quality=82, method=2)
-        self.add_file(schema.thumb_file(image), buffer.getvalue())
+        self.add_file(schema.thumb_file(image), _webp(thumb, quality=82, method=2))
 
     def add_file(self, rel: str, content: bytes | str | os.PathLike[str]) -> None:
         """Add the file `rel`: bytes, or the path of a file to copy."""
@@ -217,7 +214,7 @@ class AtlasWriter:
             raise self._sentence(error) from error
 
     def _sentence(self, error: OSError) -> BlindspotError:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             return BlindspotError(
                 f"Disk full while writing {self.path}: free some space and run it again, nothing half-written was kept."
             )
@@ -248,7 +245,7 @@ def add_to_gallery(path: Path, rows: pd.DataFrame, picture: Callable[[int, int],
     with AtlasWriter(atlas.path) as writer:
         _share(atlas.path, writer.folder, {schema.HEADER, schema.table_file("gallery"), *_files(before[replaced])})
         for concept, rank in rows[["concept", "rank"]].itertuples(index=False):
-            writer.add_file(schema.gallery_file(concept, rank), _webp(picture(concept, rank)))
+            writer.add_file(schema.gallery_file(concept, rank), _webp(picture(concept, rank), QUALITY, method=4))
         together = pd.concat([before[~replaced], rows]) if not replaced.all() else rows
         writer.write_table("gallery", together.sort_values(["concept", "rank"]))
         writer.finish(atlas.info)
@@ -280,9 +277,9 @@ def _share(old: Path, new: Path, without: set[str]) -> None:
                 shutil.copy2(path, new / rel)
 
 
-def _webp(picture: Image.Image) -> bytes:
+def _webp(picture: Image.Image, quality: int, method: int) -> bytes:
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "WEBP", quality=QUALITY, method=4)
+    picture.convert("RGB").save(buffer, "WEBP", quality=quality, method=method)
     return buffer.getvalue()
 
 

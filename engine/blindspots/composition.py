@@ -62,7 +62,7 @@ class ChangeEvidence(NamedTuple):
 
 
 def l0_curve(composition: Cooccurrence, eps: np.ndarray, scale: float = 1.0) -> np.ndarray:
-    """How many entries of Z^T Z / scale exceed each threshold (the paper's L0 norm at eps).
+    """How many entries of Z^T Z / scale exceed each threshold (the L0 norm at eps of section H).
 
     Parameters
     ----------
@@ -147,10 +147,11 @@ def changed_pairs(real: Cooccurrence, model: Cooccurrence, count: int, *, least:
         if flip:
             sums, counts = sums[::-1], counts[::-1]
         parts.append((rows, columns, *sums, *counts))
-    rows, columns, *rest = (np.concatenate(part) for part in zip(*parts, strict=True))
-    cosines = [value * scale[rows] * scale[columns] for value, scale in zip(rest[:2], scales, strict=True)]
-    order = np.lexsort((columns, rows, -np.abs(cosines[1] - cosines[0])))[:count]
-    return Changes(rows[order], columns[order], *(value[order] for value in (*cosines, *rest[2:])), len(rows))
+    rows, columns, *sums, real_tokens, model_tokens = (np.concatenate(part) for part in zip(*parts, strict=True))
+    before, after = (value * scale[rows] * scale[columns] for value, scale in zip(sums, scales, strict=True))
+    order = np.lexsort((columns, rows, -np.abs(after - before)))[:count]
+    tokens = real_tokens[order], model_tokens[order]
+    return Changes(rows[order], columns[order], before[order], after[order], *tokens, candidates=len(rows))
 
 
 def change_evidence(
@@ -170,11 +171,11 @@ def change_evidence(
     tokens : tokens per image.
     real_rows, model_rows : [pairs] images that belong to the same pair; empty when unpaired.
     """
-    images = [_image_products(codes, changes.first, changes.second, tokens) for codes in (real, model)]
-    gap = measure_gap(*images, real_rows, model_rows)
+    before, after = (_image_products(codes, changes.first, changes.second, tokens) for codes in (real, model))
+    gap = measure_gap(before, after, real_rows, model_rows)
     p = normal_p(gap.gap, gap.se)
-    seen = [np.bincount(side.indices, minlength=len(p)) for side in images]
-    return ChangeEvidence(*seen, gap.gap, gap.se, p, np.minimum(p * changes.candidates, 1.0))
+    real_images, model_images = (np.bincount(side.indices, minlength=len(p)) for side in (before, after))
+    return ChangeEvidence(real_images, model_images, gap.gap, gap.se, p, np.minimum(p * changes.candidates, 1.0))
 
 
 def _image_products(codes: sparse.csr_matrix, first: np.ndarray, second: np.ndarray, tokens: int) -> sparse.csr_matrix:

@@ -63,11 +63,10 @@ def correlate_models(
 
 
 def _pearson(values: np.ndarray) -> np.ndarray:
-    if values.shape[1] < 2:
-        return np.full((len(values), len(values)), np.nan)
-    centred = values - values.mean(axis=1, keepdims=True)
-    norm = np.sqrt(np.sum(centred**2, axis=1))
-    norm[np.ptp(values, axis=1) == 0] = np.nan
-    matrix = np.clip((centred @ centred.T) / np.outer(norm, norm), -1.0, 1.0)
-    np.fill_diagonal(matrix, np.where(np.isnan(norm), np.nan, 1.0))
+    """[models, models]; nan where a model does not vary."""
+    matrix = np.full((len(values), len(values)), np.nan)
+    varying = np.flatnonzero(np.ptp(values, axis=1) > 0) if values.shape[1] > 1 else np.zeros(0, int)
+    if len(varying):
+        matrix[np.ix_(varying, varying)] = np.corrcoef(values[varying])
+        matrix[varying, varying] = 1.0
     return matrix

@@ -62,7 +62,6 @@ def delta_distribution(
     delta: np.ndarray,
     live: np.ndarray | None = None,
     *,
-    bins: int = BINS,
     suppressed: float = 0.1,
     exaggerated: float = 0.9,
 ) -> DeltaDistribution:
@@ -72,7 +71,6 @@ def delta_distribution(
     ----------
     delta : [K] in [0, 1].
     live : [K] bool; default all.
-    bins : equal bins on [0, 1].
     suppressed, exaggerated : thresholds of the tails, both strict.
 
     Raises
@@ -83,13 +81,13 @@ def delta_distribution(
     values = alive(delta, live)
     if not ((values >= 0) & (values <= 1)).all():
         raise BlindspotError("Delta must lie in [0, 1] for every live concept: map effects through the sigmoid first.")
-    counts, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
+    counts, edges = np.histogram(values, bins=BINS, range=(0.0, 1.0))
     total = max(len(values), 1)
     return DeltaDistribution(
         concepts=len(values),
         edges=edges,
         counts=counts,
-        density=counts * bins / total,
+        density=counts * BINS / total,
         median=float(np.median(values)) if len(values) else float("nan"),
         skewness=skewness(values),
         suppressed=float(np.count_nonzero(values < suppressed) / total),
@@ -136,7 +134,7 @@ class FrequencyBands(NamedTuple):
     bands: np.ndarray
     """[3, bins] percentiles of the values, low, middle and high; nan in empty bins."""
     spearman: float
-    """Rank correlation of frequency with |value - centre|: below 0 where rare concepts are the misaligned ones."""
+    """Rank correlation of frequency with |value - 1/2|: below 0 where rare concepts are the misaligned ones."""
 
     @property
     def centres(self) -> np.ndarray:
@@ -149,8 +147,6 @@ def frequency_bands(
     values: np.ndarray,
     *,
     bins: int = 30,
-    centre: float = 0.5,
-    percentiles: tuple[float, float, float] = PERCENTILES,
 ) -> FrequencyBands:
     """Summarise values over concepts by how often the concepts fire in real images.
 
@@ -159,8 +155,6 @@ def frequency_bands(
     fires : [K] token codes above zero in real images; concepts that never fire there are left out.
     values : [K] delta, at the paper's setting sigmoid(relative / 0.4).
     bins : bins between the rarest and the most frequent concept.
-    centre : the value of agreement: 0.5 for delta, 0 for an effect.
-    percentiles : of the bands.
 
     Raises
     ------
@@ -177,8 +171,8 @@ def frequency_bands(
     place = np.clip(np.searchsorted(edges, fires, side="right") - 1, 0, bins - 1)
     bands = np.full((3, bins), np.nan)
     for number in np.unique(place):
-        bands[:, number] = np.percentile(values[place == number], percentiles)
-    distance = np.abs(values - centre)
+        bands[:, number] = np.percentile(values[place == number], PERCENTILES)
+    distance = np.abs(values - 0.5)
     varies = len(fires) > 1 and np.ptp(fires) > 0 and np.ptp(distance) > 0
     spearman = float(stats.spearmanr(fires, distance).statistic) if varies else float("nan")
     return FrequencyBands(edges, np.bincount(place, minlength=bins), bands, spearman)

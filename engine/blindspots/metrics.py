@@ -17,7 +17,7 @@ rounding, FAISS's included, would leave such ties to chance. 10,000 images of 76
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import linalg, sparse
@@ -61,8 +61,9 @@ def frechet_distance(real: Features, model: Features) -> Frechet:
         )
     means = [np.asarray(side.mean(axis=0, dtype=np.float64)).ravel() for side in (real, model)]
     if sparse.issparse(real):
-        traces = [_sparse_trace(side, mean) for side, mean in zip((real, model), means, strict=True)]
-        cross = _sparse_cross(real, model, means)
+        left, right = sparse.csr_matrix(real, dtype=np.float64), sparse.csr_matrix(model, dtype=np.float64)
+        traces = [_sparse_trace(side, mean) for side, mean in zip((left, right), means, strict=True)]
+        cross = _sparse_cross(left, right, means)
     else:
         factors = [_factor(np.asarray(side) - mean) for side, mean in zip((real, model), means, strict=True)]
         traces = [np.sum(factor**2) for factor in factors]
@@ -149,9 +150,8 @@ def _sparse_trace(features: sparse.csr_matrix, mean: np.ndarray) -> float:
     return (np.sum(np.square(features.data, dtype=np.float64)) - n * np.sum(mean**2)) / (n - 1)
 
 
-def _sparse_cross(real: sparse.csr_matrix, model: sparse.csr_matrix, means: list[np.ndarray]) -> np.ndarray:
+def _sparse_cross(left: sparse.csr_matrix, right: sparse.csr_matrix, means: list[np.ndarray]) -> np.ndarray:
     """[n, m] (X - 1 mu^T)(Y - 1 nu^T)^T / sqrt((n - 1)(m - 1)) without centring, which would fill the zeros."""
-    left, right = sparse.csr_matrix(real, dtype=np.float64), sparse.csr_matrix(model, dtype=np.float64)
     cross = np.empty((left.shape[0], right.shape[0]))
     transposed = right.T.tocsr()
     for start in range(0, left.shape[0], _CHUNK):
@@ -170,8 +170,8 @@ def _blocks(
     transposed = right.T.tocsr() if sparse.issparse(right) else right.T
     for start in range(0, left.shape[0], _CHUNK):
         rows = slice(start, min(start + _CHUNK, left.shape[0]))
-        product = left[rows] @ transposed
-        product = product.toarray() if sparse.issparse(product) else np.asarray(product)
+        product: Any = left[rows] @ transposed
+        product = product if isinstance(product, np.ndarray) else product.toarray()
         yield rows, np.maximum(left_norms[rows, None] + right_norms[None, :] - 2 * product, 0.0)
 
 

@@ -110,9 +110,9 @@ def normal_quantile(level: float) -> float:
     return float(special.ndtri(0.5 + level / 2))
 
 
-def student_quantile(degrees: np.ndarray, level: float) -> np.ndarray:
+def student_quantile(degrees: np.ndarray | float, level: float) -> np.ndarray:
     """t such that Student's variable lies within +-t with probability `level`; infinite degrees: `normal_quantile`."""
-    return special.stdtrit(degrees, 0.5 + level / 2)
+    return np.asarray(special.stdtrit(degrees, 0.5 + level / 2))
 
 
 def normal_p(effect: np.ndarray, se: np.ndarray) -> np.ndarray:

@@ -13,6 +13,9 @@ from scipy.sparse import linalg
 
 from engine.errors import BlindspotError
 
+TOLERANCE = 1e-8
+"""Relative error of the eigenvalues."""
+
 
 class Spectrum(NamedTuple):
     """Leading eigenpairs of a co-occurrence matrix."""
@@ -23,14 +26,13 @@ class Spectrum(NamedTuple):
     """[K, r] float64 orthonormal eigenvectors; the entry of largest size is positive."""
 
 
-def cooccurrence_spectrum(codes: sparse.csr_matrix, count: int = 100, *, tolerance: float = 1e-8) -> Spectrum:
+def cooccurrence_spectrum(codes: sparse.csr_matrix, count: int) -> Spectrum:
     """The `count` largest eigenvalues of Z^T Z with their eigenvectors.
 
     Parameters
     ----------
     codes : [tokens, K] token codes.
     count : eigenpairs; at most K.
-    tolerance : relative error of the eigenvalues.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def cooccurrence_spectrum(codes: sparse.csr_matrix, count: int = 100, *, toleran
         transposed = matrix.T
         operator = linalg.LinearOperator((concepts, concepts), lambda v: transposed @ (matrix @ v), dtype=np.float64)
         start = np.random.default_rng(0).random(concepts)
-        values, vectors = linalg.eigsh(operator, k=count, which="LA", tol=tolerance, v0=start)
+        values, vectors = linalg.eigsh(operator, k=count, which="LA", tol=TOLERANCE, v0=start)
     order = np.argsort(-values, kind="stable")[:count]
     values, vectors = np.maximum(values[order], 0.0), vectors[:, order]
     largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(count)]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from engine.errors import BlindspotError
-from engine.klsc.law import kl, total_variation, weighted_scores
+from engine.klsc.law import Atoms, kl, total_variation, weighted_scores
 from engine.klsc.threshold import boundary_mass, calibrate_threshold, threshold
 from engine.klsc.tilt import calibrate_tilt, tilt
 
@@ -48,12 +47,7 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(
-    scores: Float[np.ndarray, " n"],
-    target: float,
-    log_weights: Float[np.ndarray, " n"] | None = None,
-    *,
-    margin: float = MARGIN,
-    step: float = STEP,
+    scores: Atoms, target: float, log_weights: Atoms | None = None, *, margin: float = MARGIN, step: float = STEP
 ) -> Diagnosis:
     """Calibrate threshold and tilt to the same mean score and measure both.
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from scipy.optimize import brentq
 
 from engine.errors import BlindspotError
-from engine.klsc.law import expectation, kl, weighted_scores
+from engine.klsc.law import Atoms, expectation, kl, weighted_scores
 from engine.klsc.tilt import calibrate_tilt, tilt
 
 STEEPEST = 1e6
@@ -40,18 +39,12 @@ class Injection(NamedTuple):
     """delta(m, r; c), KL in nats to the intrinsic tilt of the same mean score (Definition 2.5)."""
 
 
-def inject(
-    scores: Float[np.ndarray, " n"],
-    task: Float[np.ndarray, " n"],
-    beta: float,
-    eta: float,
-    log_weights: Float[np.ndarray, " n"] | None = None,
-) -> Float[np.ndarray, " n"]:
+def inject(scores: Atoms, task: Atoms, beta: float, eta: float, log_weights: Atoms | None = None) -> Atoms:
     """The law q ~ p exp(beta s + eta f), as log-probabilities, for scores s and task scores f (eq. 14)."""
     return tilt(task, eta, tilt(scores, beta, log_weights))
 
 
-def distortion_bound(task: Float[np.ndarray, " n"], level: float, log_q: Float[np.ndarray, " n"]) -> Bound:
+def distortion_bound(task: Atoms, level: float, log_q: Atoms) -> Bound:
     """sup over eta >= 0 of eta r - log E_q exp(eta f): no law near q with E f >= r is nearer in KL (Theorem E.3).
 
     Parameters
@@ -73,11 +66,7 @@ def distortion_bound(task: Float[np.ndarray, " n"], level: float, log_q: Float[n
 
 
 def calibrate_injection(
-    scores: Float[np.ndarray, " n"],
-    task: Float[np.ndarray, " n"],
-    target: float,
-    level: float,
-    log_weights: Float[np.ndarray, " n"] | None = None,
+    scores: Atoms, task: Atoms, target: float, level: float, log_weights: Atoms | None = None
 ) -> Injection:
     """Find beta and eta >= 0 with E s = target and E f >= level, and the distortion that the task costs.
 

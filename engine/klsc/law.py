@@ -10,8 +10,11 @@ from scipy.special import logsumexp
 
 from engine.errors import BlindspotError
 
+Atoms = Float[np.ndarray, " n"]
+"""One number per atom: its score, log-weight or log-probability."""
 
-def log_probabilities(n: int, log_weights: Float[np.ndarray, " n"] | None = None) -> Float[np.ndarray, " n"]:
+
+def log_probabilities(n: int, log_weights: Atoms | None = None) -> Atoms:
     """Normalise log-weights, so that their exponentials sum to 1; None means equal weights, -inf no weight.
 
     Raises
@@ -32,9 +35,7 @@ def log_probabilities(n: int, log_weights: Float[np.ndarray, " n"] | None = None
     return weights - total
 
 
-def weighted_scores(
-    scores: Float[np.ndarray, " n"], log_weights: Float[np.ndarray, " n"] | None = None
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+def weighted_scores(scores: Atoms, log_weights: Atoms | None = None) -> tuple[Atoms, Atoms]:
     """Check scores and normalise their log-weights: (float64 scores, log-probabilities).
 
     Raises
@@ -48,24 +49,24 @@ def weighted_scores(
     return values, log_probabilities(len(values), log_weights)
 
 
-def expectation(values: Float[np.ndarray, " n"], log_q: Float[np.ndarray, " n"]) -> float:
+def expectation(values: Atoms, log_q: Atoms) -> float:
     """Mean of the values under log-probabilities log_q."""
     return float(np.exp(log_q) @ np.asarray(values, np.float64))
 
 
-def total_variation(log_q: Float[np.ndarray, " n"], log_p: Float[np.ndarray, " n"]) -> float:
+def total_variation(log_q: Atoms, log_p: Atoms) -> float:
     """TV(q, p) = 1/2 sum |q - p|, in [0, 1], of two laws on the same atoms (Definition B.3)."""
     return min(1.0, float(np.abs(np.exp(log_q) - np.exp(log_p)).sum() / 2))
 
 
-def kl(log_q: Float[np.ndarray, " n"], log_p: Float[np.ndarray, " n"]) -> float:
+def kl(log_q: Atoms, log_p: Atoms) -> float:
     """KL(q || p) in nats of two laws on the same atoms; inf where p lacks an atom of q (Definition B.2)."""
     held = np.asarray(log_q) > -np.inf
     log_q, log_p = np.asarray(log_q)[held], np.asarray(log_p)[held]
     return max(0.0, float(np.exp(log_q) @ (log_q - log_p)))
 
 
-def effective_sample_size(log_weights: Float[np.ndarray, " n"]) -> float:
+def effective_sample_size(log_weights: Atoms) -> float:
     """1 / sum w^2 of the normalised weights: n when they are equal, 1 when one atom takes all."""
     log_q = log_probabilities(len(log_weights), log_weights)
     return float(np.clip(np.exp(-logsumexp(2 * log_q)), 1, len(log_q)))

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from scipy.special import ndtr
 
 from engine.errors import BlindspotError
-from engine.klsc.law import kl, log_probabilities
+from engine.klsc.law import Atoms, kl, log_probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,9 +116,9 @@ class AngularConcept:
 class ScoreLaw(NamedTuple):
     """The law of s(X) for X ~ p, on quadrature nodes."""
 
-    scores: Float[np.ndarray, " n"]
+    scores: Atoms
     """Increasing."""
-    log_weights: Float[np.ndarray, " n"]
+    log_weights: Atoms
     """Not normalised."""
 
 

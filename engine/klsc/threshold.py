@@ -6,11 +6,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from scipy.special import logsumexp
 
 from engine.errors import BlindspotError
-from engine.klsc.law import expectation, log_probabilities, weighted_scores
+from engine.klsc.law import Atoms, expectation, log_probabilities, weighted_scores
 from engine.klsc.tilt import Calibration
 
 
@@ -23,9 +22,7 @@ class TopK(NamedTuple):
     """Their mean score."""
 
 
-def threshold(
-    scores: Float[np.ndarray, " n"], cut: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> Float[np.ndarray, " n"]:
+def threshold(scores: Atoms, cut: float, log_weights: Atoms | None = None) -> Atoms:
     """The law p(. | s > cut) (eq. 6), as log-probabilities, -inf at and below the cut.
 
     Parameters
@@ -47,25 +44,19 @@ def threshold(
     return log_probabilities(len(kept), kept)
 
 
-def log_survival(
-    scores: Float[np.ndarray, " n"], cut: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> float:
+def log_survival(scores: Atoms, cut: float, log_weights: Atoms | None = None) -> float:
     """log P(s > cut); -inf when nothing scores above."""
     values, log_p = weighted_scores(scores, log_weights)
     above = log_p[values > cut]
     return float(logsumexp(above)) if len(above) else -math.inf
 
 
-def mean_above(
-    scores: Float[np.ndarray, " n"], cut: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> float:
+def mean_above(scores: Atoms, cut: float, log_weights: Atoms | None = None) -> float:
     """E[s | s > cut]; raises as `threshold` does."""
     return expectation(scores, threshold(scores, cut, log_weights))
 
 
-def boundary_mass(
-    scores: Float[np.ndarray, " n"], cut: float, margin: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> float:
+def boundary_mass(scores: Atoms, cut: float, margin: float, log_weights: Atoms | None = None) -> float:
     """BM = P(cut < s < cut + margin | s > cut), the share of what passes that barely does (Definition 2.3).
 
     `log_weights` are of the law in question, p or a tilt of it; raises as `threshold` does.
@@ -74,9 +65,7 @@ def boundary_mass(
     return expectation(values < cut + margin, threshold(values, cut, log_weights))
 
 
-def hazard(
-    scores: Float[np.ndarray, " n"], cut: float, width: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> float:
+def hazard(scores: Atoms, cut: float, width: float, log_weights: Atoms | None = None) -> float:
     """Mean hazard f(u) / P(s > u) over cut +- width / 2, per unit of score (Lemmas D.6 and D.7).
 
     The hazard is -d log P(s > u) / du, so its mean is a difference of two logarithms and no density has to be
@@ -94,16 +83,12 @@ def hazard(
     return (log_survival(scores, low, log_weights) - tail) / width
 
 
-def threshold_speed(
-    scores: Float[np.ndarray, " n"], cut: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> float:
+def threshold_speed(scores: Atoms, cut: float, log_weights: Atoms | None = None) -> float:
     """TV speed of the threshold path per unit of mean score, 1 / E[s - cut | s > cut] (Lemma D.11)."""
     return 1 / (mean_above(scores, cut, log_weights) - cut)
 
 
-def calibrate_threshold(
-    scores: Float[np.ndarray, " n"], target: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> Calibration:
+def calibrate_threshold(scores: Atoms, target: float, log_weights: Atoms | None = None) -> Calibration:
     """Find the threshold above which the mean score is `target`, by bisection over the sorted scores.
 
     On n atoms E[s | s > m] moves in steps: the step nearest to the target is taken, its threshold half way between the
@@ -137,7 +122,7 @@ def calibrate_threshold(
     return Calibration(float(min(middle, just_below)), float(means[nearest]))
 
 
-def matching_top_k(scores: Float[np.ndarray, " n"], target: float) -> TopK:
+def matching_top_k(scores: Atoms, target: float) -> TopK:
     """The k whose k best images have the mean score nearest to `target`; the larger of two that tie (appendix I.1).
 
     Raises

@@ -10,12 +10,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from engine.errors import BlindspotError
-from engine.klsc.law import expectation, weighted_scores
+from engine.klsc.law import Atoms, expectation, weighted_scores
 
 STEEPEST = 2.0**60
 """Largest beta x range of scores that is tried: beyond it a tilt cannot be told from its limit."""
@@ -30,9 +29,7 @@ class Calibration(NamedTuple):
     """Mean score that it gives."""
 
 
-def tilt(
-    scores: Float[np.ndarray, " n"], beta: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> Float[np.ndarray, " n"]:
+def tilt(scores: Atoms, beta: float, log_weights: Atoms | None = None) -> Atoms:
     """The law q_beta ~ p exp(beta s) (eq. 9), as log-probabilities.
 
     Parameters
@@ -50,32 +47,24 @@ def tilt(
     return exponents - logsumexp(exponents)
 
 
-def log_partition(
-    scores: Float[np.ndarray, " n"], beta: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> float:
+def log_partition(scores: Atoms, beta: float, log_weights: Atoms | None = None) -> float:
     """psi(beta) = log E_p exp(beta s)."""
     exponents, shift = _exponents(scores, beta, log_weights)
     return float(logsumexp(exponents) + shift)
 
 
-def tilted_mean(
-    scores: Float[np.ndarray, " n"], beta: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> float:
+def tilted_mean(scores: Atoms, beta: float, log_weights: Atoms | None = None) -> float:
     """mu(beta) = psi'(beta), the mean score under the tilt."""
     return expectation(scores, tilt(scores, beta, log_weights))
 
 
-def tilted_variance(
-    scores: Float[np.ndarray, " n"], beta: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> float:
+def tilted_variance(scores: Atoms, beta: float, log_weights: Atoms | None = None) -> float:
     """psi''(beta), the variance of the score under the tilt."""
     log_q = tilt(scores, beta, log_weights)
     return expectation(np.square(np.asarray(scores) - expectation(scores, log_q)), log_q)
 
 
-def tilt_speed(
-    scores: Float[np.ndarray, " n"], beta: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> float:
+def tilt_speed(scores: Atoms, beta: float, log_weights: Atoms | None = None) -> float:
     """TV speed of the tilt path per unit of mean score, E|s - mu| / (2 Var s) under the tilt (Lemma D.12)."""
     log_q = tilt(scores, beta, log_weights)
     deviations = np.abs(np.asarray(scores) - expectation(scores, log_q))
@@ -85,9 +74,7 @@ def tilt_speed(
     return expectation(deviations, log_q) / (2 * variance)
 
 
-def calibrate_tilt(
-    scores: Float[np.ndarray, " n"], target: float, log_weights: Float[np.ndarray, " n"] | None = None
-) -> Calibration:
+def calibrate_tilt(scores: Atoms, target: float, log_weights: Atoms | None = None) -> Calibration:
     """Find the beta whose tilt has mean score `target`, by bracketed root finding.
 
     A target below p's own mean gets a negative beta. (KLSC asks for a mean of at least m, so there p itself solves it.)

@@ -14,7 +14,7 @@ from engine.atlas.schema import REAL
 from engine.atlas.tables import divergence_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.delta import ESTIMATORS
-from engine.blindspots.divergence import Divergence, memorisation_candidates, pair_divergence
+from engine.blindspots.divergence import Divergence, memorisation_p, pair_divergence
 from engine.files import write_arrays
 from precompute.context import Context, RecipeStage
 from precompute.runner import Progress
@@ -108,9 +108,7 @@ def measure_pairs(
     nearest, similarity = nearest_real(embeddings[0], embeddings[1][rows])
     p = np.ones(len(rows))
     if len(embeddings[0]) > 1:
-        natural = nearest_other(embeddings[0])
-        judged = memorisation_candidates(found.l2, nearest, similarity, own, natural, count=len(rows))
-        p[judged.pairs] = judged.p
+        p = memorisation_p(similarity, nearest_other(embeddings[0]))
     return PairDistances(rows, *found, nearest, similarity, p)
 
 
