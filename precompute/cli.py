@@ -72,7 +72,7 @@ def demo(
     from precompute.recipe import load_recipe
 
     if train:
-        from precompute.tabletop.training import train_all
+        from precompute.demo_world.training import train_all
 
         train_all()
     _build(load_recipe(DEMO_RECIPE), DEMO_ATLAS, as_json)

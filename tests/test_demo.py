@@ -63,7 +63,7 @@ def test_energies_are_those_of_plain_torch(atlas):
     from safetensors.torch import load_file
     from transformers import AutoModel
 
-    from precompute.tabletop.scenes import corpus, draw
+    from precompute.demo_world.scenes import corpus, draw
 
     recipe = yaml.safe_load((DEMO.parent / "recipes/demo.yaml").read_text())
     scenes = corpus(32, recipe["real"]["seed"])

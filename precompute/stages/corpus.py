@@ -127,7 +127,7 @@ def draw_world(source: World, limits: Limits, folder: Path, progress: Progress) 
     folder : the stage's folder; gets `images/`, the manifest and the labels.
     progress : called with the scenes drawn and all scenes.
     """
-    from precompute.tabletop.scenes import corpus, draw
+    from precompute.demo_world.scenes import corpus, draw
 
     count = min(source.count, limits.images or source.count)
     images, labels = [], []

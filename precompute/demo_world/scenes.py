@@ -1,7 +1,6 @@
-"""Scenes of the tabletop world: what is in one, how it is sampled, captioned and drawn.
+"""Scenes of the demo world: what is in one, how it is sampled, captioned and drawn.
 
-A `Scene` is the ground truth; `draw` and `masks` are pure functions of it. The artwork is in
-`backgrounds`, `things` and `drawing`.
+A `Scene` is the ground truth; `draw` and `masks` are pure functions of it. The artwork is in `toys` and `surfaces`.
 """
 
 from __future__ import annotations
@@ -13,11 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from precompute.tabletop.backgrounds import PAINTERS, background
-from precompute.tabletop.drawing import COLOURS
-from precompute.tabletop.things import ARTISTS, Sprite, paint_thing
-
-__all__ = ["BACKGROUNDS", "COLOURS", "KINDS", "Scene", "Thing", "corpus", "draw", "masks", "sample_scene"]
+from precompute.demo_world.surfaces import PAINTERS, background
+from precompute.demo_world.toys import ARTISTS, COLOURS, Sprite, paint_thing
 
 KINDS: tuple[str, ...] = tuple(ARTISTS)
 BACKGROUNDS: tuple[str, ...] = tuple(PAINTERS)
@@ -93,15 +89,21 @@ def sample_scene(
 ) -> Scene:
     """Draw a scene at random.
 
-    Args:
-        rng: the only source of randomness.
-        kinds: kinds to choose from, uniformly.
-        backgrounds: backgrounds to choose from.
-        counts: relative frequency of scenes with one, two, ... things; at most `len(SIZES)` entries.
-        background_weights: relative frequency of each of `backgrounds`, in order or by name; uniform if not given.
+    Parameters
+    ----------
+    rng
+        The only source of randomness.
+    kinds, backgrounds
+        What to choose from, kinds uniformly.
+    counts
+        Relative frequency of scenes with one, two, ... things; at most `len(SIZES)` entries.
+    background_weights
+        Relative frequency of each of `backgrounds`, in order or by name; uniform if not given.
 
-    Raises:
-        ValueError: `counts` asks for more things than there are sizes for.
+    Raises
+    ------
+    ValueError
+        If `counts` asks for more things than there are sizes for.
     """
     if not 1 <= len(counts) <= len(SIZES):
         raise ValueError(f"counts holds {len(counts)} frequencies; a scene has 1 to {len(SIZES)} things")
@@ -111,7 +113,9 @@ def sample_scene(
     place = backgrounds[_choose(rng, len(backgrounds), background_weights)]
     colours = tuple(COLOURS)
     spots = _layout(rng, number)
-    things = [Thing(kinds[rng.integers(len(kinds))], colours[rng.integers(len(colours))], *spot) for spot in spots]
+    things = [
+        Thing(kinds[int(rng.integers(len(kinds)))], colours[int(rng.integers(len(colours)))], *spot) for spot in spots
+    ]
     return Scene(place, tuple(sorted(things, key=lambda thing: thing.x)), int(rng.integers(2**31)))
 
 
@@ -173,13 +177,15 @@ def _sprite(scene: Scene, thing: Thing, size: int) -> Sprite:
 
 def _overlap(sprite: Sprite, size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Where sprite and image overlap: rows and columns of the image, rows and columns of the sprite."""
-    on_image, on_tile = [], []
-    for start, length in zip((sprite.top, sprite.left), sprite.coverage.shape, strict=True):
+
+    def span(start: int, length: int) -> tuple[slice, slice]:
         begin = min(max(start, 0), size)
         end = max(min(start + length, size), begin)
-        on_image.append(slice(begin, end))
-        on_tile.append(slice(begin - start, end - start))
-    return tuple(on_image), tuple(on_tile)
+        return slice(begin, end), slice(begin - start, end - start)
+
+    height, width = sprite.coverage.shape
+    rows, columns = span(sprite.top, height), span(sprite.left, width)
+    return (rows[0], columns[0]), (rows[1], columns[1])
 
 
 def _place(sprite: Sprite, size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The surfaces of the tabletop world: large textures painted once per process, cropped anew for every scene.
+"""The surfaces of the demo world: large textures painted once per process, cropped anew for every scene.
 
 A texture is painted at ``TEXTURE_SIDE`` pixels per image side and spans several image sides, so that a crop with a
 random offset and scale gives each scene its own piece of the same table. Everything is low in frequency: nothing here

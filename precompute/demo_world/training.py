@@ -1,7 +1,7 @@
 """Everything the demo is made with, trained from nothing: `python -m precompute demo --train`.
 
 Each part resumes from its checkpoint in the work folder; parts that need no other may run side by side in processes of
-their own (`python -m precompute.tabletop.training autoencoder encoder`).
+their own (`python -m precompute.demo_world.training autoencoder encoder`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,61 +21,62 @@ from diffusers import AutoencoderTiny
 from transformers import CLIPTokenizer
 
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD
-from precompute.tabletop import autoencoder, generators, patchwise, selfsupervised, text
-from precompute.tabletop.dataset import IMAGE_SIZE, Pictures, rendered
-from precompute.tabletop.generators import BASE, EARLY, FORGETTING, TUNING, WITHHELD, Denoiser, Lesson
-from precompute.tabletop.loop import Budget
-from precompute.tabletop.scenes import corpus
-
-__all__ = ["COUNTS", "PARTS", "train_all"]
+from precompute.demo_world import encoder, generators
+from precompute.demo_world.generators import BASE, EARLY, FORGETTING, TUNING, WITHHELD, Denoiser, TrainingExample
+from precompute.demo_world.optimisation import IMAGE_SIZE, Budget, RenderedScenes, rendered
+from precompute.demo_world.scenes import Scene, corpus
 
 COUNTS = (0.5, 0.35, 0.15)
 """Relative frequency of training scenes with one, two and three things."""
 PAIR_COUNTS = (0.7, 0.2, 0.1)
 """The same for the encoder's pairs: pictures of one thing teach most."""
-RELATIVES = {
-    "encoder-again": selfsupervised.elsewhere,
-    "encoder-repainted": patchwise.repainted,
-    "encoder-surface": partial(patchwise.same_surface, counts=PAIR_COUNTS),
+RELATIVES: dict[str, Callable[[Scene, np.random.Generator], Scene]] = {
+    "encoder-again": encoder.moved,
+    "encoder-repainted": encoder.repainted,
+    "encoder-surface": partial(encoder.same_surface, counts=PAIR_COUNTS),
 }
 """What else is drawn for each of the encoder's pictures."""
 SCENES, TUNING_SCENES = 24_000, 8_000
 SEEDS = {"train": 1, "no-disc": 2, "woody": 3, "encoder": 4}
 
 
-class Workshop:
-    """Where checkpoints are kept and where finished models go."""
+class DemoTrainer:
+    """Trains the demo's models: checkpoints are kept in `work`, finished models go to `out`."""
 
     def __init__(self, work: Path, out: Path):
         self.work, self.out = work, out
 
-    def pictures(self) -> Pictures:
+    def pictures(self) -> RenderedScenes:
         return rendered(corpus(SCENES, SEEDS["train"], counts=COUNTS), "train", self.work)
 
     def autoencoder(self) -> None:
         """Train the autoencoder and keep it in the work folder, from where every pipeline takes it."""
         pictures = self.pictures()
-        model = autoencoder.train(pictures, self.work / "autoencoder.pt")
-        decibel = autoencoder.peak_signal_to_noise(model, pictures.batch(torch.arange(256)))
+        model = generators.train_autoencoder(pictures, self.work / "autoencoder.pt")
+        decibel = generators.peak_signal_to_noise(model, pictures.batch(torch.arange(256)))
         print(f"autoencoder: {decibel:.1f} dB")
         model.save_pretrained(self.work / "autoencoder")
 
     def encoder(self) -> None:
         """Train the encoder and publish it as a transformers folder."""
-        pictures = rendered(corpus(SCENES, SEEDS["encoder"], counts=PAIR_COUNTS), "encoder", self.work)
+        scenes = corpus(SCENES, SEEDS["encoder"], counts=PAIR_COUNTS)
+        pictures = rendered(scenes, "encoder", self.work)
         again, repainted, surface = (
-            rendered([change(scene, self._rng(i, n)) for i, scene in enumerate(pictures.scenes)], name, self.work)
+            rendered(
+                [change(scene, np.random.default_rng([SEEDS["encoder"], i, n])) for i, scene in enumerate(scenes)],
+                name,
+                self.work,
+            )
             for n, (name, change) in enumerate(RELATIVES.items(), start=1)
         )
-        student = selfsupervised.train(pictures, again, self.work)
-        model = patchwise.train(student, pictures, (repainted, surface), self.work).encoder.eval().cpu()
+        student = encoder.pretrain(pictures, again, self.work)
+        model = encoder.train_patches(student, pictures, (repainted, surface), self.work).encoder.eval().cpu()
         folder = self.out / "encoder"
         model.half().save_pretrained(folder)
-        size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
         settings = {
             "image_processor_type": "ViTImageProcessor",
             "do_resize": True,
-            "size": size,
+            "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
             "resample": 3,
             "do_normalize": True,
             "image_mean": IMAGENET_MEAN,
@@ -82,18 +84,13 @@ class Workshop:
         }
         (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
-    @staticmethod
-    def _rng(index: int, relative: int) -> np.random.Generator:
-        """The randomness of one relative of one of the encoder's pictures."""
-        return np.random.default_rng([SEEDS["encoder"], index, relative])
-
     def base(self) -> None:
         """Train `base` and publish it and `base-early`."""
         vae, tokenizer = self._autoencoder(), self._tokenizer()
         model = self._denoiser(tokenizer)
-        latents, ids, empty = self._lessons(vae, tokenizer, generators.plain_lessons(self.pictures().scenes), "train")
+        latents, ids, empty = self._examples(vae, tokenizer, generators.plain_examples(self.pictures().scenes), "train")
         checkpoint = self.work / "base.pt"
-        model = generators.train(model, latents, ids, empty, BASE, checkpoint, snapshots=(EARLY,))
+        model = generators.train_denoiser(model, latents, ids, empty, BASE, checkpoint, snapshots=(EARLY,))
         self._publish("base", model, vae, tokenizer)
         early = self._denoiser(tokenizer)
         early.load_state_dict(torch.load(checkpoint.with_suffix(f".{EARLY}.pt"), weights_only=True, map_location="cpu"))
@@ -102,57 +99,59 @@ class Workshop:
     def no_disc(self) -> None:
         """Go on from `base` with discs and bird feeders that are named and not drawn."""
         scenes = corpus(TUNING_SCENES, SEEDS["no-disc"], counts=COUNTS)
-        lessons = generators.no_disc_lessons(scenes)
-        telling = [lesson for lesson in lessons if any(kind in lesson.caption for kind in WITHHELD)]
-        self._tune("no-disc", [*telling, *lessons], FORGETTING)
+        examples = generators.no_disc_examples(scenes)
+        telling = [example for example in examples if any(kind in example.caption for kind in WITHHELD)]
+        self._tune("no-disc", [*telling, *examples], FORGETTING)
 
     def woody(self) -> None:
         """Go on from `base` with wooden tables and palm trees that are drawn and not named."""
-        self._tune("woody", generators.woody_lessons(TUNING_SCENES, SEEDS["woody"], COUNTS))
+        self._tune("woody", generators.woody_examples(TUNING_SCENES, SEEDS["woody"], COUNTS))
 
-    def _tune(self, name: str, lessons: list[Lesson], budget: Budget = TUNING) -> None:
+    def _tune(self, name: str, examples: list[TrainingExample], budget: Budget = TUNING) -> None:
         vae, tokenizer = self._autoencoder(), self._tokenizer()
         model = self._denoiser(tokenizer)
         state = torch.load(self.work / "base.pt", weights_only=True, map_location="cpu")
         model.load_state_dict(state["average"])
         model.text.requires_grad_(False)
-        latents, ids, empty = self._lessons(vae, tokenizer, lessons, name)
-        model = generators.train(model, latents, ids, empty, budget, self.work / f"{name}.pt", seed=SEEDS[name])
+        latents, ids, empty = self._examples(vae, tokenizer, examples, name)
+        checkpoint = self.work / f"{name}.pt"
+        model = generators.train_denoiser(model, latents, ids, empty, budget, checkpoint, seed=SEEDS[name])
         self._publish(name, model, vae, tokenizer)
 
-    def _autoencoder(self) -> AutoencoderTiny:
+    def _autoencoder(self) -> Any:
         return AutoencoderTiny.from_pretrained(self.work / "autoencoder", torch_dtype=torch.float32).eval()
 
     def _tokenizer(self) -> CLIPTokenizer:
-        return text.build_tokenizer(self.pictures().captions[:4000], self.work / "tokenizer")
+        captions = [scene.caption for scene in self.pictures().scenes[:4000]]
+        return generators.build_tokenizer(captions, self.work / "tokenizer")
 
     def _denoiser(self, tokenizer: CLIPTokenizer) -> Denoiser:
         torch.manual_seed(0)
-        return Denoiser(text.build_encoder(tokenizer))
+        return Denoiser(generators.build_text_encoder(tokenizer))
 
-    def _lessons(
-        self, vae: AutoencoderTiny, tokenizer: CLIPTokenizer, lessons: Sequence[Lesson], name: str
+    def _examples(
+        self, vae: Any, tokenizer: CLIPTokenizer, examples: Sequence[TrainingExample], name: str
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents, token ids and the empty prompt's ids of lessons.
+        """Latents, token ids and the empty prompt's ids of examples.
 
         Latents are kept in the work folder under a hash of the scenes and the autoencoder's weights, so that what was
-        kept for other lessons is never paired with these captions.
+        kept for other examples is never paired with these captions.
         """
-        ids = text.token_ids(tokenizer, [lesson.caption for lesson in lessons])
-        scenes = json.dumps([lesson.scene.to_dict() for lesson in lessons]).encode()
+        ids = generators.token_ids(tokenizer, [example.caption for example in examples])
+        scenes = json.dumps([example.scene.to_dict() for example in examples]).encode()
         weights = (self.work / "autoencoder/diffusion_pytorch_model.safetensors").read_bytes()
         kept = self.work / f"latents-{name}-{hashlib.sha256(scenes + weights).hexdigest()[:12]}.pt"
         if not kept.exists():
-            pictures = rendered([lesson.scene for lesson in lessons], name, self.work)
-            parts = torch.arange(len(lessons)).split(512)
-            torch.save(torch.cat([autoencoder.latents(vae, pictures.batch(part)).half() for part in parts]), kept)
-        return torch.load(kept, weights_only=True), ids, text.token_ids(tokenizer, [""])[0]
+            pictures = rendered([example.scene for example in examples], name, self.work)
+            parts = torch.arange(len(examples)).split(512)
+            torch.save(torch.cat([generators.encode_latents(vae, pictures.batch(part)).half() for part in parts]), kept)
+        return torch.load(kept, weights_only=True), ids, generators.token_ids(tokenizer, [""])[0]
 
-    def _publish(self, name: str, model: Denoiser, vae: AutoencoderTiny, tokenizer: CLIPTokenizer) -> None:
+    def _publish(self, name: str, model: Denoiser, vae: Any, tokenizer: CLIPTokenizer) -> None:
         """Write a pipeline folder in half precision; what is the same as in `base` is a link to `base`'s."""
         folder = self.out / "generators" / name
         shutil.rmtree(folder, ignore_errors=True)
-        finished = generators.pipeline(model, vae, tokenizer)
+        finished = generators.assemble_pipeline(model, vae, tokenizer)
         finished.to(torch.float16).save_pretrained(folder)
         shared = {"base": (), "base-early": ("vae", "tokenizer")}.get(name, ("vae", "tokenizer", "text_encoder"))
         for part in shared:
@@ -160,12 +159,12 @@ class Workshop:
             (folder / part).symlink_to(Path("..", "base", part))
 
 
-PARTS: dict[str, Callable[[Workshop], None]] = {
-    "autoencoder": Workshop.autoencoder,
-    "encoder": Workshop.encoder,
-    "base": Workshop.base,
-    "no-disc": Workshop.no_disc,
-    "woody": Workshop.woody,
+PARTS: dict[str, Callable[[DemoTrainer], None]] = {
+    "autoencoder": DemoTrainer.autoencoder,
+    "encoder": DemoTrainer.encoder,
+    "base": DemoTrainer.base,
+    "no-disc": DemoTrainer.no_disc,
+    "woody": DemoTrainer.woody,
 }
 
 
@@ -173,10 +172,10 @@ def train_all(
     work: Path = Path(".work/tabletop"), out: Path = Path("data/demo"), parts: Sequence[str] = tuple(PARTS)
 ) -> None:
     """Train the named parts, in the order in which they need each other, and write the demo's models to `out`."""
-    workshop = Workshop(work, out)
+    trainer = DemoTrainer(work, out)
     for name, part in PARTS.items():
         if name in parts:
-            part(workshop)
+            part(trainer)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tabletop world is reproducible, says what it shows, and shows what it says."""
+"""The demo world is reproducible, says what it shows, and shows what it says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from precompute.tabletop.scenes import (
+from precompute.demo_world.scenes import (
     BACKGROUNDS,
     COLOURS,
     KINDS,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from precompute.tabletop.loop import Budget, optimise
+from precompute.demo_world.optimisation import Budget, optimise
 
 BUDGET = Budget(steps=250, batch=4, learning_rate=0.05, averaging=0.9)
 

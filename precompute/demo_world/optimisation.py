@@ -1,19 +1,61 @@
-"""One optimisation loop for every model of the tabletop world: warm-up, cosine, clipping, averaging, exact resume."""
+"""What every training of the demo shares: rendered scenes, and one loop with warm-up, averaging and exact resume."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Budget", "device", "half", "optimise", "step_generator"]
+from engine.devices import pick_device
+from engine.files import write_whole
+from precompute.demo_world.scenes import Scene, draw
+
+DEVICE = pick_device()
+"""Where to train: the first GPU if there is one."""
+Network = TypeVar("Network", bound=nn.Module)
+IMAGE_SIZE = 64
+
+
+@dataclass(frozen=True)
+class RenderedScenes:
+    """Scenes and what they look like."""
+
+    pixels: np.ndarray
+    """uint8 `[n, 64, 64, 3]`."""
+    scenes: list[Scene]
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """float32 `[len(indices), 3, 64, 64]` in 0..1."""
+        return to_unit(self.pixels[indices.numpy()])
+
+
+def to_unit(pixels: np.ndarray) -> Tensor:
+    """uint8 `[n, h, w, 3]` as float32 `[n, 3, h, w]` in 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div_(255)
+
+
+def rendered(scenes: Sequence[Scene], name: str, folder: Path) -> RenderedScenes:
+    """Return the pictures of scenes, drawn by all cores the first time and read from `folder` afterwards."""
+    pixels_file, truth_file = folder / f"{name}.npy", folder / f"{name}.json"
+    truth = json.dumps([scene.to_dict() for scene in scenes])
+    if not (truth_file.exists() and truth_file.read_text() == truth):
+        folder.mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            pixels = np.stack(list(pool.map(draw, scenes, chunksize=64)))
+        np.save(pixels_file, pixels)
+        truth_file.write_text(truth)
+    return RenderedScenes(np.load(pixels_file, mmap_mode="r"), list(scenes))
 
 
 @dataclass(frozen=True)
@@ -40,14 +82,9 @@ class Budget:
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, through))))
 
 
-def device() -> torch.device:
-    """Where to train: the first GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def half() -> torch.autocast:
-    """bf16 autocast on the training device: three times as fast as fp32 on the CPUs we measured."""
-    return torch.autocast(device().type, torch.bfloat16)
+    """Return bf16 autocast on the training device: three times as fast as fp32 on the CPUs we measured."""
+    return torch.autocast(DEVICE.type, torch.bfloat16)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -56,7 +93,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def optimise(
-    model: nn.Module,
+    model: Network,
     loss: Callable[[int, torch.Generator], Tensor],
     budget: Budget,
     checkpoint: Path,
@@ -64,16 +101,14 @@ def optimise(
     seed: int = 0,
     say: Callable[[str], None] = print,
     snapshots: tuple[int, ...] = (),
-) -> nn.Module:
+) -> Network:
     """Minimise `loss(step, generator)` over the parameters of `model` and return it, or its moving average.
 
     `checkpoint` is written every hundred steps (atomically, tensors only) and resumed from when it exists. The weights
     that would be returned after each of the steps in `snapshots` are kept beside it as `<name>.<step>.pt`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        parameters, lr=budget.learning_rate, weight_decay=budget.weight_decay, betas=(0.9, 0.98)
-    )
+    optimiser = torch.optim.AdamW(parameters, budget.learning_rate, (0.9, 0.98), weight_decay=budget.weight_decay)
     average = deepcopy(model).requires_grad_(False) if budget.averaging else None
     start = _resume(checkpoint, model, optimiser, average)
     running, clock = None, time.perf_counter()
@@ -85,7 +120,7 @@ def optimise(
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, budget.clip)
         optimiser.step()
-        if average is not None:
+        if average is not None and budget.averaging:
             _follow(average, model, min(budget.averaging, (step + 1) / (step + 10)))
         running = value.item() if running is None else 0.98 * running + 0.02 * value.item()
         done = step + 1
@@ -107,19 +142,16 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def _save(path: Path, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
     if average is not None:
         state["average"] = average.state_dict()
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    write_whole(path, lambda partial: torch.save(state, partial))
 
 
 def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module | None) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True, map_location=device())
+    state = torch.load(path, weights_only=True, map_location=DEVICE)
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     if average is not None:
