@@ -29,33 +29,33 @@ from engine.samplers.generation import GenerationRequest, best_real_images
 from engine.samplers.models import ModelBundle
 from engine.samplers.registry import SamplerSettings, create
 from engine.samplers.scores import ConceptScore
-from precompute.studies.comparison import Contest, compete
+from precompute.studies.methods import ComparisonSettings, compare_method
 
 METHODS = ("energydps", "energydps-light")
 
 
-def contest_of(concept: int, options: argparse.Namespace) -> tuple[ModelBundle, Contest]:
+def comparison_of(concept: int, options: argparse.Namespace) -> tuple[ModelBundle, ComparisonSettings]:
     """The loaded models, and what is asked for."""
     models = ModelBundle(Atlas.open(options.atlas), "cpu")
     models.load()
     score = ConceptScore(models.encoder, models.dictionary, [concept])
     target = options.level * mean_of_best([reference.score for reference in best_real_images(models, score)])
     settings = SamplerSettings(steps=options.steps, strength=0.0, candidates=options.states)
-    return models, Contest(score, target, settings, options.count, tolerance=options.tolerance)
+    return models, ComparisonSettings(score, target, settings, options.count, tolerance=options.tolerance)
 
 
 def search(concept: int, method: str, options: argparse.Namespace) -> dict:
     """The strength that reaches the target, and how nearly."""
-    models, contest = contest_of(concept, options)
-    entry = compete(method, models, contest)
-    return {"of_target": entry.score / contest.target, "strength": entry.strength, "matched": entry.matched}
+    models, comparison = comparison_of(concept, options)
+    entry = compare_method(method, models, comparison)
+    return {"of_target": entry.score / comparison.target, "strength": entry.strength, "matched": entry.matched}
 
 
 def cost(concept: int, method: str, strength: float, options: argparse.Namespace) -> dict:
     """Seconds and megabytes of one drawing at a strength."""
-    models, contest = contest_of(concept, options)
-    sampler = create(method, models, contest.told(strength))
-    found = costed(lambda: sampler.sample(contest.score, contest.count, contest.seed))
+    models, comparison = comparison_of(concept, options)
+    sampler = create(method, models, comparison.at(strength))
+    found = costed(lambda: sampler.sample(comparison.score, comparison.count, comparison.seed))
     return {"seconds": found.seconds, "megabytes": 1000 * found.gigabytes}
 
 

@@ -50,7 +50,7 @@ from engine.samplers.retrieval import score_pool
 from engine.samplers.scores import ConceptScore
 from engine.vision.encoder import Encoder
 from engine.vision.spec import EncoderConfig
-from precompute.studies.comparison import METHODS, Contest, Entry, compete
+from precompute.studies.methods import METHODS, ComparisonSettings, MethodResult, compare_method
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "dinov2-vits14-saliency"
 LAYER, SIZE = 8, 112
@@ -84,29 +84,31 @@ class Bench:
         chosen = np.random.default_rng(self.options.seed).choice(free, min(self.options.concepts, len(free)), False)
         return [int(concept) for concept in chosen]
 
-    def contest(self, concept: int) -> Contest:
+    def comparison(self, concept: int) -> ComparisonSettings:
         """What every method is asked for."""
         options = self.options
         score = ConceptScore(self.models.encoder, self.models.dictionary, [concept])
         scores = score_pool(self.atlas, score, self.models.encoder.spec).scores.tolist()
         target = options.target or mean_of_best(scores)
         settings = SamplerSettings(steps=options.steps, strength=0.0, candidates=options.states)
-        return Contest(score, target, settings, options.count, options.seed, options.tolerance, options.evaluations)
+        return ComparisonSettings(
+            score, target, settings, options.count, options.seed, options.tolerance, options.evaluations
+        )
 
-    def entries(self, concept: int) -> tuple[float, dict[str, Entry]]:
+    def entries(self, concept: int) -> tuple[float, dict[str, MethodResult]]:
         """The target and every method's entry, drawn now or kept from an earlier run."""
         kept = self.options.keep and self.options.keep / f"{concept}.npz"
         if kept and kept.exists():
             return load_entries(kept)
-        contest, found = self.contest(concept), {}
+        comparison, found = self.comparison(concept), {}
         for name in self.options.methods:
             began = time.perf_counter()
-            entry = found[name] = compete(name, self.models, contest, costed)
-            line = f"{entry.score:.4g} of {contest.target:.4g} at {entry.strength:.3g}"
+            entry = found[name] = compare_method(name, self.models, comparison, costed)
+            line = f"{entry.score:.4g} of {comparison.target:.4g} at {entry.strength:.3g}"
             print(f"  {name}: {line}, {time.perf_counter() - began:.0f} s. {entry.note}", file=sys.stderr, flush=True)
         if kept:
-            save_entries(kept, contest.target, found)
-        return contest.target, found
+            save_entries(kept, comparison.target, found)
+        return comparison.target, found
 
     def corpus(self, count: int) -> Tensor:
         """So many real images, drawn at random, as the encoder sees them."""
@@ -139,7 +141,7 @@ def mean_patches(encoder: Encoder, images: Tensor) -> np.ndarray:
     return seen / np.linalg.norm(seen, axis=1, keepdims=True)
 
 
-def save_entries(path: Path, target: float, found: dict[str, Entry]) -> None:
+def save_entries(path: Path, target: float, found: dict[str, MethodResult]) -> None:
     """Write images and figures to one .npz file."""
     facts = {name: {**entry._asdict(), "images": None} for name, entry in found.items()}
     images = {name: entry.images.half().numpy() for name, entry in found.items()}
@@ -149,16 +151,18 @@ def save_entries(path: Path, target: float, found: dict[str, Entry]) -> None:
     path.with_suffix(".part").rename(path)
 
 
-def load_entries(path: Path) -> tuple[float, dict[str, Entry]]:
+def load_entries(path: Path) -> tuple[float, dict[str, MethodResult]]:
     """Read them again."""
     with np.load(path) as file:
         facts = json.loads(str(file["facts"]))
         entries = facts["entries"].items()
-        found = {name: Entry(**{**each, "images": torch.from_numpy(file[name]).float()}) for name, each in entries}
+        found = {
+            name: MethodResult(**{**each, "images": torch.from_numpy(file[name]).float()}) for name, each in entries
+        }
     return facts["target"], found
 
 
-Drawn = dict[int, tuple[float, dict[str, Entry]]]
+Drawn = dict[int, tuple[float, dict[str, MethodResult]]]
 """Concept to target and entries."""
 
 

@@ -16,7 +16,7 @@ from engine.errors import BlindspotError
 from engine.files import DATA
 from precompute.benchmark import CONTEXT, benchmark
 from precompute.console import AsJson, VariadicCommand, print_json
-from precompute.drawing_commands import gallery, sample
+from precompute.drawing import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
 from precompute.serve import DEMO_ATLAS, serve
 from precompute.studies.commands import study

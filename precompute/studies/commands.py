@@ -1,32 +1,43 @@
-"""The commands that study drawings of a concept: `study sweep | levels | neurons | methods | injection`.
+"""The commands `study sweep | levels | neurons | methods | injection`.
 
-Each writes `table.csv`, `figure.html`, `grid.png` and `study.json` into a folder; see `study_files`.
+Each writes `table.csv`, `figure.html`, `grid.png` and `study.json` into a folder; see `precompute.studies.base`.
 """
 
-from __future__ import annotations
-
+# Annotations are not postponed here: `study_command` hands them to typer.
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pandas as pd
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from engine.errors import BlindspotError
 from engine.samplers.generation import GenerationRequest
-from precompute.console import AsJson, VariadicCommand, print_json
-from precompute.drawing_commands import AtlasFolder, Method, Seed, States, Steps
+from precompute.console import AsJson, Reporter, VariadicCommand, print_json
+from precompute.drawing import AtlasFolder, Method, Seed, States, Steps, step_reporter
 
 if TYPE_CHECKING:
-    from engine.atlas import Atlas
-    from precompute.studies.files import Study
-    from precompute.studies.subject import Listener
+    from precompute.studies.base import Study, StudyInputs
 
 STUDIES = Path("studies")
-SAMPLES = 8
-PRIOR_SAMPLES = 64
-NEURONS = 2
 STRENGTHS = [0.0, 0.1, 0.2, 0.3, 0.5, 0.8]
 SHARES = [0.0, 0.25, 0.5, 0.75, 1.0]
+COLUMNS = {
+    "sweep": ("strength", "score", "score_error", "codes_score", "diversity", "slope", "kid", "frechet", "seconds"),
+    "levels": ("share", "target", "score", "score_error", "real_score", "strength", "diversity", "kid"),
+    "neurons": ("name", "score_correlation", "selectivity", "share", "concept_share", "diversity", "kid"),
+    "methods": ("method", "score", "of_target", "strength", "frechet", "kid", "diversity", "slope", "seconds"),
+    "injection": ("ratio", "strength", "score", "score_error", "task", "drift", "bound"),
+}
+"""Columns of a study's table that are printed."""
+SHORT = {"score_error": "±", "codes_score": "codes", "real_score": "real", "score_correlation": "correlation",
+         "concept_share": "concept"}  # fmt: skip
+"""Their printed names, where the name is long."""
+WIDTH = 110
+"""Characters a table may take where the terminal does not say that it has more."""
 
 study = typer.Typer(help="Study how a concept is drawn: tables, a figure and a grid of images.", no_args_is_help=True)
 
@@ -38,119 +49,126 @@ Out = Annotated[
 ]
 
 
-@study.command(cls=VariadicCommand)
-def sweep(
+def study_command(*left_out: str) -> Callable[[Callable[..., "Study"]], Callable[..., "Study"]]:
+    """Register a function of `StudyInputs` and a study's own options as a command that has `run_study`'s options too.
+
+    Parameters
+    ----------
+    left_out
+        Options of `run_study` that the command does not have.
+    """
+
+    def register(make: Callable[..., "Study"]) -> Callable[..., "Study"]:
+        own = list(inspect.signature(make).parameters.values())[1:]
+        atlas, concept, *shared = list(inspect.signature(run_study).parameters.values())[2:]
+        parameters = [atlas, concept, *own, *(each for each in shared if each.name not in left_out)]
+
+        def command(**options: Any) -> None:
+            own_options = {each.name: options.pop(each.name) for each in own}
+            run_study(lambda inputs: make(inputs, **own_options), make.__name__, **options)
+
+        command.__doc__ = make.__doc__
+        keyword = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        command.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        study.command(make.__name__, cls=VariadicCommand)(command)
+        return make
+
+    return register
+
+
+def run_study(
+    make: Callable[["StudyInputs"], "Study"],
+    name: str,
     atlas: AtlasFolder,
     concept: Concept,
-    strengths: Annotated[
-        list[float], typer.Option("--strengths", metavar="NUMBER...", help="Strengths, one or more in a row.")
-    ] = STRENGTHS,
     method: Method = GenerationRequest.method,
-    count: Count = SAMPLES,
+    count: Count = 8,
     steps: Steps = GenerationRequest.steps,
     states: States = GenerationRequest.candidates,
     seed: Seed = 0,
-    prior_samples: PriorSamples = PRIOR_SAMPLES,
+    prior_samples: PriorSamples = 64,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
+    """Make a study with progress bars, write it, and print what was found."""
+    from engine.atlas.reader import Atlas
+    from engine.files import full_disk_explained
+    from precompute.studies.base import StudyInputs, write_study
+
+    request = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states)
+    out = out or STUDIES / f"{name}-{concept}"
+    opened = Atlas.open(atlas)
+    with Reporter() as reporter, full_disk_explained(out):
+        inputs = StudyInputs(
+            opened, request, prior_samples, lambda row: step_reporter(reporter.task(row, "steps"), "round"),
+            reporter.task,
+        )  # fmt: skip
+        made = make(inputs)
+        document = write_study(made, out)
+    if as_json:
+        print_json({**document, "out": str(out)})
+    else:
+        print_study(made, out)
+
+
+@study_command()
+def sweep(
+    inputs: "StudyInputs",
+    strengths: Annotated[
+        list[float], typer.Option("--strengths", metavar="NUMBER...", help="Strengths, one or more in a row.")
+    ] = STRENGTHS,
+) -> "Study":
     """Draw a concept at several strengths from the same noise: score, diversity, distances to the prior, seconds."""
+    from precompute.studies.sweeps import sweep_study
 
-    def make(opened: Atlas, listener: Listener, task: Any) -> Study:
-        from precompute.studies.kinds import sweep_study
-
-        return sweep_study(opened, order, strengths, prior_samples, listener)
-
-    order = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states)
-    _run(atlas, out or STUDIES / f"sweep-{concept}", as_json, make)
+    return sweep_study(inputs, strengths)
 
 
-@study.command(cls=VariadicCommand)
+@study_command()
 def levels(
-    atlas: AtlasFolder,
-    concept: Concept,
+    inputs: "StudyInputs",
     shares: Annotated[
         list[float],
         typer.Option("--shares", metavar="SHARE...", help="Of the best real images' mean score; 0 is no push."),
     ] = SHARES,
-    method: Method = GenerationRequest.method,
-    count: Count = SAMPLES,
-    steps: Steps = GenerationRequest.steps,
-    states: States = GenerationRequest.candidates,
-    seed: Seed = 0,
-    prior_samples: PriorSamples = PRIOR_SAMPLES,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
+) -> "Study":
     """Draw a concept at growing activation, in order of score, beside real images of nearly the same score."""
+    from precompute.studies.sweeps import levels_study
 
-    def make(opened: Atlas, listener: Listener, task: Any) -> Study:
-        from precompute.studies.kinds import levels_study
-
-        return levels_study(opened, order, shares, prior_samples, listener)
-
-    order = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states)
-    _run(atlas, out or STUDIES / f"levels-{concept}", as_json, make)
+    return levels_study(inputs, shares)
 
 
-@study.command()
+@study_command()
 def neurons(
-    atlas: AtlasFolder,
-    concept: Concept,
+    inputs: "StudyInputs",
     neurons: Annotated[
         int, typer.Option("--neurons", help="How many by the concept's atom, and as many by the concept's map.")
-    ] = NEURONS,
-    method: Method = GenerationRequest.method,
-    count: Count = SAMPLES,
-    steps: Steps = GenerationRequest.steps,
-    states: States = GenerationRequest.candidates,
-    seed: Seed = 0,
-    prior_samples: PriorSamples = PRIOR_SAMPLES,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
+    ] = 2,
+) -> "Study":
     """Draw a concept and the single neurons nearest to it at the same share of their best real images' score."""
+    from precompute.studies.neurons import neurons_study
 
-    def make(opened: Atlas, listener: Listener, task: Any) -> Study:
-        from precompute.studies.kinds import neurons_study
-
-        return neurons_study(opened, order, neurons, prior_samples, listener, task("real images", "images"))
-
-    order = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states)
-    _run(atlas, out or STUDIES / f"neurons-{concept}", as_json, make)
+    return neurons_study(inputs, neurons)
 
 
-@study.command(cls=VariadicCommand)
+@study_command("method")
 def methods(
-    atlas: AtlasFolder,
-    concept: Concept,
+    inputs: "StudyInputs",
     methods: Annotated[
         list[str] | None,
         typer.Option("--methods", metavar="NAME...", help="Which; a wrong name lists them.", show_default="all"),
     ] = None,
-    count: Count = SAMPLES,
-    steps: Steps = GenerationRequest.steps,
-    states: States = GenerationRequest.candidates,
-    seed: Seed = 0,
-    prior_samples: PriorSamples = PRIOR_SAMPLES,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
+) -> "Study":
     """Draw a concept by every method at the mean score of the best real images, and compare what comes out."""
+    from precompute.studies.methods import methods_study
 
-    def make(opened: Atlas, listener: Listener, task: Any) -> Study:
-        from precompute.studies.methods import methods_study
-
-        return methods_study(opened, order, methods, prior_samples, listener, task("methods", "methods"))
-
-    order = GenerationRequest(concept, count=count, steps=steps, candidates=states, seed=seed)
-    _run(atlas, out or STUDIES / f"methods-{concept}", as_json, make)
+    return methods_study(inputs, methods)
 
 
-@study.command(cls=VariadicCommand)
+@study_command()
 def injection(
-    atlas: AtlasFolder,
-    concept: Concept,
+    inputs: "StudyInputs",
     reference: Annotated[
         int | None, typer.Option("--reference", help="Number of the image to resemble.", show_default=False)
     ] = None,
@@ -170,56 +188,33 @@ def injection(
         float | None,
         typer.Option("--target", help="Mean score to hold.", show_default="that of the four best real images"),
     ] = None,
-    method: Method = GenerationRequest.method,
-    count: Count = SAMPLES,
-    steps: Steps = GenerationRequest.steps,
-    states: States = GenerationRequest.candidates,
-    seed: Seed = 0,
-    prior_samples: PriorSamples = PRIOR_SAMPLES,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
+) -> "Study":
     """Make a concept's drawings serve a task too, at the same score: what else changes in them, and how much."""
-    if (reference is None) == (text is None):
+    from precompute.studies.injection import injection_study
+
+    given = [each for each in (reference, text) if each is not None]
+    if len(given) != 1:
         raise BlindspotError("Give either --reference IMAGE or --text WORDS.")
-
-    def make(opened: Atlas, listener: Listener, task: Any) -> Study:
-        from precompute.studies.kinds import injection_study
-
-        wanted = text if reference is None else reference
-        return injection_study(opened, order, wanted, ratios, target, prior_samples, listener)
-
-    order = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states)
-    _run(atlas, out or STUDIES / f"injection-{concept}", as_json, make)
+    return injection_study(inputs, given[0], ratios, target)
 
 
-def _run(folder: Path, out: Path, as_json: bool, make: Callable[[Atlas, Listener, Any], Study]) -> None:
-    """Make a study with progress bars, write it, and say what was found."""
-    from engine.atlas.reader import Atlas
-    from engine.files import full_disk_explained
-    from precompute.console import Reporter
-    from precompute.studies.files import write_study
-    from precompute.studies.report import print_study
-
-    opened = Atlas.open(folder)
-    with Reporter() as reporter, full_disk_explained(out):
-        made = make(opened, lambda row: _hear(reporter.task(row, "steps")), reporter.task)
-        document = write_study(made, out)
-    if as_json:
-        print_json({**document, "out": str(out)})
-    else:
-        print_study(made, out)
+def print_study(study: "Study", out: Path) -> None:
+    """Print a study's table, a line for each note, and the folder."""
+    console = Console(soft_wrap=True, highlight=False, width=max(Console().width, WIDTH))
+    table, columns = study.tables["table"], COLUMNS[study.what]
+    printed = Table(*(SHORT.get(column, column) for column in columns), box=None, pad_edge=False)
+    for row in table[list(columns)].itertuples(index=False):
+        printed.add_row(*map(_cell, row))
+    console.print(printed)
+    if "note" in table:
+        for row in table[table["note"] != ""].itertuples(index=False):
+            name = row[0] if isinstance(row[0], str) else f"{columns[0]} {row[0]:g}"
+            console.print(f"- {name}: {row.note}", markup=False)
+    console.print(f"{out}: table.csv, figure.html, grid.png, study.json", markup=False)
 
 
-def _hear(tick: Any) -> Callable[[Any], None]:
-    """A listener that moves a bar, which begins anew with each trial or batch."""
-    runs = 0
-
-    def hear(event: Any) -> None:
-        nonlocal runs
-        if event.step == 1:
-            runs += 1
-            tick.note(f"round {runs}" if runs > 1 else "")
-        tick(event.step, event.steps)
-
-    return hear
+def _cell(value: Any) -> str:
+    """A number in four digits; nothing for one that does not exist."""
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else f"{value:.4g}"

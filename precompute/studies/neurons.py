@@ -7,23 +7,60 @@ and another at its worst.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from engine.dictionary.transcoder import Transcoder
+from engine.atlas import Atlas
 from engine.errors import BlindspotError
-from engine.samplers.base import OnStep
-from engine.samplers.generation import Reference
+from engine.figures.images import Block, Row, image_grid
+from engine.figures.samplers import neuron_bars
+from engine.samplers.generation import REFERENCES, Reference
 from engine.samplers.metrics import PriorReference
-from engine.samplers.scores import NeuronScore
-from precompute.studies.subject import Listener, Reached, Subject, silence
-from precompute.studies.survey import Survey
+from engine.samplers.models import real_images, thumbnails
+from engine.samplers.retrieval import BATCH, Pool
+from engine.samplers.scores import ConceptScore, NeuronScore, reduce_maps
+from precompute.studies.base import (
+    CalibratedTrial,
+    ConceptSubject,
+    Progress,
+    Report,
+    Study,
+    StudyInputs,
+    StudySubject,
+    concept_subject,
+    image_block,
+    silent,
+)
 
 TINY = 1e-12
+SIGNS = (1, -1)
+
+
+@dataclass(frozen=True)
+class NeuronSurvey:
+    """Scores of the real images by a concept and by all channels of the patch tokens."""
+
+    pool: Pool
+    """The images and the concept's scores."""
+    neurons: Float[np.ndarray, "2 n d"]
+    """Score of each image by each neuron, for what excites it and for what inhibits it."""
+    correlation: Float[np.ndarray, " d"]
+    """Pearson's r of the concept's pre-activation and each neuron over all patches; 0 for a constant neuron."""
+
+    def scores(self, neuron: int, sign: int) -> np.ndarray:
+        """Scores [n] by one neuron, as `NeuronScore` gives them."""
+        return self.neurons[SIGNS.index(sign), :, neuron].astype(np.float64)
+
+    def references(self, scores: np.ndarray) -> tuple[Reference, ...]:
+        """The best images by scores [n], best first."""
+        best = np.argsort(-scores, kind="stable")[:REFERENCES]
+        return tuple(Reference(int(self.pool.images[place]), float(scores[place])) for place in best)
 
 
 class Choice(NamedTuple):
@@ -36,7 +73,7 @@ class Choice(NamedTuple):
     """`atom`, `map`, or both."""
 
 
-class Unit(NamedTuple):
+class UnitRow(NamedTuple):
     """The concept, or a neuron: how selective it is and what its drawing is like."""
 
     name: str
@@ -61,7 +98,7 @@ class Unit(NamedTuple):
     slope: float
     kid: float
     frechet: float
-    """As in `engine.samplers.metrics.Quality`."""
+    """As in `metrics.Quality`."""
     strength: float
     score: float
     """Mean score of the drawing, in the unit's own units."""
@@ -69,23 +106,73 @@ class Unit(NamedTuple):
     """Why the share is not the concept's."""
 
 
-class Comparison(NamedTuple):
+class NeuronComparison(NamedTuple):
     """The concept first, then the neurons."""
 
-    rows: list[Unit]
+    rows: list[UnitRow]
     images: list[Tensor | None]
     """[n, 3, H, W] of each row, the best first; None where nothing could be drawn."""
     references: list[tuple[Reference, ...]]
     """The best real images of each row."""
 
 
+@torch.no_grad()
+def survey_neurons(
+    atlas: Atlas, score: ConceptScore, device: str = "cpu", report: Report = lambda done, total: None
+) -> NeuronSurvey:
+    """Score every real image of an atlas by a concept and by all neurons.
+
+    Raises
+    ------
+    BlindspotError
+        If the atlas holds no real images.
+    """
+    images, encoder = real_images(atlas), score.encoder
+    concept, neurons, correlation = [], [], _RunningCorrelation()
+    concepts = torch.tensor(score.concepts, device=device)
+    for start in range(0, len(images), BATCH):
+        report(start, len(images))
+        patches = encoder(thumbnails(atlas, images[start : start + BATCH], encoder.spec).to(device)).patches
+        maps = score.dictionary.preactivate(patches.flatten(0, 2), concepts).unflatten(0, patches.shape[:3])
+        concept.append(score.reduce(maps).double().cpu())
+        neurons.append(
+            torch.stack([reduce_maps(sign * patches, score.peak, score.mean) for sign in SIGNS]).float().cpu()
+        )
+        correlation.add(patches.flatten(0, 2), maps.flatten())
+    pool = Pool(images, torch.cat(concept).numpy())
+    return NeuronSurvey(pool, torch.cat(neurons, dim=1).numpy(), correlation.value())
+
+
+class _RunningCorrelation:
+    """Pearson's r of many columns with one, in double precision, from batches of rows."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, columns: Float[Tensor, "n d"], one: Float[Tensor, " n"]) -> None:
+        x, y = columns.double(), one.double()[:, None]
+        if not self.count:
+            self.x0, self.y0, self.sums = x.mean(dim=0), y.mean(), torch.zeros(5, x.shape[1]).to(x)
+        x, y = x - self.x0, y - self.y0  # near zero mean, so that nothing cancels
+        self.sums += torch.stack(
+            [x.sum(dim=0), x.square().sum(dim=0), (x * y).sum(dim=0), y.sum().expand(x.shape[1]),
+             y.square().sum().expand(x.shape[1])]
+        )  # fmt: skip
+        self.count += len(x)
+
+    def value(self) -> np.ndarray:
+        x, xx, xy, y, yy = (self.sums / self.count).cpu().numpy()
+        spread = np.sqrt(np.maximum((xx - x**2) * (yy - y**2), 0))
+        return np.divide(xy - x * y, spread, out=np.zeros_like(xy), where=spread > 0)
+
+
 def compare_neurons(
-    subject: Subject,
-    survey: Survey,
-    yardstick: PriorReference,
+    subject: ConceptSubject,
+    survey: NeuronSurvey,
+    reference: PriorReference,
     neurons: int,
-    listener: Listener = silence,
-) -> Comparison:
+    progress: Progress = silent,
+) -> NeuronComparison:
     """Draw a concept at the level of its best real images, and the neurons nearest to it at the same share of theirs.
 
     Parameters
@@ -94,34 +181,63 @@ def compare_neurons(
         The concept.
     survey
         Of the same concept.
-    yardstick
-        What the drawings are measured by.
+    reference
+        What the drawings are compared with.
     neurons
         How many to choose each way, see `choose_neurons`.
-    listener
-        Given the name of a unit, gives what hears of its steps.
+    progress
+        Given the name of a unit, returns what is called after its steps.
 
     Raises
     ------
     BlindspotError
         If the number of neurons is not positive, or nothing can be drawn.
     Cancelled
-        If the listener said so.
+        If `progress` cancelled.
     """
-    look = _Look(subject, survey, yardstick, _atom(subject, survey))
-    chosen = choose_neurons(look.atom, survey.correlation, neurons)
-    name = f"concept {subject.order.concept}"
-    reached = subject.reach(subject.best, on_step=listener(name))
-    found = Comparison([look.unit(name, None, subject, reached)], [_sorted(reached)], [subject.references])
+    dictionary = subject.score.dictionary
+    atom = None  # the decoder of a dictionary is a direction of the tokens it reads; a transcoder's is not
+    if dictionary.reads_target and dictionary.out_dim == len(survey.correlation):
+        atom = dictionary.atoms()[subject.request.concept].detach().double().cpu().numpy()
+    found = NeuronComparison([], [], [])
+
+    def add(name: str, choice: Choice | None, unit: StudySubject, reached: CalibratedTrial | str) -> None:
+        scores, entry, correlation = survey.pool.scores, math.nan, 1.0
+        if choice is not None:
+            scores = survey.scores(choice.neuron, choice.sign)
+            entry = math.nan if atom is None else choice.sign * float(atom[choice.neuron])
+            correlation = choice.sign * float(survey.correlation[choice.neuron])
+        selectivity = float((unit.best - scores.mean()) / max(scores.std(), TINY))
+        row: list[Any] = [name, choice.chosen_by if choice else "", entry, correlation, _pearson(scores, survey.pool.scores),
+               selectivity]  # fmt: skip
+        if isinstance(reached, str):
+            row, images = [*row, *[math.nan] * 9, reached], None
+        else:
+            trial = reached.trial
+            images = trial.samples.images[trial.samples.scores.argsort(descending=True)]
+            with torch.no_grad():
+                concept_score = float(subject.score(trial.samples.images).mean())
+            row += [trial.mean / unit.best, trial.error / unit.best, concept_score / subject.best,
+                    *reference.measure(trial.samples.images), trial.strength, trial.mean, reached.note]  # fmt: skip
+        found.rows.append(UnitRow._make(row))
+        found.images.append(images)
+        found.references.append(unit.references)
+
+    chosen = choose_neurons(atom, survey.correlation, neurons)
+    name = f"concept {subject.request.concept}"
+    add(name, None, subject, subject.reach(subject.best, on_step=progress(name)))
     for choice in chosen:
         name = f"neuron {choice.neuron}{'+' if choice.sign > 0 else '-'}"
-        references = survey.references(survey.scores(choice.neuron, choice.sign))
         score = NeuronScore(subject.score.encoder, choice.neuron, choice.sign)
-        own = replace(subject, score=score, references=references, drawn={})
-        reached = _reach(own, found.rows[0].share, listener(name))
-        found.rows.append(look.unit(name, choice, own, reached))
-        found.images.append(_sorted(reached))
-        found.references.append(references)
+        references = survey.references(survey.scores(choice.neuron, choice.sign))
+        unit, on_step = StudySubject(subject.models, subject.request, score, references), progress(name)
+        reached: CalibratedTrial | str = "No real image excites this neuron."
+        if unit.best > 0:
+            try:
+                reached = unit.reach(found.rows[0].share * unit.best, on_step=on_step)
+            except BlindspotError as error:
+                reached = str(error)
+        add(name, choice, unit, reached)
     return found
 
 
@@ -152,62 +268,26 @@ def choose_neurons(atom: np.ndarray | None, correlation: np.ndarray, count: int)
     return [Choice(neuron, sign, ", ".join(names)) for (neuron, sign), names in chosen.items()]
 
 
-def _atom(subject: Subject, survey: Survey) -> np.ndarray | None:
-    """The concept's atom [d]; None if it is no direction of the encoder's tokens, as a transcoder's is not."""
-    dictionary = subject.score.dictionary
-    if isinstance(dictionary, Transcoder) or dictionary.out_dim != len(survey.correlation):
-        return None
-    return dictionary.atoms()[subject.order.concept].detach().double().cpu().numpy()
-
-
-def _reach(own: Subject, share: float, on_step: OnStep | None) -> Reached | str:
-    """Draw a neuron at a share of its best, or say why nothing can be drawn."""
-    if own.best <= 0:
-        return "No real image excites this neuron."
-    try:
-        return own.reach(share * own.best, on_step=on_step)
-    except BlindspotError as error:
-        return str(error)
-
-
-def _sorted(reached: Reached | str) -> Tensor | None:
-    """Drawn images, the best first."""
-    if isinstance(reached, str):
-        return None
-    samples = reached.drawn.samples
-    return samples.images[samples.scores.argsort(descending=True)]
-
-
-class _Look(NamedTuple):
-    """What the concept and the neurons are measured by."""
-
-    concept: Subject
-    survey: Survey
-    yardstick: PriorReference
-    atom: np.ndarray | None
-
-    def unit(self, name: str, choice: Choice | None, own: Subject, reached: Reached | str) -> Unit:
-        """The row of the concept (no choice) or of a neuron."""
-        survey, alike = self.survey, (math.nan, 1.0)
-        scores = survey.pool.scores
-        if choice is not None:
-            scores = survey.scores(choice.neuron, choice.sign)
-            entry = math.nan if self.atom is None else choice.sign * float(self.atom[choice.neuron])
-            alike = (entry, choice.sign * float(survey.correlation[choice.neuron]))
-        selectivity = (own.best - scores.mean()) / max(scores.std(), TINY)
-        real = (*alike, _pearson(scores, survey.pool.scores), float(selectivity))
-        by = choice.chosen_by if choice else ""
-        if isinstance(reached, str):
-            return Unit(name, by, *real, *[math.nan] * 9, note=reached)
-        drawn = reached.drawn
-        with torch.no_grad():
-            concept_score = float(self.concept.score(drawn.samples.images).mean())
-        share = (drawn.mean / own.best, drawn.error / own.best, concept_score / self.concept.best)
-        quality = self.yardstick.measure(drawn.samples.images)
-        return Unit(name, by, *real, *share, *quality, drawn.strength, drawn.mean, note=reached.note)
-
-
 def _pearson(first: np.ndarray, second: np.ndarray) -> float:
     """Pearson's r; 0 where a side is constant."""
     spread = first.std() * second.std()
     return float(((first - first.mean()) * (second - second.mean())).mean() / spread) if spread > 0 else 0.0
+
+
+def neurons_study(inputs: StudyInputs, neurons: int) -> Study:
+    """The study `neurons`; errors as in `compare_neurons` and `concept_subject`."""
+    atlas, subject = inputs.atlas, concept_subject(inputs.atlas, inputs.request)
+    survey = survey_neurons(atlas, subject.score, subject.models.device, inputs.report("real images", "images"))
+    found = compare_neurons(subject, survey, inputs.reference(subject), neurons, inputs.progress)
+    table = pd.DataFrame(found.rows)
+    aims = [1.0] + [found.rows[0].share] * (len(found.rows) - 1)
+    drawn, real = [], []
+    for row, images, references, aim in zip(*found, aims, strict=True):
+        short = f"\nout of reach: {aim:.0%}" if row.note else ""
+        drawn.append(image_block(images, f"{row.share:.0%} of its best real images{short}"))
+        real.append(Block([atlas.image(best.image) for best in references], f"selectivity {row.selectivity:.1f} sd"))
+    columns = [row.name + (f" (by {row.chosen_by})" if row.chosen_by else "") for row in found.rows]
+    rows = [Row("drawn, the best first", drawn), Row("best real images", real)]
+    figure = neuron_bars(table, concept=inputs.name, subtitle=inputs.subtitle)
+    grid = image_grid(f"{inputs.name} against single neurons", columns, rows)
+    return Study("neurons", atlas, inputs.settings(subject, neurons=neurons), {"table": table}, figure, grid)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from precompute.studies.subject import concept_subject
 
 from engine.blindspots.metrics import frechet_distance
 from engine.errors import BlindspotError
@@ -19,7 +20,6 @@ from engine.samplers.metrics import (
     spectral_slope,
 )
 from engine.samplers.models import ModelBundle
-from precompute.studies.subject import concept_subject
 
 
 @pytest.fixture

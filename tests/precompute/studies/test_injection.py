@@ -10,11 +10,18 @@ from benchmarks.oracle import MIXTURE, OraclePrior, concept_score
 from engine.errors import BlindspotError
 from engine.figures.samplers import drift_table, object_drift
 from engine.samplers.energy_dps import EnergyDPS
+from engine.samplers.generation import GenerationRequest
 from engine.samplers.models import ModelBundle
 from engine.samplers.scores import ConceptScore
 from engine.samplers.smc import EnergySMC
-from precompute.studies.drift import concept_drift, drift, least_distortion, other_energies
-from precompute.studies.injection import Injected, TaskInjection
+from precompute.studies.base import StudyInputs
+from precompute.studies.injection import (
+    concept_drift,
+    least_distortion,
+    measure_drift,
+    other_energies,
+)
+from precompute.studies.tasks import InjectedScore, TaskInjection
 
 ALONG, ACROSS = (0.6, 0.8), (0.0, 1.0)
 
@@ -32,7 +39,7 @@ def tilted_mean(push: np.ndarray) -> np.ndarray:
 
 def test_particles_draw_from_p_exp_beta_s_plus_eta_f():
     beta, ratio = 0.3, -1.5
-    score = Injected(linear(ALONG), linear(ACROSS), ratio)
+    score = InjectedScore(linear(ALONG), linear(ACROSS), ratio)
     cloud = EnergySMC(OraclePrior(), 200, beta, 64, together=None).filter(score, 60)
     points, weights = cloud.images.flatten(2), cloud.log_weights.exp()
     mean = (weights[..., None] * points).sum(dim=(0, 1)) / len(points)
@@ -70,9 +77,9 @@ def test_at_a_matched_score_a_task_grows_with_its_ratio_and_so_do_drift_and_boun
     def factory(strength: float, ratio: float) -> EnergyDPS:
         return EnergyDPS(OraclePrior(), 50, strength, gradient="raw", together=None)
 
-    rows = drift(
+    rows = measure_drift(
         factory, concept_score, linear(ACROSS), corners, 5.0, [0.5, 1.0, 2.0], prior=prior, start=0.1, n=2000
-    )  # fmt: skip
+    ).rows  # fmt: skip
     assert [row.ratio for row in rows] == [0, 0.5, 1, 2]
     assert all(abs(row.score - 5) <= max(row.score_error / 2, 0.05) for row in rows)
     for name in ("task", "drift", "bound"):
@@ -94,14 +101,12 @@ def test_other_energies_are_sums_of_codes_without_the_concept_itself(atlas):
 
 
 def test_the_report_of_a_concept_becomes_a_table_and_a_figure(atlas):
-    images = {}
-    rows = concept_drift(
-        atlas, 2, reference=0, ratios=[0.5], steps=6, n=4, pool=4, device="cpu", on_images=images.__setitem__
-    )
+    inputs = StudyInputs(atlas, GenerationRequest(2, count=4, steps=6), prior_samples=4)
+    rows, images = concept_drift(inputs, reference=0, ratios=[0.5])
     models = ModelBundle(atlas, "cpu")
     score = ConceptScore(models.encoder, models.dictionary, [2])
     with torch.no_grad():
-        assert [float(score(images[row.ratio]).mean()) for row in rows] == pytest.approx([row.score for row in rows])
+        assert [float(score(drawn).mean()) for drawn in images] == pytest.approx([row.score for row in rows])
     table = drift_table(rows)
     np.testing.assert_allclose(table["eta"], table["ratio"] * table["strength"])
     assert table["score"].iloc[1] == pytest.approx(table["score"].iloc[0], rel=0.2) and (table["drift"] > 0).all()
@@ -122,7 +127,8 @@ def test_the_report_of_a_concept_becomes_a_table_and_a_figure(atlas):
 )
 def test_what_cannot_be_served_is_one_sentence(atlas, settings, sentence):
     with pytest.raises(BlindspotError, match=sentence):
-        concept_drift(atlas, 2, steps=3, n=4, pool=4, device="cpu", **settings)
+        request = GenerationRequest(2, settings.pop("method", "energydps"), count=4, steps=3)
+        concept_drift(StudyInputs(atlas, request, prior_samples=4), **settings)
 
 
 def test_a_task_that_keeps_the_score_out_of_reach_is_marked_and_a_score_out_of_reach_alone_is_refused():
@@ -132,11 +138,11 @@ def test_a_task_that_keeps_the_score_out_of_reach_is_marked_and_a_score_out_of_r
         return -concept_score(points)
 
     def report(target: float) -> list:
-        return drift(
+        return measure_drift(
             lambda strength, ratio: EnergyDPS(OraclePrior(), 20, strength, gradient="raw", together=None),
             concept_score, against, lambda points: np.ones((len(points), 1)), target, [3.0],
             prior=prior, start=0.1, n=50,
-        )  # fmt: skip
+        ).rows  # fmt: skip
 
     plain, marked = report(5.0)
     assert plain.ratio == 0 and plain.score == pytest.approx(5, abs=0.2)

@@ -12,10 +12,10 @@ from engine.samplers.generation import GenerationRequest
 from engine.samplers.metrics import PriorReference
 from engine.samplers.models import ModelBundle
 from engine.samplers.retrieval import Pool, score_pool
-from precompute.studies.levels import draw_levels, nearest_real
-from precompute.studies.subject import concept_subject
+from precompute.studies.base import concept_subject
+from precompute.studies.sweeps import draw_levels, nearest_real
 
-ORDER = GenerationRequest(2, count=4, steps=6)
+REQUEST = GenerationRequest(2, count=4, steps=6)
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +23,15 @@ def setting(drawable):
     from engine.atlas import Atlas
 
     atlas = Atlas.open(drawable)
-    subject = concept_subject(atlas, ORDER, "cpu")
+    subject = concept_subject(atlas, REQUEST, "cpu")
     pool = score_pool(atlas, subject.score, subject.models.encoder.spec)
     return atlas, subject, pool, PriorReference.sample(ModelBundle(atlas, "cpu"), 6, 4)
 
 
 @pytest.fixture(scope="module")
 def found(setting):
-    _, subject, pool, yardstick = setting
-    return draw_levels(subject, [1.0, 0.0, 40.0], pool, yardstick)
+    _, subject, pool, reference = setting
+    return draw_levels(subject, [1.0, 0.0, 40.0], pool, reference)
 
 
 def test_a_level_has_its_share_of_the_best_real_images_score(setting, found):
@@ -70,12 +70,12 @@ def test_real_images_are_nearest_by_every_assignment():
 
 @pytest.mark.parametrize("shares", [[], [-0.5], [math.inf]])
 def test_shares_are_numbers_of_nothing_or_more(setting, shares):
-    _, subject, pool, yardstick = setting
+    _, subject, pool, reference = setting
     with pytest.raises(BlindspotError, match="shares of 0 or above"):
-        draw_levels(subject, shares, pool, yardstick)
+        draw_levels(subject, shares, pool, reference)
 
 
 def test_too_few_real_images_are_one_sentence(setting):
-    _, subject, pool, yardstick = setting
+    _, subject, pool, reference = setting
     with pytest.raises(BlindspotError, match="4 samples need as many real images beside them, and there are 3"):
-        draw_levels(subject, [1.0], Pool(pool.images[:3], pool.scores[:3]), yardstick)
+        draw_levels(subject, [1.0], Pool(pool.images[:3], pool.scores[:3]), reference)

@@ -14,11 +14,10 @@ from engine.samplers.metrics import PriorReference
 from engine.samplers.models import ModelBundle, real_images, thumbnails
 from engine.samplers.retrieval import score_pool
 from engine.samplers.scores import ConceptScore, NeuronScore
-from precompute.studies.neurons import Choice, choose_neurons, compare_neurons
-from precompute.studies.subject import concept_subject
-from precompute.studies.survey import survey_neurons
+from precompute.studies.base import concept_subject
+from precompute.studies.neurons import Choice, choose_neurons, compare_neurons, survey_neurons
 
-ORDER = GenerationRequest(2, count=4, steps=6)
+REQUEST = GenerationRequest(2, count=4, steps=6)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def setting(drawable):
     from engine.atlas import Atlas
 
     atlas = Atlas.open(drawable)
-    subject = concept_subject(atlas, ORDER, "cpu")
+    subject = concept_subject(atlas, REQUEST, "cpu")
     return atlas, subject, survey_neurons(atlas, subject.score)
 
 
@@ -51,7 +50,7 @@ def test_its_correlations_are_pearsons_over_all_patches(setting, monkeypatch):
         concept = subject.models.dictionary.preactivate(patches, torch.tensor([2]))
     expected = np.corrcoef(torch.cat([patches, concept], dim=1).double().T.numpy())[-1, :-1]
     np.testing.assert_allclose(survey.correlation, expected, atol=1e-5)
-    monkeypatch.setattr("precompute.studies.survey.BATCH", 4)
+    monkeypatch.setattr("precompute.studies.neurons.BATCH", 4)
     counted = []
     again = survey_neurons(atlas, subject.score, report=lambda done, total: counted.append((done, total)))
     np.testing.assert_allclose(again.correlation, survey.correlation, atol=1e-5)
@@ -74,8 +73,8 @@ def test_neurons_are_chosen_by_size_with_the_sign_in_which_the_concept_grows():
 def test_every_unit_is_drawn_at_the_concept_s_share_of_its_own_best_or_says_why_not(setting):
     atlas, subject, survey = setting
     heard = []
-    yardstick = PriorReference.sample(ModelBundle(atlas, "cpu"), 6, 4)
-    found = compare_neurons(subject, survey, yardstick, 1, lambda row: heard.append(row))
+    reference = PriorReference.sample(ModelBundle(atlas, "cpu"), 6, 4)
+    found = compare_neurons(subject, survey, reference, 1, lambda row: heard.append(row))
     concept, *neurons = found.rows
     assert [row.name for row in found.rows] == heard and concept.name == "concept 2" and neurons
     assert concept.share == pytest.approx(concept.concept_share) == pytest.approx(concept.score / subject.best)
@@ -100,7 +99,7 @@ def test_a_transcoder_s_atoms_are_no_directions_of_the_tokens_so_maps_alone_choo
     atlas, subject, _ = setting
     torch.manual_seed(0)
     transcoder = Transcoder(16, 24, 4, grid=(4, 4)).requires_grad_(False)
-    other = replace(subject, score=ConceptScore(subject.models.encoder, transcoder, [2]), drawn={})
+    other = replace(subject, score=ConceptScore(subject.models.encoder, transcoder, [2]), trials={})
     survey = survey_neurons(atlas, other.score)
     found = compare_neurons(other, survey, PriorReference.sample(subject.models, 6, 4), 1)
     assert [row.chosen_by for row in found.rows] == ["", "map"] and all(math.isnan(row.atom) for row in found.rows)

@@ -11,8 +11,9 @@ from PIL import Image
 
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
-from precompute.studies import kinds as study_kinds
-from precompute.studies.files import write_study
+from engine.samplers.generation import GenerationRequest
+from precompute.studies import sweeps
+from precompute.studies.base import StudyInputs, write_study
 from tests.drawable import build_drawable_atlas
 
 FILES = {"figure.html", "grid.png", "plotly.min.js", "study.json", "table.csv"}
@@ -118,7 +119,7 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(run_command, drawable
 
 
 def test_ctrl_c_ends_it_cleanly(run_command, drawable, tmp_path, monkeypatch):
-    real = study_kinds.concept_subject
+    real = sweeps.concept_subject
 
     def interrupted(atlas, order):
         subject = real(atlas, order)
@@ -129,14 +130,14 @@ def test_ctrl_c_ends_it_cleanly(run_command, drawable, tmp_path, monkeypatch):
         monkeypatch.setattr(subject.score, "reduce", stop)
         return subject
 
-    monkeypatch.setattr(study_kinds, "concept_subject", interrupted)
+    monkeypatch.setattr(sweeps, "concept_subject", interrupted)
     code, out, err = run_command("study", "sweep", drawable, *SMALL, "--out", tmp_path / "out")
     assert code == 130 and out == "" and "Traceback" not in err and not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence_and_an_earlier_study_stays(drawable, tmp_path, monkeypatch):
-    order = study_kinds.GenerationRequest(2, count=4, steps=3)
-    study = study_kinds.sweep_study(Atlas.open(drawable), order, [0.0], 4, lambda row: None)
+    inputs = StudyInputs(Atlas.open(drawable), GenerationRequest(2, count=4, steps=3), prior_samples=4)
+    study = sweeps.sweep_study(inputs, [0.0])
     (tmp_path / "file").write_text("")
     with pytest.raises(BlindspotError, match=r"cannot be written to .*choose another --out"):
         write_study(study, tmp_path / "file")

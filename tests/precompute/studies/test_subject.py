@@ -6,14 +6,14 @@ import torch
 from engine.errors import BlindspotError
 from engine.samplers.calibration import standard_error
 from engine.samplers.generation import GenerationRequest, generate_images
-from precompute.studies.subject import concept_subject
+from precompute.studies.base import concept_subject
 
-ORDER = GenerationRequest(2, count=4, steps=6)
+REQUEST = GenerationRequest(2, count=4, steps=6)
 
 
 @pytest.fixture
 def subject(atlas):
-    return concept_subject(atlas, ORDER, "cpu")
+    return concept_subject(atlas, REQUEST, "cpu")
 
 
 def test_its_drawings_are_those_of_the_sample_command(atlas, subject):
@@ -26,22 +26,22 @@ def test_its_drawings_are_those_of_the_sample_command(atlas, subject):
 
 def test_a_wanted_score_is_reached_and_nothing_is_drawn_twice(subject):
     reached = subject.reach(subject.best)
-    assert reached.note == "" and abs(reached.drawn.mean - subject.best) <= max(
-        0.05 * subject.best, reached.drawn.error
+    assert reached.note == "" and abs(reached.trial.mean - subject.best) <= max(
+        0.05 * subject.best, reached.trial.error
     )
-    trials = dict(subject.drawn[subject.best])
+    trials = dict(subject.trials[subject.best])
     again = subject.reach(subject.best)
-    assert again.drawn is reached.drawn and subject.drawn[subject.best] == trials
+    assert again.trial is reached.trial and subject.trials[subject.best] == trials
     assert subject.draw(0.4) is subject.draw(0.4)
 
 
 def test_a_score_out_of_reach_gives_the_nearest_drawing_and_says_why(subject):
     reached = subject.reach(50 * subject.best)
     assert "is out of reach" in reached.note
-    assert reached.drawn.mean == max(drawn.mean for drawn in subject.drawn[50 * subject.best].values())
+    assert reached.trial.mean == max(drawn.mean for drawn in subject.trials[50 * subject.best].values())
     below = subject.reach(-50 * subject.best)
     assert "without a push" in below.note
-    assert below.drawn.mean == min(drawn.mean for drawn in subject.drawn[-50 * subject.best].values())
+    assert below.trial.mean == min(drawn.mean for drawn in subject.trials[-50 * subject.best].values())
 
 
 def test_where_nothing_can_be_drawn_the_sentence_comes(atlas):
@@ -71,4 +71,4 @@ def test_a_dead_concept_is_refused(atlas, monkeypatch):
     frame = atlas.concepts.assign(dead=lambda table: table.index == 2)
     monkeypatch.setattr(type(atlas), "concepts", property(lambda atlas: frame))
     with pytest.raises(BlindspotError, match="Concept 2 of atlas 'synthetic' is dead"):
-        concept_subject(atlas, ORDER, "cpu")
+        concept_subject(atlas, REQUEST, "cpu")

@@ -9,7 +9,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLI
 from engine.errors import BlindspotError
 from engine.priors.loading import open_pipeline
 from engine.samplers.models import ModelBundle
-from precompute.studies.injection import CLIP_MEAN, CLIP_STD, ReferenceSimilarity, text_alignment
+from precompute.studies.tasks import CLIP_MEAN, CLIP_STD, ReferenceSimilarity, text_alignment
 from tests.engine.priors.tiny import tiny_pipeline
 
 

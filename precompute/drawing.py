@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import statistics
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.errors import BlindspotError
 from engine.samplers.generation import GenerationRequest
-from precompute.console import AsJson, print_json
+from precompute.console import AsJson, ProgressBar, Reporter, print_json
+
+if TYPE_CHECKING:
+    from engine.samplers.base import StepEvent
 
 AtlasFolder = Annotated[Path, typer.Argument(help="Folder of an atlas.", show_default=False)]
 Method = Annotated[str, typer.Option("--method", help="How: energydps, retrieval ...; a wrong name lists them all.")]
@@ -23,25 +26,8 @@ Particles = Annotated[int, typer.Option("--particles", help="Particles behind ea
 States = Annotated[
     int, typer.Option("--states", help="States that each sample of energydps begins as; 1 is the paper's Algorithm 1.")
 ]
-Cap = Annotated[
-    float | None,
-    typer.Option(
-        "--cap",
-        help="Score beyond which no sample is pushed, and the strength's unit.",
-        show_default="from the best real images",
-    ),
-]
-Until = Annotated[
-    float | None,
-    typer.Option(
-        "--until",
-        help="Share of the way to the image that energydps guides, half of it choosing among its states.",
-        show_default="1, with --match 0.8",
-    ),
-]
 Matching = Annotated[
-    bool,
-    typer.Option("--match", help="Find the strength whose mean score is that of the four best real images."),
+    bool, typer.Option("--match", help="Find the strength whose mean score is that of the four best real images.")
 ]
 
 
@@ -58,8 +44,22 @@ def sample(
     method: Method = GenerationRequest.method,
     match: Matching = False,
     strength: Strength = GenerationRequest.strength,
-    cap: Cap = None,
-    until: Until = None,
+    cap: Annotated[
+        float | None,
+        typer.Option(
+            "--cap",
+            help="Score beyond which no sample is pushed, and the strength's unit.",
+            show_default="from the best real images",
+        ),
+    ] = None,
+    until: Annotated[
+        float | None,
+        typer.Option(
+            "--until",
+            help="Share of the way to the image that energydps guides, half of it choosing among its states.",
+            show_default="1, with --match 0.8",
+        ),
+    ] = None,
     steps: Steps = GenerationRequest.steps,
     particles: Particles = GenerationRequest.particles,
     states: States = GenerationRequest.candidates,
@@ -70,38 +70,37 @@ def sample(
     """Draw images that excite a concept of an atlas, or a weighted set, as PNG files with their scores."""
     from engine.atlas.reader import Atlas
     from engine.files import full_disk_explained
+    from engine.samplers.calibration import standard_error
     from engine.samplers.generation import generate_images, load_generation, reproduction_command, save_generation
-    from precompute.console import Reporter
 
     opened, weights = Atlas.open(atlas), tuple(weight or ())
     if len(weights) == len(concept) - 1:
         weights = (1.0, *weights)
     with Reporter() as reporter, full_disk_explained(out):
-        tick = reporter.task(f"concept {', '.join(map(str, concept))}", "steps")
+        bar = reporter.task(f"concept {', '.join(map(str, concept))}", "steps")
         request = GenerationRequest(
             concept[0], method, count, seed, tuple(concept[1:]), weights, match, steps=steps, strength=strength,
             particles=particles, candidates=states, score_cap=cap, guidance_end=until,
         )  # fmt: skip
-        drawing = generate_images(opened, request, on_step=_steps(tick, match))
-        files = save_generation(drawing, out)
-    scores = drawing.samples.scores.tolist()
-    mean, error = mean_score(scores)
+        result = generate_images(opened, request, on_step=step_reporter(bar, "trial" if match else ""))
+        files = save_generation(result, out)
+    scores = result.samples.scores.tolist()
+    mean, error = statistics.fmean(scores), standard_error(scores) if len(scores) > 1 else None
     if as_json:
-        print_json({"atlas": str(atlas), "out": str(out), **load_generation(out), "mean_score": mean,
-                    "standard_error": error})  # fmt: skip
+        record = {"atlas": str(atlas), "out": str(out), **load_generation(out)}
+        print_json(record | {"mean_score": mean, "standard_error": error})
         return
     for file, score in zip(files, scores, strict=True):
         typer.echo(f"{file}  score {score:.3f}")
     typer.echo(f"Mean score {mean:.3f}" + ("." if error is None else f", standard error {error:.3f}."))
-    if drawing.reference_score is not None:
-        typer.echo(f"The {len(drawing.references)} best real images score {drawing.reference_score:.3f} on average.")
-    if drawing.calibration is not None:
-        found = drawing.calibration
+    if result.reference_score is not None:
+        typer.echo(f"The {len(result.references)} best real images score {result.reference_score:.3f} on average.")
+    if (found := result.calibration) is not None:
         typer.echo(
             f"Strength {found.strength:.4g} reaches {found.mean:.3f} (standard error {found.standard_error:.3f} over "
             f"{found.samples} images), found in {found.evaluations} trials."
         )
-        typer.echo(f"The same images without the search: {reproduction_command(drawing.request.parameters(), atlas)}")
+        typer.echo(f"The same images without the search: {reproduction_command(result.request.parameters(), atlas)}")
 
 
 def gallery(
@@ -126,8 +125,6 @@ def gallery(
     this time keep the samples they have.
     """
     from engine.files import full_disk_explained
-    from engine.samplers.generation import GenerationRequest
-    from precompute.console import Reporter
     from precompute.gallery import DEFAULT, draw_gallery
 
     if concepts is not None and every:
@@ -136,8 +133,8 @@ def gallery(
         0, method, count, seed, match=match, steps=steps, strength=strength, particles=particles, candidates=states
     )
     with Reporter() as reporter, full_disk_explained(atlas):
-        tick = reporter.task("gallery", "images")
-        made = draw_gallery(atlas, template, None if every else concepts or DEFAULT, tick)
+        bar = reporter.task("gallery", "images")
+        made = draw_gallery(atlas, template, None if every else concepts or DEFAULT, bar)
     if as_json:
         print_json(made.as_document())
         return
@@ -146,21 +143,16 @@ def gallery(
         typer.echo(f"- not concept {concept}: {why}")
 
 
-def mean_score(scores: list[float]) -> tuple[float, float | None]:
-    """The mean of scores and its standard error; None for the error of a single one."""
-    error = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None
-    return statistics.fmean(scores), error
+def step_reporter(bar: ProgressBar, unit: str) -> Callable[[StepEvent], None]:
+    """Return a callback that moves a bar, which starts anew with each trial or batch; a unit numbers these."""
+    runs = 0
 
+    def report(event: StepEvent) -> None:
+        nonlocal runs
+        if event.step == 1:
+            runs += 1
+            if unit and runs > 1:
+                bar.note(f"{unit} {runs}")
+        bar(event.step, event.steps)
 
-def _steps(tick: Any, match: bool) -> Any:
-    """A listener that moves a bar; where a strength is looked for, each trial begins it anew."""
-    trials = 0
-
-    def hear(event: Any) -> None:
-        nonlocal trials
-        trials += event.step == 1
-        if match and event.step == 1:
-            tick.note(f"trial {trials}")
-        tick(event.step, event.steps)
-
-    return hear
+    return report

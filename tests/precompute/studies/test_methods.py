@@ -1,6 +1,7 @@
 """Methods brought to one mean score: what is reached says so, what is not keeps its nearest trial and a reason."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from engine.samplers.models import ModelBundle
 from engine.samplers.registry import SAMPLERS, SamplerSettings
 from engine.samplers.retrieval import score_pool
 from engine.samplers.scores import ConceptScore
-from precompute.studies.comparison import METHODS, STARTS, Contest, compete
+from precompute.studies.methods import METHODS, STARTS, ComparisonSettings, compare_method
 
 
 @pytest.fixture
@@ -20,44 +21,44 @@ def models(atlas):
 
 
 @pytest.fixture
-def contest(atlas, models):
+def comparison(atlas, models):
     score = ConceptScore(models.encoder, models.dictionary, [2])
     scores = score_pool(atlas, score, models.encoder.spec).scores
     settings = SamplerSettings(steps=4, strength=0.0, candidates=4)
-    return Contest(score, mean_of_best(scores.tolist()), settings, count=4, evaluations=4)
+    return ComparisonSettings(score, mean_of_best(scores.tolist()), settings, count=4, evaluations=4)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_gives_images_and_what_they_took(models, contest, name):
+def test_every_method_gives_images_and_what_they_took(models, comparison, name):
     watched = []
 
     def watch(work):
         watched.append(timed(work))
         return watched[-1]._replace(gigabytes=0.5)
 
-    entry = compete(name, models, contest, watch)
+    entry = compare_method(name, models, comparison, watch)
     assert entry.images.shape == (4, 3, 32, 32) and entry.gigabytes == 0.125 and entry.seconds > 0
     with torch.no_grad():
-        assert contest.score(entry.images).mean().item() == pytest.approx(entry.score, rel=1e-3, abs=1e-4)
-    assert entry.matched == (abs(entry.score - contest.target) <= 0.05 * contest.target)
+        assert comparison.score(entry.images).mean().item() == pytest.approx(entry.score, rel=1e-3, abs=1e-4)
+    assert entry.matched == (abs(entry.score - comparison.target) <= 0.05 * comparison.target)
     assert bool(entry.note) != entry.matched and entry.trials <= len(watched)
 
 
-def test_retrieval_draws_from_the_best_real_images(models, contest):
-    entry = compete("retrieval", models, contest)
+def test_retrieval_draws_from_the_best_real_images(models, comparison):
+    entry = compare_method("retrieval", models, comparison)
     assert entry.matched and entry.strength == 4 and math.isnan(entry.gigabytes)
     assert len({image.numpy().tobytes() for image in entry.images}) == 4
 
 
-def test_a_target_beyond_all_is_a_note(models, contest):
-    far = contest._replace(target=100.0)
+def test_a_target_beyond_all_is_a_note(models, comparison):
+    far = replace(comparison, target=100.0)
     for name in ("energydps", "retrieval"):
-        entry = compete(name, models, far)
+        entry = compare_method(name, models, far)
         assert not entry.matched and "out of reach" in entry.note
     assert len(entry.images) == 0 and math.isnan(entry.score)
 
 
-def test_what_has_no_strength_cannot_compete(models, contest):
+def test_what_has_no_strength_cannot_be_compared(models, comparison):
     assert set(STARTS) < set(SAMPLERS) and Timed(1, 2.0).result == 1
     with pytest.raises(BlindspotError, match="'prior' cannot be compared: choose among retrieval, energydps"):
-        compete("prior", models, contest)
+        compare_method("prior", models, comparison)
