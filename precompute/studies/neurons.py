@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from engine.atlas import Atlas
+from engine.dictionary.transcoder import Transcoder
 from engine.errors import BlindspotError
 from engine.figures.images import Block, Row, image_grid
 from engine.figures.samplers import neuron_bars
@@ -197,7 +198,7 @@ def compare_neurons(
     """
     dictionary = subject.score.dictionary
     atom = None  # the decoder of a dictionary is a direction of the tokens it reads; a transcoder's is not
-    if dictionary.reads_target and dictionary.out_dim == len(survey.correlation):
+    if not isinstance(dictionary, Transcoder) and dictionary.out_dim == len(survey.correlation):
         atom = dictionary.atoms()[subject.request.concept].detach().double().cpu().numpy()
     found = NeuronComparison([], [], [])
 
@@ -208,8 +209,8 @@ def compare_neurons(
             entry = math.nan if atom is None else choice.sign * float(atom[choice.neuron])
             correlation = choice.sign * float(survey.correlation[choice.neuron])
         selectivity = float((unit.best - scores.mean()) / max(scores.std(), TINY))
-        row: list[Any] = [name, choice.chosen_by if choice else "", entry, correlation, _pearson(scores, survey.pool.scores),
-               selectivity]  # fmt: skip
+        row: list[Any] = [name, choice.chosen_by if choice else "", entry, correlation]
+        row += [_pearson(scores, survey.pool.scores), selectivity]
         if isinstance(reached, str):
             row, images = [*row, *[math.nan] * 9, reached], None
         else:
