@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from precompute.studies.subject import concept_subject
 
 from engine.blindspots.metrics import frechet_distance
 from engine.errors import BlindspotError
@@ -20,6 +19,7 @@ from engine.samplers.metrics import (
     spectral_slope,
 )
 from engine.samplers.models import ModelBundle
+from precompute.studies.base import concept_subject
 
 
 @pytest.fixture
