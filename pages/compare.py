@@ -11,8 +11,7 @@ from engine.figures.distribution import delta_intervals
 from engine.figures.map import MAPS_HOW, maps_height
 from engine.figures.tables import disagreement, pearson
 from pages.widgets import controls, html, session
-from pages.widgets.plot import plot
-from pages.widgets.reports import show_figure
+from pages.widgets.plot import plot, show_figure
 
 KEYS = ("models", "concept", "estimator", "temperature", "low", "high")
 ROWS = 24

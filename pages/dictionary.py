@@ -7,7 +7,8 @@ import streamlit as st
 
 from engine.figures.dictionary import most_alike
 from pages.widgets import html, session
-from pages.widgets.reports import find_report, show_figure
+from pages.widgets.plot import show_figure
+from pages.widgets.reports import find_report
 
 LISTED = 6
 MISSING = """

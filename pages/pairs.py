@@ -34,9 +34,9 @@ def single_images() -> None:
     gallery, detail = st.columns([11, 9], gap="large")
     pair = images.image_pair(atlas, view)
     with detail, st.container(key="detail"):
-        concepts = pair.leading.changed.concepts[:PARTS]
+        concepts, table = pair.leading.changed.concepts[:PARTS].tolist(), session.table(view)
         heat = pair_heats(concepts, (pair.row["real_image"], pair.row["image"]))
-        html.show("pairs.detail", key="pair_detail", view=view, pair=pair, table=session.table(view), heat=heat)
+        html.show("pairs.detail", key="pair_detail", view=view, pair=pair, table=table, concepts=concepts, heat=heat)
         show_report("pair", view)
     with gallery:
         html.show(

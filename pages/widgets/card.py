@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from engine.atlas.schema import web_address
 from engine.figures.distribution import delta_intervals
 from engine.figures.images import heat_sheet
 from pages.widgets import html, session
-from pages.widgets.reports import show_figure
+from pages.widgets.plot import show_figure
 from pages.widgets.session import View
 
 SHOWN = 8
@@ -24,8 +23,7 @@ ALLOWED = "linked_allowed"
 """Session key: whether images on other hosts may be loaded."""
 
 
-@dataclass(frozen=True)
-class Exemplars:
+class Exemplars(NamedTuple):
     """A row of exemplars with one heat-map sheet for all of them."""
 
     title: str
@@ -41,8 +39,7 @@ class Exemplars:
     """The code drawn at full strength."""
 
 
-@dataclass(frozen=True)
-class ImageDetails:
+class ImageDetails(NamedTuple):
     """One image and its counterparts."""
 
     row: pd.Series
@@ -139,20 +136,11 @@ def _links(view: View, source: str, best_of: str) -> list[str]:
     return [url for url in links["url"][links["of"] == best_of] if web_address(url)]
 
 
-class PairHeats(NamedTuple):
-    """Heat maps of several concepts on the two images of a pair, each as shares of the stronger one's peak."""
-
-    concepts: list[int]
-    tiles: int
-    """Two per concept, in order."""
-    sheet: str
-
-
-def pair_heats(concepts: np.ndarray, images: tuple[int, int]) -> PairHeats:
-    """Collect the heat maps of concepts on both images of a pair."""
+def pair_heats(concepts: list[int], images: tuple[int, int]) -> str:
+    """Return the heat maps of concepts on both images of a pair, two tiles per concept, as shares of its peak."""
     heats = []
     for concept in concepts:
-        both = [np.asarray(session.atlas().heatmap(int(image), int(concept))) for image in images]
+        both = [np.asarray(session.atlas().heatmap(int(image), concept)) for image in images]
         peak = max(float(heat.max()) for heat in both)
         heats += [heat / peak if peak > 0 else heat for heat in both]
-    return PairHeats([int(concept) for concept in concepts], len(heats), heat_sheet(heats, 1.0))
+    return heat_sheet(heats, 1.0)

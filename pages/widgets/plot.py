@@ -99,3 +99,9 @@ def picked(event: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         return None
     return int(value)
+
+
+def show_figure(figure: go.Figure, *, key: str) -> None:
+    """Show a small figure below its title, subtitle and reading line."""
+    html.show("parts.of_figure", key=f"how_{key}", figure=figure)
+    plot(figure, key=key)

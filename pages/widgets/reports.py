@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from engine.errors import BlindspotError
@@ -56,12 +55,6 @@ def _report(path: Path, name: str, view: ReportView) -> Report:
 def sampler_image(concept: int) -> str:
     """Return the address of the images that samplers drew of a concept; it changes with the file."""
     return f"{SAMPLER_IMAGES}/{concept}.webp?{(samplers.FOLDER / f'{concept}.webp').stat().st_mtime_ns}"
-
-
-def show_figure(figure: go.Figure, *, key: str) -> None:
-    """Show a small figure below its title, subtitle and reading line."""
-    html.show("parts.of_figure", key=f"how_{key}", figure=figure)
-    plot(figure, key=key)
 
 
 def show_report(name: str, view: View, narrow_height: int | None = None) -> None:
