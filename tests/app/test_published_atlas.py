@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from pages.routes import routes
 from pages.widgets import session
 from precompute.saediff.importing import import_saediff
 from tests.app.serving import ROOT
+from tests.app.test_html import HOSTILE, SAFE_TAGS, Elements
 from tests.app.test_pages import html, opened, url
 from tests.precompute.enriched import CONCEPTS, make_truth, write_all
 
@@ -79,6 +82,20 @@ def test_images_load_only_after_their_host_was_allowed_and_for_the_whole_session
     assert f"http://{HOST}/SD15/sample_7/ai.jpg" in html(app.run())
     assert HOST not in html(app.toggle(key="w_linked").set_value(False).run())
     assert not opened("concept_map", concept="5").toggle(key="w_linked").value
+
+
+@pytest.mark.parametrize("page", ["overview", "about"])
+def test_a_hostile_origin_shows_as_text(use_atlas, published_atlas, tmp_path, page):
+    path = Path(shutil.copytree(published_atlas, tmp_path / "atlas"))
+    header = json.loads((path / "atlas.json").read_text())
+    header["description"] = HOSTILE
+    header["origin"]["missing"], header["origin"]["assumed"] = [HOSTILE], {HOSTILE: HOSTILE}
+    header["origin"]["files"] = [entry | {"file": HOSTILE} for entry in header["origin"]["files"]]
+    (path / "atlas.json").write_text(json.dumps(header))
+    use_atlas(path)
+    found = Elements("".join(json.loads(one.proto.json).get("html", "") for one in opened(page).get("bidi_component")))
+    assert {tag for tag, _ in found.seen} <= SAFE_TAGS and found.text.count(HOSTILE) >= 3
+    assert not any(name.startswith("on") for _, attributes in found.seen for name in attributes)
 
 
 def test_without_links_the_card_says_so(use_atlas, tmp_path):
