@@ -56,20 +56,35 @@ class LinearAutoencoder:
     layer_norm: tuple[Float[Tensor, " K"], Float[Tensor, " K"]] | None = None
     """Gain and shift of a LayerNorm over the pre-activations."""
 
-    def topk(self, sparsity: int) -> Dictionary:
-        """The dictionary that keeps the `sparsity` strongest positive pre-activations."""
-        if self.layer_norm is not None:
-            return self.above(torch.zeros(len(self.bias)), sparsity)
-        return self._fill(TopK(self.encoder.shape[1], len(self.bias), sparsity))
+    def topk(self, options: Options, found: object, where: str, assumed: dict[str, str]) -> Imported:
+        """The dictionary that keeps the k strongest positive pre-activations, with the user's k or else the file's.
 
-    def above(self, thresholds: Float[Tensor, " K"], sparsity: int) -> Dictionary:
-        """The dictionary that keeps pre-activations above thresholds, at most the `sparsity` strongest."""
+        Raises
+        ------
+        BlindspotError
+            When k is unknown or impossible.
+        """
+        sparsity = active(options, found, len(self.bias), where)
+        assumed = {"sparsity": f"TopK of relu, k = {sparsity}", "threshold": "none"} | assumed
+        if self.layer_norm is None:
+            return Imported(self._fill(TopK(self.encoder.shape[1], len(self.bias), sparsity)), assumed)
+        return Imported(self._above(torch.zeros(len(self.bias)), sparsity), assumed)
+
+    def above(self, thresholds: Float[Tensor, " K"], options: Options, where: str, assumed: dict[str, str]) -> Imported:
+        """The dictionary that keeps pre-activations above thresholds, the strongest ones where there are too many."""
+        concepts = len(self.bias)
+        kept = active(options, min(MAX_ACTIVE, concepts), concepts, where)
+        limit = f"no limit in the file; the {kept} strongest concepts of a token are kept (--sparsity changes it)"
+        limit = "every active concept of a token is kept" if kept == concepts else limit
+        return Imported(self._above(thresholds, kept), {"sparsity": limit} | assumed)
+
+    @torch.no_grad()
+    def _above(self, thresholds: Tensor, sparsity: int) -> Dictionary:
         made = Thresholded(self.encoder.shape[1], len(self.bias), sparsity, layer_norm=self.layer_norm is not None)
-        with torch.no_grad():
-            made.thresholds.copy_(thresholds.clamp_min(0))
-            if self.layer_norm is not None and made.layer_norm is not None:
-                made.layer_norm.weight.copy_(self.layer_norm[0])
-                made.layer_norm.bias.copy_(self.layer_norm[1])
+        made.thresholds.copy_(thresholds.clamp_min(0))
+        if self.layer_norm is not None and made.layer_norm is not None:
+            made.layer_norm.weight.copy_(self.layer_norm[0])
+            made.layer_norm.bias.copy_(self.layer_norm[1])
         return self._fill(made)
 
     @torch.no_grad()
@@ -122,14 +137,6 @@ def active(options: Options, found: object, concepts: int, where: str) -> int:
             f"{where}: {sparsity} active of {concepts} concepts is impossible; give --sparsity K, from 1 to {concepts}."
         )
     return sparsity
-
-
-def width(options: Options, concepts: int, where: str) -> tuple[int, str]:
-    """How many codes per token are kept of a dictionary whose rule sets no limit, and what is said of it."""
-    kept = active(options, min(MAX_ACTIVE, concepts), concepts, where)
-    if kept == concepts:
-        return kept, "every active concept of a token is kept"
-    return kept, f"no limit in the file; the {kept} strongest concepts of a token are kept (--sparsity changes it)"
 
 
 def norm_note(atoms: Float[Tensor, "K d"]) -> str:

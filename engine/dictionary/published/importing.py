@@ -10,25 +10,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.dictionary.published import linear_libraries, overcomplete
+from engine.dictionary.published import linear_libraries
 from engine.dictionary.published.conversion import Imported, Options
+from engine.dictionary.published.overcomplete import read_overcomplete
 from engine.dictionary.published.reading import Published, find_source, read_source
 from engine.errors import BlindspotError
 
 
 class Reader(NamedTuple):
-    """How the files of one library are recognised and read."""
+    """How the files of one library are read, and recognised by their configuration and the names of their tensors."""
 
-    matches: Callable[[Published], bool]
     read: Callable[[Published, Options], Imported]
+    matches: Callable[[Published], bool]
 
 
 READERS = {
-    "saev": Reader(linear_libraries.is_saev, linear_libraries.read_saev),
-    "dictionary_learning": Reader(linear_libraries.is_dictionary_learning, linear_libraries.read_dictionary_learning),
-    "saelens": Reader(linear_libraries.is_saelens, linear_libraries.read_saelens),
-    "sparsify": Reader(linear_libraries.is_sparsify, linear_libraries.read_sparsify),
-    "overcomplete": Reader(overcomplete.matches, overcomplete.read),
+    "saev": Reader(linear_libraries.read_saev, lambda given: given.header is not None),
+    "dictionary_learning": Reader(
+        linear_libraries.read_dictionary_learning,
+        lambda given: isinstance(given.config.get("trainer"), dict) and "dict_class" in given.config["trainer"],
+    ),
+    "saelens": Reader(
+        linear_libraries.read_saelens,
+        lambda given: {"d_in", "d_sae"} <= given.config.keys() and {"W_enc", "W_dec"} <= given.tensors.keys(),
+    ),
+    "sparsify": Reader(
+        linear_libraries.read_sparsify,
+        lambda given: {"encoder.weight", "W_dec", "b_dec"} <= given.tensors.keys(),
+    ),
+    "overcomplete": Reader(
+        read_overcomplete, lambda given: any(name.startswith("dictionary.") for name in given.tensors)
+    ),
 }
 """By kind; `auto` asks them in this order."""
 AUTO = "auto"

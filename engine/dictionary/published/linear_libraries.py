@@ -1,6 +1,6 @@
 """Readers of the libraries whose autoencoders are two matrices and two biases: saev, sparsify, SAELens and
-dictionary_learning. Each has `is_...`, which recognises its files, and `read_...`, which raises a BlindspotError for
-what no dictionary of ours can express and for tensors that do not fit each other."""
+dictionary_learning. Each raises a BlindspotError for what no dictionary of ours can express and for tensors that do not
+fit each other."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from engine.dictionary.published.conversion import (
     Imported,
     LinearAutoencoder,
     Options,
-    active,
     gated_as_jump,
     norm_note,
     threshold_range,
-    width,
 )
 from engine.dictionary.published.reading import Published
 from engine.errors import BlindspotError
@@ -45,11 +43,6 @@ def _matrices(published: Published, *shape: Any, subtracts: bool, bias: str = "b
     return LinearAutoencoder(encoder, shift, atoms, offset, centre=offset if subtracts else None)
 
 
-def is_saev(published: Published) -> bool:
-    """Whether a JSON line precedes the weights."""
-    return published.header is not None
-
-
 def read_saev(published: Published, options: Options) -> Imported:
     """An autoencoder saved by `saev.nn.dump` of OSU-NLP's saev: one line of JSON, then a PyTorch state dict.
 
@@ -62,7 +55,6 @@ def read_saev(published: Published, options: Options) -> Imported:
     """
     activation, parameters, subtracts = _saev_activation(published)
     linear, where = _matrices(published, subtracts=subtracts), published.where
-    concepts = len(linear.bias)
     assumed = linear.assumptions(
         "none; saev may have centred and scaled its training tokens (scale_mean, scale_norm), which the file does not "
         "say: feed tokens in that scale",
@@ -70,15 +62,10 @@ def read_saev(published: Published, options: Options) -> Imported:
     )
     if activation == "Relu" or (activation == "BatchTopK" and SAEV_THRESHOLD in published.tensors):
         threshold = published.take(SAEV_THRESHOLD) if activation == "BatchTopK" else torch.zeros(())
-        kept, assumed["sparsity"] = width(options, concepts, where)
         assumed["threshold"] = f"codes exceed {threshold.item():.4g}" + (" (relu)" if threshold <= 0 else "")
-        return Imported(linear.above(threshold.expand(concepts), kept), assumed)
-    sparsity = active(options, parameters.get("top_k"), concepts, where)
-    assumed["sparsity"] = (
-        f"TopK, k = {sparsity}; negative codes, which saev keeps where fewer are positive, are dropped"
-    )
-    assumed["threshold"] = "none"
-    return Imported(linear.topk(sparsity), assumed)
+        return linear.above(threshold.expand(len(linear.bias)), options, where, assumed)
+    assumed["negative codes"] = "dropped; saev keeps them where fewer than k are positive"
+    return linear.topk(options, parameters.get("top_k"), where, assumed)
 
 
 def _saev_activation(published: Published) -> tuple[str, dict[str, Any], bool]:
@@ -107,11 +94,6 @@ def _saev_activation(published: Published) -> tuple[str, dict[str, Any], bool]:
     return activation, parameters if isinstance(parameters, dict) else {}, subtracts
 
 
-def is_sparsify(published: Published) -> bool:
-    """Whether the tensors have sparsify's names."""
-    return {"encoder.weight", "W_dec", "b_dec"} <= published.tensors.keys()
-
-
 def read_sparsify(published: Published, options: Options) -> Imported:
     """A TopK autoencoder saved by `SparseCoder.save_to_disk` of EleutherAI's sparsify (PyPI eai-sparsify 1.3).
 
@@ -128,15 +110,8 @@ def read_sparsify(published: Published, options: Options) -> Imported:
     offset = published.take("b_dec", dim)
     bias, atoms = published.take("encoder.bias", concepts), published.take("W_dec", concepts, dim)
     linear = LinearAutoencoder(encoder, bias, atoms, offset, centre=offset)
-    sparsity = active(options, published.config.get("k"), concepts, published.where)
     assumed = linear.assumptions("none; sparsify reads activations as they are", "b_dec, added to reconstructions")
-    assumed |= {"sparsity": f"TopK of relu, k = {sparsity}", "threshold": "none"}
-    return Imported(linear.topk(sparsity), assumed)
-
-
-def is_saelens(published: Published) -> bool:
-    """Whether the configuration is SAELens's."""
-    return {"d_in", "d_sae"} <= published.config.keys() and {"W_enc", "W_dec"} <= published.tensors.keys()
+    return linear.topk(options, published.config.get("k"), published.where, assumed)
 
 
 def read_saelens(published: Published, options: Options) -> Imported:
@@ -165,10 +140,9 @@ def read_saelens(published: Published, options: Options) -> Imported:
             encoder, bias, atoms = encoder * norms, bias * norms[:, 0], atoms / norms.clamp_min(1e-12)
         older = config.get("activation_fn_kwargs")
         told = published.setting("k") or (older.get("k") if isinstance(older, dict) else None)
-        sparsity = active(options, told, concepts, where)
-        assumed |= {"sparsity": f"TopK of relu, k = {sparsity}", "threshold": "none"}
         assumed["atom norm"] = norm_note(atoms) + (", with codes in that scale" if rescaled else "")
-        return Imported(LinearAutoencoder(encoder, bias, atoms, linear.offset, linear.centre).topk(sparsity), assumed)
+        linear = LinearAutoencoder(encoder, bias, atoms, linear.offset, linear.centre)
+        return linear.topk(options, told, where, assumed)
     thresholds = torch.zeros(concepts)
     assumed["threshold"] = "codes exceed 0 (relu)"
     if architecture == "gated":
@@ -179,9 +153,8 @@ def read_saelens(published: Published, options: Options) -> Imported:
         thresholds = published.take("threshold", concepts)
         low, high = thresholds.min().item(), thresholds.max().item()
         assumed["threshold"] = f"per concept, {low:.4g} to {high:.4g}"
-    kept, assumed["sparsity"] = width(options, concepts, where)
     linear = LinearAutoencoder(encoder, bias, atoms, linear.offset, linear.centre)
-    return Imported(linear.above(thresholds, kept), assumed)
+    return linear.above(thresholds, options, where, assumed)
 
 
 def _saelens_architecture(published: Published) -> str:
@@ -207,11 +180,6 @@ def _saelens_architecture(published: Published) -> str:
     return found
 
 
-def is_dictionary_learning(published: Published) -> bool:
-    """Whether the configuration names a class of dictionary_learning."""
-    return isinstance(published.config.get("trainer"), dict) and "dict_class" in published.config["trainer"]
-
-
 def read_dictionary_learning(published: Published, options: Options) -> Imported:
     """An autoencoder saved by `trainSAE` of dictionary_learning (Marks, Karvonen, Mueller; PyPI 0.1.0).
 
@@ -233,22 +201,18 @@ def read_dictionary_learning(published: Published, options: Options) -> Imported
             f"{', '.join(DICTIONARY_LEARNING_CLASSES)} can be imported."
         )
     linear, thresholds = _dictionary_learning(published, name)
-    concepts = len(linear.bias)
     assumed = linear.assumptions(
         "none; trainSAE scales its weights back to raw activations before it saves them", "added to reconstructions"
     )
     if name == "AutoEncoderTopK":
         k = published.tensors.get("k")
         found = k.item() if k is not None and k.numel() == 1 else trainer.get("k")
-        sparsity = active(options, found, concepts, published.where)
-        assumed["sparsity"] = f"TopK of relu, k = {sparsity}"
         assumed["threshold"] = "none; the saved threshold is not used, as in the library's own encode"
-        return Imported(linear.topk(sparsity), assumed)
-    kept, assumed["sparsity"] = width(options, concepts, published.where)
+        return linear.topk(options, found, published.where, assumed)
     assumed["threshold"] = f"codes exceed {threshold_range(thresholds)}"
     if thresholds.min() < 0:
         assumed["threshold"] += " (below 0 means relu; -1 that training never set it)"
-    return Imported(linear.above(thresholds, kept), assumed)
+    return linear.above(thresholds, options, published.where, assumed)
 
 
 def _dictionary_learning(published: Published, name: str) -> tuple[LinearAutoencoder, Tensor]:

@@ -21,14 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.dictionary.archetypal import RelaxedArchetypal
-from engine.dictionary.published.conversion import (
-    Imported,
-    LinearAutoencoder,
-    Options,
-    active,
-    threshold_range,
-    width,
-)
+from engine.dictionary.published.conversion import Imported, LinearAutoencoder, Options, threshold_range
 from engine.dictionary.published.reading import Published
 from engine.errors import BlindspotError
 
@@ -40,12 +33,7 @@ OVERSHOOT = 1.1
 """Slack longer than delta by less than this factor is what one optimiser step leaves and the library clips away."""
 
 
-def matches(published: Published) -> bool:
-    """Whether the tensors have overcomplete's names."""
-    return any(name.startswith("dictionary.") for name in published.tensors)
-
-
-def read(published: Published, options: Options) -> Imported:
+def read_overcomplete(published: Published, options: Options) -> Imported:
     """A saved autoencoder or its `state_dict()`; refused if its encoder is not linear or its rule not known."""
     atoms, stored = _atoms(published)
     concepts, dim = atoms.shape
@@ -62,15 +50,13 @@ def read(published: Published, options: Options) -> Imported:
     assumed = linear.assumptions(normalisation, "none") | {"atoms": stored}
     thresholds = _thresholds(published, options, concepts)
     if thresholds is None:
-        sparsity = active(options, published.setting("top_k", "k", "sparsity"), concepts, published.where)
-        assumed |= {"sparsity": f"TopK of relu, k = {sparsity}", "threshold": "none"}
-        archetypal = _archetypal(published, linear, sparsity)
-        return Imported(archetypal or linear.topk(sparsity), assumed)
-    kept, assumed["sparsity"] = width(options, concepts, published.where)
+        imported = linear.topk(options, published.setting("top_k", "k", "sparsity"), published.where, assumed)
+        archetypal = _archetypal(published, linear, imported.dictionary.sparsity)
+        return imported if archetypal is None else Imported(archetypal, imported.assumed)
     assumed["threshold"] = f"codes are at least {threshold_range(thresholds)}"
     # The threshold t' for which a > t' says what a >= t says, in float32.
     above = torch.nextafter(thresholds.float(), torch.tensor(-torch.inf))
-    return Imported(linear.above(above, kept), assumed)
+    return linear.above(above, options, published.where, assumed)
 
 
 def _encoder(published: Published, atoms: Tensor) -> tuple[Tensor, Tensor]:
