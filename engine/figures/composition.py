@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 
 from engine.figures.style import (
     AMOUNT_SCALE,
@@ -136,13 +137,15 @@ def _counts(images: dict[str, int]) -> str:
     return f"{ESTIMATOR}; n = " + ", ".join(f"{count:,} {name} images" for name, count in images.items())
 
 
-def similarity_heat(similarity: np.ndarray, overlap: float, *, model: str, images: dict[str, int]) -> go.Figure:
+def similarity_heat(
+    similarity: Float[np.ndarray, "real model"], overlap: float, *, model: str, images: dict[str, int]
+) -> go.Figure:
     """Draw |V_real^T V_model|.
 
     Parameters
     ----------
-    similarity : float array [r_real, r_model]
-        In [0, 1].
+    similarity
+        In [0, 1], a real direction per row.
     overlap
         Share of the model's leading subspace inside the real one.
     model, images

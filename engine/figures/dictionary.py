@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 
 from engine.figures.style import GREY, apply_layout, axis, mark_values
 
@@ -40,12 +41,12 @@ HOW_STABILITY = (
 )
 
 
-def frequency_histogram(frequency: np.ndarray, *, tokens: int) -> go.Figure:
+def frequency_histogram(frequency: Float[np.ndarray, " concepts"], *, tokens: int) -> go.Figure:
     """Draw how often concepts fire, on a logarithmic axis.
 
     Parameters
     ----------
-    frequency : float array [concepts]
+    frequency
         Share of tokens in which each concept fires; zeros are dead and counted in the subtitle.
     tokens
         Number of tokens it was measured on.
@@ -93,13 +94,13 @@ def l0_histogram(counts: Sequence[int]) -> go.Figure:
     )  # fmt: skip
 
 
-def coherence_histogram(coherence: np.ndarray) -> go.Figure:
-    """Draw the largest |cosine| of atoms [concepts] to another one."""
+def coherence_histogram(coherence: Float[np.ndarray, " concepts"]) -> go.Figure:
+    """Draw the largest |cosine| of atoms to another one."""
     return _unit("Coherence", coherence, HOW_COHERENCE, "largest |cosine| to another atom")
 
 
-def hull_histogram(distance: np.ndarray, *, points: int, own: bool) -> go.Figure:
-    """Draw the distance of atoms [concepts] to the hull of the data, as a share of its radius.
+def hull_histogram(distance: Float[np.ndarray, " concepts"], *, points: int, own: bool) -> go.Figure:
+    """Draw the distance of atoms to the hull of the data, as a share of its radius.
 
     Parameters
     ----------
@@ -112,8 +113,8 @@ def hull_histogram(distance: np.ndarray, *, points: int, own: bool) -> go.Figure
     return _unit("Distance to the data", distance, how, "distance / radius", (0.0, top), what)
 
 
-def stability_histogram(stability: np.ndarray, *, seeds: int) -> go.Figure:
-    """Draw the matched cosine [concepts] between trainings from different seeds."""
+def stability_histogram(stability: Float[np.ndarray, " concepts"], *, seeds: int) -> go.Figure:
+    """Draw the matched cosine of atoms between trainings from different seeds."""
     low = min(0.0, float(np.floor(10 * stability.min(initial=0.0)) / 10))
     return _unit("Stability", stability, HOW_STABILITY, "matched cosine", (low, 1.0), f"{seeds} seeds")
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 
 from engine.figures.style import (
     CLUSTERS,
@@ -58,12 +59,12 @@ FEW = 2_000
 """Fewer concepts than this are drawn as larger dots."""
 
 
-def delta_histogram(delta: np.ndarray, *, model: str, basis: Basis) -> go.Figure:
+def delta_histogram(delta: Float[np.ndarray, " concepts"], *, model: str, basis: Basis) -> go.Figure:
     """Draw the histogram of one model's deltas.
 
     Parameters
     ----------
-    delta : float array [concepts]
+    delta
         Live concepts only, in [0, 1].
     model, basis
         Name of the model, and what its deltas were computed with.

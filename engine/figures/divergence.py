@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float, Int
 
 from engine.figures.style import (
     CLUSTERS,
@@ -37,8 +38,8 @@ PAIR_HOW = (
 
 
 def divergence_histograms(
-    edges: np.ndarray,
-    counts: dict[str, np.ndarray],
+    edges: Float[np.ndarray, " bins+1"],
+    counts: dict[str, Int[np.ndarray, " bins"]],
     medians: dict[str, float],
     *,
     finding: str = "",
@@ -48,7 +49,7 @@ def divergence_histograms(
 
     Parameters
     ----------
-    edges : float array [bins + 1]
+    edges
         Shared bin edges, in units of energy.
     counts
         Per model, pairs per bin.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.figures.style import HEAT_SCALE, sample_scale
@@ -27,22 +28,20 @@ LEADING = 1.4
 """Height of a line of text, in units of its size."""
 
 
-def heat_rgba(heat: np.ndarray, peak: float, side: int = HEAT_SIDE) -> np.ndarray:
-    """Colour one heat map.
+def heat_rgba(
+    heat: Float[np.ndarray, "height width"], peak: float, side: int = HEAT_SIDE
+) -> UInt8[np.ndarray, "side side 4"]:
+    """Colour one heat map; transparent where the concept does not fire.
 
     Parameters
     ----------
-    heat : float array [h, w]
+    heat
         Patch codes, >= 0.
     peak
         The code drawn at full strength; larger values are clipped. One peak for all of a concept's images keeps them
         comparable.
     side
         Output size in pixels.
-
-    Returns
-    -------
-    uint8 array [side, side, 4]; transparent where the concept does not fire.
     """
     share = np.clip(np.asarray(heat, np.float32) / peak, 0, 1) if peak > 0 else np.zeros_like(heat, np.float32)
     smooth = Image.fromarray(share, mode="F").resize((side, side), Image.Resampling.BICUBIC)
@@ -53,7 +52,7 @@ def heat_rgba(heat: np.ndarray, peak: float, side: int = HEAT_SIDE) -> np.ndarra
     return rgba
 
 
-def heat_sheet(heats: list[np.ndarray], peak: float) -> str:
+def heat_sheet(heats: list[Float[np.ndarray, "height width"]], peak: float) -> str:
     """Return one PNG with all heat maps in a column, as a ``data:`` URI; empty string for no heat maps."""
     if not heats:
         return ""

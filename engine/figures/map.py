@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float, Int16, UInt8
 from plotly.subplots import make_subplots
 
 from engine.figures.style import (
@@ -58,22 +59,22 @@ CLICKABLE = {"dragmode": "pan", "clickmode": "event", "hovermode": "closest"}
 """Layout of a figure whose points open a concept."""
 
 
-def quantise_positions(xy: np.ndarray) -> np.ndarray:
-    """Centre and scale positions [N,2] to int16, one scale for both axes so that shapes keep their proportions."""
+def quantise_positions(xy: Float[np.ndarray, "n 2"]) -> Int16[np.ndarray, "n 2"]:
+    """Centre and scale positions to int16, one scale for both axes so that shapes keep their proportions."""
     xy = np.asarray(xy, np.float64)
     centred = xy - (xy.max(axis=0) + xy.min(axis=0)) / 2 if len(xy) else xy
     reach = np.abs(centred).max() if len(xy) else 0.0
     return np.round(centred * (REACH / reach if reach > 0 else 0.0)).astype(np.int16)
 
 
-def quantise(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def quantise(values: Float[np.ndarray, " n"], low: float, high: float) -> UInt8[np.ndarray, " n"]:
     """Map [low, high] to uint8 steps 0..LEVELS; nan becomes the middle."""
     scaled = (np.nan_to_num(np.asarray(values, np.float64), nan=(low + high) / 2) - low) / (high - low)
     return np.round(np.clip(scaled, 0.0, 1.0) * LEVELS).astype(np.uint8)
 
 
-def point_sizes(frequency: np.ndarray, count: int) -> np.ndarray:
-    """Return diameters [N] in eighths of a pixel (uint8): area grows with frequency, smaller when there are many."""
+def point_sizes(frequency: Float[np.ndarray, " n"], count: int) -> UInt8[np.ndarray, " n"]:
+    """Return diameters in eighths of a pixel (uint8): area grows with frequency, smaller when there are many."""
     scale = float(np.clip(np.sqrt(2_000 / max(count, 1)), 0.32, 1.0))
     known = np.nan_to_num(np.asarray(frequency, np.float64), nan=UNKNOWN_FREQUENCY)
     diameter = scale * (6.0 + 16.0 * np.sqrt(np.clip(known, 0.0, 1.0)))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from engine.figures.style import (
@@ -112,13 +113,13 @@ def _span(rows: pd.DataFrame, nodes: int) -> str:
     return f"mean scores {targets.min():g} to {targets.max():g}; quadrature, n = {nodes:,} nodes"
 
 
-def planar_laws(masses: Mapping[str, np.ndarray], *, reach: float, subtitle: str) -> go.Figure:
+def planar_laws(masses: Mapping[str, Float[np.ndarray, "side side"]], *, reach: float, subtitle: str) -> go.Figure:
     """Draw a prior and laws of the plane beside each other as heat maps on one scale.
 
     Parameters
     ----------
     masses
-        Name to cell probabilities [side, side], first axis x_1, over the square [-reach, reach]^2.
+        Name to cell probabilities, first axis x_1, over the square [-reach, reach]^2.
     reach
         Half the side of the square.
     subtitle

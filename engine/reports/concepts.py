@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from engine.atlas import Atlas
 from engine.atlas.schema import REAL
@@ -147,8 +148,8 @@ def ranking(atlas: Atlas, view: ReportView) -> Report:
     return figure_report(figure, rows.reset_index()[RANKING_COLUMNS])
 
 
-def firing_counts(atlas: Atlas) -> np.ndarray:
-    """Return the token codes above zero of every concept in real images [K].
+def firing_counts(atlas: Atlas) -> Float[np.ndarray, " concepts"]:
+    """Return the token codes above zero of every concept in real images.
 
     Raises
     ------
