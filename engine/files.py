@@ -63,7 +63,7 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
     def write(partial: Path) -> None:
         with open(partial, "wb") as handle:
-            np.savez(handle, **arrays)
+            np.savez(handle, allow_pickle=False, **arrays)
 
     write_whole(path, write)
 

@@ -47,18 +47,15 @@ class Composition(NamedTuple):
 
     def stored(self, source: str) -> dict[str, np.ndarray]:
         """The arrays of `composition.npz` that belong to `source`, by their names there."""
-        parts: dict[str, np.ndarray] = {
-            "l0": np.asarray(self.l0, np.int64),
-            "unique": np.asarray(self.unique, np.float32),
-            "eigenvalues": np.asarray(self.eigenvalues, np.float64),
-            "eigenvectors": np.asarray(self.eigenvectors, np.float16),
-            "size": np.array([self.tokens, self.entries, self.images], np.int64),
-        }
-        shared: dict[str, np.ndarray] = {
+        return {
             "eps": np.asarray(self.eps, np.float64),
             "reference": np.asarray(self.reference, np.float32),
+            f"{source}/l0": np.asarray(self.l0, np.int64),
+            f"{source}/unique": np.asarray(self.unique, np.float32),
+            f"{source}/eigenvalues": np.asarray(self.eigenvalues, np.float64),
+            f"{source}/eigenvectors": np.asarray(self.eigenvectors, np.float16),
+            f"{source}/size": np.array([self.tokens, self.entries, self.images], np.int64),
         }
-        return shared | {f"{source}/{part}": value for part, value in parts.items()}
 
     @classmethod
     def of(cls, stored: Mapping[str, np.ndarray], source: str) -> Composition:

@@ -15,9 +15,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy import sparse, special
 
 from engine.errors import BlindspotError
+
+PerConcept = Float[np.ndarray, " concepts"]
+"""One number per concept, [K]."""
+Counts = Int[np.ndarray, " concepts"]
+"""A number of images per concept, [K]."""
 
 
 class Moments(NamedTuple):
@@ -95,8 +101,8 @@ def measure_gap(
     return Gap(pairs, generated.mean - reference.mean, np.sqrt(np.maximum(variance, 0.0)))
 
 
-def mean_covariance(real: Moments, model: Moments, se: np.ndarray) -> np.ndarray:
-    """[K] covariance C of the two mean energies, from the moments and the gap's standard error.
+def mean_covariance(real: Moments, model: Moments, se: PerConcept) -> PerConcept:
+    """Covariance C of the two mean energies, from the moments and the gap's standard error.
 
     C = (V_model + V_real - se^2) / 2; zero (to rounding) for unpaired sources.
     """
@@ -115,7 +121,7 @@ def student_quantile(degrees: np.ndarray | float, level: float) -> np.ndarray:
     return np.asarray(special.stdtrit(degrees, 0.5 + level / 2))
 
 
-def normal_p(effect: np.ndarray, se: np.ndarray) -> np.ndarray:
+def normal_p(effect: PerConcept, se: PerConcept) -> PerConcept:
     """Two-sided normal p-value of `effect` = 0.
 
     Without spread (se = 0) it is 1 where the effect is 0 and 0 elsewhere; without knowledge (se infinite) it is 1.
@@ -125,8 +131,8 @@ def normal_p(effect: np.ndarray, se: np.ndarray) -> np.ndarray:
     return 2 * special.ndtr(-np.where(effect == 0, 0.0, z))
 
 
-def null_error(real: Moments, model: Moments, se: np.ndarray) -> np.ndarray:
-    """[K] the standard error to test with when a model has fewer images than the real source, or more.
+def null_error(real: Moments, model: Moments, se: PerConcept) -> PerConcept:
+    """The standard error to test with when a model has fewer images than the real source, or more.
 
     A rare concept that the smaller source misses by chance has variance 0 there, and Welch's error is then far too
     small. If both sources had one law, the variance of the gap would be s^2 (1/n_m + 1/n_r) - 2 C with s^2 the pooled
@@ -140,8 +146,8 @@ def null_error(real: Moments, model: Moments, se: np.ndarray) -> np.ndarray:
     return np.maximum(se, np.sqrt(np.maximum(common, 0.0)))
 
 
-def degrees_of_freedom(real: Moments, model: Moments, pairs: int | bool) -> np.ndarray:
-    """[K] degrees of freedom of the gap's standard error, for samples too small to call normal.
+def degrees_of_freedom(real: Moments, model: Moments, pairs: int | bool) -> PerConcept:
+    """Degrees of freedom of the gap's standard error, for samples too small to call normal.
 
     Pairs of all images: pairs - 1. No pair: Welch and Satterthwaite's (V_m + V_r)^2 / (V_m^2 / (n_m - 1) + V_r^2 /
     (n_r - 1)). Some pairs: the smaller source's n - 1, a safe lower bound. At least 1.
@@ -155,32 +161,27 @@ def degrees_of_freedom(real: Moments, model: Moments, pairs: int | bool) -> np.n
     return np.clip(np.nan_to_num(found, nan=float(sizes.min())), 1.0, float(sizes.sum()))
 
 
-def active_degrees(real_active: np.ndarray, model_active: np.ndarray) -> np.ndarray:
-    """[K] degrees of freedom that a rare concept's spread is really known with: images in which it fires, minus 1.
+def active_degrees(real_active: Counts, model_active: Counts) -> PerConcept:
+    """Degrees of freedom that a rare concept's spread is really known with: images in which it fires, minus 1.
 
     The many silent images add nothing to what is known of the spread, so a concept seen in 20 of 10,000 images has
     an error bar that is itself uncertain. Student's interval with these degrees is wider than the normal one where that
-    matters and equal to it for frequent concepts (measured in benchmarks/coverage.py).
-
-    Parameters
-    ----------
-    real_active, model_active : [K] images with energy above zero.
+    matters and equal to it for frequent concepts (measured in benchmarks/coverage.py). `real_active` and `model_active`
+    are the numbers of images with energy above zero.
     """
     return np.maximum(np.asarray(real_active) + np.asarray(model_active) - 1.0, 1.0)
 
 
 def interval_degrees(
-    real: Moments, model: Moments, paired: bool, real_active: np.ndarray, model_active: np.ndarray
-) -> np.ndarray:
-    """[K] degrees of freedom of the intervals that an atlas stores and its reader recomputes.
+    real: Moments,
+    model: Moments,
+    paired: bool,
+    real_active: Counts,
+    model_active: Counts,
+) -> PerConcept:
+    """Degrees of freedom of the intervals that an atlas stores and its reader recomputes.
 
     The smaller of `degrees_of_freedom`, which limits small sources, and `active_degrees`, which limits rare concepts.
-
-    Parameters
-    ----------
-    real, model : moments of the image energies.
-    paired : whether any of their images share a pair.
-    real_active, model_active : [K] images with energy above zero.
     """
     return np.minimum(degrees_of_freedom(real, model, paired), active_degrees(real_active, model_active))
 
@@ -192,13 +193,11 @@ def student_p(effect: np.ndarray | float, se: np.ndarray | float, degrees: np.nd
     return 2 * special.stdtr(degrees, -np.where(np.equal(effect, 0), 0.0, t))
 
 
-def benjamini_hochberg(p: np.ndarray, live: np.ndarray | None = None) -> np.ndarray:
+def benjamini_hochberg(p: PerConcept, live: np.ndarray | None = None) -> PerConcept:
     """Benjamini-Hochberg q-values: the smallest false discovery rate at which each hypothesis is rejected.
 
-    Parameters
-    ----------
-    p : [K] p-values.
-    live : [K] boolean; only these are tested, the others (dead concepts) get q = 1. Default: all.
+    Only `live` concepts [K] are tested (default: all), the others get q = 1. Equal to
+    `scipy.stats.false_discovery_control`, whose import would cost every reader of an atlas a second.
     """
     live = np.ones(len(p), bool) if live is None else np.asarray(live, bool)
     tested = np.asarray(p, np.float64)[live]
