@@ -68,6 +68,12 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     write_whole(path, write)
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
+
+
 @lru_cache(maxsize=256)
 def content_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files of a folder, hidden ones left out.

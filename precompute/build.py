@@ -9,7 +9,7 @@
     energies, pairing -> composition/real -> .../M ----+-> assemble
     energies, pairing, encode -> metrics/S -----------'
 
-A new stage is a file in `precompute/stages` with a subclass of `RecipeStage`, and a line in `stages_of`.
+A new stage is a file in `precompute/stages` with a subclass of `Stage`, and a line in `stages_of`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,17 @@ from pathlib import Path
 
 from engine.atlas.schema import REAL
 from engine.files import write_whole
-from precompute.context import Context, RecipeStage
 from precompute.recipe import Folder, Recipe
-from precompute.runner import Build, Progress, Stage, WorkDirectory, build_stages
+from precompute.runner import Build, Context, Progress, Stage, WorkDirectory, build_stages
 from precompute.stages.assemble import AssembleStage
 from precompute.stages.composition import CompositionStage
-from precompute.stages.corpus import CorpusStage
+from precompute.stages.corpus import CorpusStage, read_skipped
 from precompute.stages.dictionary import DictionaryStage
 from precompute.stages.divergence import DivergenceStage
 from precompute.stages.encode import EncodeStage
 from precompute.stages.energies import EnergiesStage
 from precompute.stages.generate import GenerateStage
 from precompute.stages.layout import LayoutStage
-from precompute.stages.manifest import read_skipped
 from precompute.stages.metrics import MetricsStage
 from precompute.stages.neighbours import NeighboursStage
 from precompute.stages.pairing import PairingStage
@@ -46,7 +44,7 @@ def stages_of(context: Context) -> list[Stage]:
     models, sources = context.recipe.models, context.sources
     folders = [name for name, model in models.items() if isinstance(model, Folder)]
     pipelines = [name for name in models if name not in folders]
-    stages: list[RecipeStage] = [
+    stages: list[Stage] = [
         *(CorpusStage(context, name) for name in (REAL, *folders)),
         *(PairingStage(context, name) for name in folders),
         EncodeStage(context, REAL),
@@ -65,7 +63,7 @@ def stages_of(context: Context) -> list[Stage]:
     return [*stages, AssembleStage(context, stages)]
 
 
-def analysis_stages(context: Context) -> list[RecipeStage]:
+def analysis_stages(context: Context) -> list[Stage]:
     """The stages of the analyses beyond delta: pairs of images, pairs of concepts, scalar metrics."""
     return [
         *(DivergenceStage(context, name) for name in context.recipe.models),

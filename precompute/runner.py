@@ -21,73 +21,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from engine.atlas.schema import HEADER
+from pydantic import TypeAdapter
+
+from engine.atlas.schema import HEADER, REAL
+from engine.atlas.writer import AtlasWriter
 from engine.errors import BlindspotError
 from engine.files import content_hash, file_hash, full_disk_explained, read_json, write_json
+from engine.hub import find_model
+from precompute.recipe import Folder, Pipeline, Recipe, World
 
 RECORD = "stage.json"
+NOT_IN_FINGERPRINT = {"device", "batch", "label", "description"}
+"""Fields of a recipe that say how a stage runs or what a source is called, not what the result is."""
 HEADER_MARK = "header.sha256"
 """File of the stage `assemble` with the hash of the atlas header that it wrote."""
 
 Progress = Callable[[int, int], None]
 """Called with the work done so far and the work there is, for example images."""
-
-
-class Stage:
-    """One step of a build; a subclass defines `run`.
-
-    Parameters
-    ----------
-    name : also its folder in the work directory, for example `encode/real`.
-    params : everything that decides the result, JSON-friendly; not how it is computed (device, batch).
-    after : names of the stages whose results it reads.
-    reads : folders and files from outside, taken by content.
-    """
-
-    unit: ClassVar[str] = "images"
-    """What its progress counts."""
-    version: ClassVar[int] = 1
-    """Raised when the stage's code changes its result."""
-
-    def __init__(
-        self,
-        name: str,
-        params: Mapping[str, Any] | None = None,
-        after: Sequence[str] = (),
-        reads: Sequence[Path] = (),
-    ) -> None:
-        self.name, self.params, self.after, self.reads = name, params or {}, tuple(after), tuple(reads)
-
-    def run(self, folder: Path, progress: Progress) -> Mapping[str, Any] | None:
-        """Fill the stage's folder; what is returned is kept as the stage's summary."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened to a stage in one run."""
-
-    name: str
-    action: Literal["kept", "ran", "resumed"]
-    seconds: float
-    fingerprint: str
-    summary: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Build:
-    """What a run made."""
-
-    out: Path
-    """The atlas."""
-    work: Path
-    """The work directory, which a later run goes on from."""
-    header: dict[str, Any]
-    """The atlas's `atlas.json`."""
-    outcomes: list[Outcome]
-    skipped: Path | None
-    """A table of the images that were left out, if there are any."""
-    seconds: float
 
 
 class WorkDirectory:
@@ -146,6 +96,98 @@ class WorkDirectory:
             yield
 
 
+class Context:
+    """One build of a recipe.
+
+    Parameters
+    ----------
+    recipe : what is built.
+    work : where the stages keep their results.
+    out : the atlas's folder, absolute.
+    """
+
+    def __init__(self, recipe: Recipe, work: WorkDirectory, out: Path) -> None:
+        self.recipe, self.work, self.out = recipe, work, out
+        self.sources = (REAL, *recipe.models)
+        """Names of all sources of images, the real one first."""
+
+    def source(self, name: str) -> Folder | World | Pipeline:
+        """What the recipe says of a source."""
+        return self.recipe.real if name == REAL else self.recipe.models[name]
+
+    def images_stage(self, name: str) -> str:
+        """Name of the stage that provides a source's images."""
+        return f"{'generate' if isinstance(self.source(name), Pipeline) else 'corpus'}/{name}"
+
+    def folder(self, stage: str) -> Path:
+        """Where a stage keeps its results."""
+        return self.work.folder(stage)
+
+
+class Stage:
+    """One step of a build; a subclass defines `run`, and `add_to_atlas` if the atlas gets something of it.
+
+    Parameters
+    ----------
+    context : the recipe and the results of other stages.
+    name : also its folder in the work directory, for example `encode/real`.
+    params : everything that decides the result, JSON-friendly; not how it is computed (device, batch).
+    after : names of the stages whose results it reads.
+    reads : folders and files from outside, taken by content.
+    """
+
+    unit: ClassVar[str] = "images"
+    """What its progress counts."""
+    version: ClassVar[int] = 1
+    """Raised when the stage's code changes its result."""
+
+    def __init__(
+        self,
+        context: Context,
+        name: str,
+        params: Mapping[str, Any] | None = None,
+        after: Sequence[str] = (),
+        reads: Sequence[Path] = (),
+    ) -> None:
+        self.context, self.name = context, name
+        self.params, self.after, self.reads = params or {}, tuple(after), tuple(reads)
+
+    def run(self, folder: Path, progress: Progress) -> Mapping[str, Any] | None:
+        """Fill the stage's folder, reporting the work done and all work; returns the stage's summary."""
+        raise NotImplementedError
+
+    @classmethod
+    def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
+        """Write what all stages of this class, one per source perhaps, add to the atlas; nothing by default."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened to a stage in one run."""
+
+    name: str
+    action: Literal["kept", "ran", "resumed"]
+    seconds: float
+    fingerprint: str
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a run made."""
+
+    out: Path
+    """The atlas."""
+    work: Path
+    """The work directory, which a later run goes on from."""
+    header: dict[str, Any]
+    """The atlas's `atlas.json`."""
+    outcomes: list[Outcome]
+    skipped: Path | None
+    """A table of the images that were left out, if there are any."""
+    seconds: float
+
+
 def sizes(folder: Path) -> dict[str, int]:
     """Bytes of every file in a stage's folder, by relative path; the record itself is left out."""
     found = {}
@@ -156,6 +198,24 @@ def sizes(folder: Path) -> dict[str, int]:
             found[os.path.relpath(path, folder)] = os.path.getsize(path)
     found.pop(RECORD, None)
     return found
+
+
+def fingerprint_fields(block: Any, *others: str) -> dict[str, Any]:
+    """The fields of a recipe's block that decide a result, JSON-friendly, without `others`."""
+    return TypeAdapter(type(block)).dump_python(block, mode="json", exclude=NOT_IN_FINGERPRINT | set(others))
+
+
+def model_input(key: str, ref: str, params: dict[str, Any]) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """`params` and `reads` of a stage that uses a model: a folder counts by its contents, a hub id by its name.
+
+    Raises
+    ------
+    BlindspotError
+        If `ref` is a path and there is no folder.
+    """
+    missing = f"{key} is {ref}, but there is no such folder; give a folder or a Hugging Face id."
+    found = find_model(ref, missing)
+    return (params, (found,)) if isinstance(found, Path) else (params | {"model": found}, ())
 
 
 def fingerprint(stage: Stage, upstream: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,22 +16,21 @@ from engine.atlas.tables import delta_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.significance import Moments, measure_gap
 from engine.files import file_hash, write_whole
-from precompute.context import Context, RecipeStage, model_input, reference
-from precompute.runner import HEADER_MARK, Progress
+from precompute.runner import HEADER_MARK, Context, Progress, Stage, model_input
+from precompute.stages.corpus import images_of
 from precompute.stages.encode import read_spec
 from precompute.stages.energies import energy_of, live_concepts, statistics_of
 from precompute.stages.layout import concept_map
-from precompute.stages.manifest import images_of
 from precompute.stages.pairing import pair_numbers, pairing_of
 from precompute.stages.words import read_words
 
 
-class AssembleStage(RecipeStage):
+class AssembleStage(Stage):
     """`assemble`: the atlas, of the parts that each of the stages `before` adds and the tables that join several."""
 
     unit = "atlases"
 
-    def __init__(self, context: Context, before: Sequence[RecipeStage]) -> None:
+    def __init__(self, context: Context, before: Sequence[Stage]) -> None:
         recipe, sources = context.recipe, {name: context.source(name) for name in context.sources}
         params = {
             "name": recipe.name,
@@ -136,3 +136,11 @@ def _images(context: Context) -> pd.DataFrame:
     ]
     columns = ["source", "pair", "caption", "file", "width", "height", "sha256"]
     return pd.DataFrame(rows, columns=columns).rename_axis("image").reset_index()
+
+
+def reference(ref: str, out: Path) -> str:
+    """How an atlas at `out` names a model: relative if it lies beside the atlas, so that both can be moved together."""
+    path = Path(ref)
+    if path.is_dir() and path.is_relative_to(out.parent):
+        return Path(os.path.relpath(path, out)).as_posix()
+    return ref

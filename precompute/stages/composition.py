@@ -19,9 +19,8 @@ from engine.blindspots.composition import change_evidence, changed_pairs, l0_cur
 from engine.blindspots.cooccurrence import Cooccurrence, cooccurrence_matrix, token_rows
 from engine.blindspots.significance import split_halves
 from engine.blindspots.spectrum import cooccurrence_spectrum
-from engine.files import write_arrays, write_whole
-from precompute.context import Context, RecipeStage
-from precompute.runner import Progress
+from engine.files import read_arrays, write_arrays, write_whole
+from precompute.runner import Context, Progress, Stage
 from precompute.stages.encode import read_spec
 from precompute.stages.energies import codes_of
 from precompute.stages.pairing import pairing_of
@@ -38,7 +37,7 @@ PARTS = 3
 """What the progress counts: matrix, comparison, spectrum."""
 
 
-class CompositionStage(RecipeStage):
+class CompositionStage(Stage):
     """`composition/S`: the co-occurrences of a source; a model's beside those of the real images."""
 
     unit = "parts"
@@ -58,7 +57,7 @@ class CompositionStage(RecipeStage):
             write_arrays(folder / MATRIX, **matrix._asdict())
         else:
             reality, stage = real_composition(context), context.folder(f"composition/{REAL}")
-            curves = Composition.of(read_curves(stage), REAL)
+            curves = Composition.of(read_arrays(stage / CURVES), REAL)
             pair_index = pairing_of(context, source).pair_index
             codes = real, codes_of(context, source)
             found, changes = compose_model(source, codes, tokens, pair_index, reality, curves, progress)
@@ -74,20 +73,13 @@ class CompositionStage(RecipeStage):
         writer.write_table(
             "changes", pd.concat([pd.read_parquet(folders[name] / CHANGES) for name in context.recipe.models])
         )
-        curves = [read_curves(folder) for folder in folders.values()]
+        curves = [read_arrays(folder / CURVES) for folder in folders.values()]
         writer.write_arrays(COMPOSITION, {name: array for one in curves for name, array in one.items()})
-
-
-def read_curves(folder: Path) -> dict[str, np.ndarray]:
-    """One source's arrays of the atlas's `composition.npz`."""
-    with np.load(folder / CURVES, allow_pickle=False) as stored:
-        return dict(stored)
 
 
 def real_composition(context: Context) -> Cooccurrence:
     """The co-occurrence matrix of the real images."""
-    with np.load(context.folder(f"composition/{REAL}") / MATRIX, allow_pickle=False) as stored:
-        arrays = dict(stored)
+    arrays = read_arrays(context.folder(f"composition/{REAL}") / MATRIX)
     return Cooccurrence(int(arrays.pop("tokens")), **arrays)
 
 

@@ -1,8 +1,10 @@
-"""The images of a source: gathered from a folder, or drawn by code."""
+"""The images of a source, gathered from a folder or drawn by code, and their list as the other stages read it."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import pandas as pd
@@ -13,19 +15,43 @@ from engine.atlas.writer import AtlasWriter
 from engine.errors import BlindspotError
 from engine.files import file_hash, read_json, visible_files, write_json, write_whole
 from engine.vision.preprocess import load_image
-from precompute.context import Context, RecipeStage, fingerprint_fields
 from precompute.recipe import Folder, Limits, Pipeline, World
-from precompute.runner import Progress
+from precompute.runner import Context, Progress, Stage, fingerprint_fields
 from precompute.stages.captions import read_captions
-from precompute.stages.manifest import ImageRecord, SkippedImage, write_manifest
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm")
 """Files with these endings are images."""
+MANIFEST, SKIPPED = "images.json", "skipped.json"
 LABELS = "labels.json"
 """Ground truth of a drawn world: rows of [position, attribute, value]."""
 
 
-class CorpusStage(RecipeStage):
+@dataclass(frozen=True)
+class ImageRecord:
+    """One usable image."""
+
+    path: Path
+    """Where its pixels are."""
+    file: str
+    """What the atlas calls it: the original's path, or its place in the work directory."""
+    stem: str
+    """Its path below the source's folder, without the suffix."""
+    caption: str | None
+    width: int
+    height: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """One image that was left out."""
+
+    file: str
+    stem: str
+    reason: str
+
+
+class CorpusStage(Stage):
     """`corpus/S`: the usable images of a folder, or the scenes of a world, with their captions."""
 
     def __init__(self, context: Context, source: str) -> None:
@@ -53,6 +79,38 @@ class CorpusStage(RecipeStage):
         if path.exists():
             labels = pd.DataFrame(read_json(path), columns=["image", "attribute", "value"])
             writer.write_table("labels", labels.astype({"attribute": str, "value": str}))
+
+
+def write_manifest(folder: Path, images: list[ImageRecord], skipped: list[SkippedImage]) -> dict[str, int]:
+    """Write the images of a source into its stage's folder; returns the stage's summary."""
+    # Paths inside the folder are stored relative to it, so that a work directory can be moved.
+    inside = (image.path.relative_to(folder) if image.path.is_relative_to(folder) else image.path for image in images)
+    rows = [asdict(image) | {"path": path.as_posix()} for image, path in zip(images, inside, strict=True)]
+    write_json(folder / MANIFEST, rows)
+    write_json(folder / SKIPPED, [asdict(one) for one in skipped])
+    return {"images": len(images), "skipped": len(skipped)}
+
+
+def read_manifest(folder: Path) -> list[ImageRecord]:
+    """The images of a source, in order."""
+    images = [ImageRecord(**row) for row in read_json(folder / MANIFEST)]
+    return [replace(image, path=folder / image.path) for image in images]
+
+
+def read_skipped(folder: Path) -> list[SkippedImage]:
+    """The images of a source that were left out."""
+    return [SkippedImage(**row) for row in read_json(folder / SKIPPED)]
+
+
+def images_of(context: Context, source: str) -> list[ImageRecord]:
+    """The images of a source, in order."""
+    return read_manifest(context.folder(context.images_stage(source)))
+
+
+def first_images(context: Context) -> dict[str, int]:
+    """Per source the global id of its first image."""
+    counts = [context.work.summary(context.images_stage(name))["images"] for name in context.sources]
+    return dict(zip(context.sources, accumulate(counts, initial=0), strict=False))
 
 
 def gather_folder(source: Folder, limits: Limits, folder: Path, progress: Progress) -> dict[str, int]:

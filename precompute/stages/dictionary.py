@@ -18,15 +18,14 @@ from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.training import TrainProgress
 from engine.errors import BlindspotError
 from engine.files import read_json, write_array, write_json
-from precompute.context import Context, RecipeStage, fingerprint_fields
-from precompute.runner import Progress
+from precompute.runner import Context, Progress, Stage, fingerprint_fields
 from precompute.stages.encode import read_spec, token_shards
 
 DICTIONARY, ATOMS, REPORT = "dictionary", "atoms.npy", "report.json"
 CHECKPOINTS, TRAINING = "checkpoints", "training"
 
 
-class DictionaryStage(RecipeStage):
+class DictionaryStage(Stage):
     """`dictionary`: the one dictionary of all sources."""
 
     unit = "steps"
@@ -34,10 +33,8 @@ class DictionaryStage(RecipeStage):
     def __init__(self, context: Context) -> None:
         spec = context.recipe.dictionary
         # The size of a training batch decides the result, unlike the others'.
-        params = (
-            {"load": True} if spec.load else fingerprint_fields(spec, "load", "report_seeds") | {"batch": spec.batch}
-        )
-        reads = (spec.load,) if spec.load else ()
+        trained = fingerprint_fields(spec, "load", "report_seeds") | {"batch": spec.batch}
+        params, reads = ({"load": True}, (spec.load,)) if spec.load else (trained, ())
         super().__init__(context, "dictionary", params, [f"encode/{name}" for name in trained_on(context)], reads)
 
     def run(self, folder: Path, progress: Progress) -> dict[str, Any]:

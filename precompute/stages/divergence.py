@@ -15,12 +15,11 @@ from engine.atlas.tables import divergence_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.delta import ESTIMATORS
 from engine.blindspots.divergence import Divergence, memorisation_p, pair_divergence
-from engine.files import write_arrays
-from precompute.context import Context, RecipeStage
-from precompute.runner import Progress
+from engine.files import read_arrays, write_arrays
+from precompute.runner import Context, Progress, Stage
+from precompute.stages.corpus import first_images
 from precompute.stages.encode import embeddings_of
 from precompute.stages.energies import energy_of, live_concepts
-from precompute.stages.manifest import first_images
 from precompute.stages.pairing import pair_numbers, pairing_of
 
 TABLE = "divergence.npz"
@@ -48,7 +47,7 @@ class PairDistances(NamedTuple):
         return Divergence(self.l2, self.mean_delta)
 
 
-class DivergenceStage(RecipeStage):
+class DivergenceStage(Stage):
     """`divergence/M`: what every pair of a model's and a real image differs by."""
 
     unit = "models"
@@ -78,8 +77,8 @@ class DivergenceStage(RecipeStage):
         """Write the table `divergence`."""
         starts, pairs, rows = first_images(context), pair_numbers(context), []
         for name in context.recipe.models:
-            with np.load(context.folder(f"divergence/{name}") / TABLE) as stored:
-                found, pair_index = PairDistances(**stored), pairing_of(context, name).pair_index
+            found = PairDistances(**read_arrays(context.folder(f"divergence/{name}") / TABLE))
+            pair_index = pairing_of(context, name).pair_index
             images = pairs[name][found.rows], starts[name] + found.rows, pair_index[found.rows]
             rows.append(divergence_table(name, *images, found.divergence, found.nearest, found.similarity, found.p))
         writer.write_table("divergence", pd.concat(rows))

@@ -22,9 +22,8 @@ from engine.files import read_json, write_array, write_json
 from engine.vision.encoder import Encoder, Tokens
 from engine.vision.preprocess import load_image, to_tensor
 from engine.vision.spec import EncoderConfig, EncoderSpec
-from precompute.context import Context, RecipeStage, fingerprint_fields, model_input
-from precompute.runner import Progress
-from precompute.stages.manifest import ImageRecord, images_of
+from precompute.runner import Context, Progress, Stage, fingerprint_fields, model_input
+from precompute.stages.corpus import ImageRecord, images_of
 from precompute.stages.thumbnails import save_thumbnail, thumbnails_folder
 
 SHARD = 64
@@ -33,7 +32,7 @@ SPEC = "spec.json"
 EMBEDDINGS = "embeddings.npy"
 
 
-class EncodeStage(RecipeStage):
+class EncodeStage(Stage):
     """`encode/S`: the tokens and the embedding of every image of a source."""
 
     def __init__(self, context: Context, source: str) -> None:

@@ -22,13 +22,12 @@ from engine.blindspots.energy import EnergyPass
 from engine.blindspots.significance import Moments
 from engine.devices import pick_device
 from engine.dictionary.base import Dictionary
-from engine.files import write_arrays
+from engine.files import read_arrays, write_arrays
 from engine.vision.spec import EncoderSpec
-from precompute.context import Context, RecipeStage
-from precompute.runner import Progress
+from precompute.runner import Context, Progress, Stage
+from precompute.stages.corpus import first_images
 from precompute.stages.dictionary import dictionary_folder
 from precompute.stages.encode import read_spec, token_shards
-from precompute.stages.manifest import first_images
 
 STATISTICS = "statistics.npz"
 EXEMPLARS = 16
@@ -40,7 +39,7 @@ SMALLEST = np.float16(6e-8)
 LARGEST = np.finfo(np.float16).max
 
 
-class EnergiesStage(RecipeStage):
+class EnergiesStage(Stage):
     """`energies/S`: the codes of a source's tokens, the energies of its images, their statistics."""
 
     unit = "shards"
@@ -97,8 +96,7 @@ def live_concepts(context: Context) -> np.ndarray:
 
 def read_statistics(folder: Path) -> dict[str, np.ndarray]:
     """Per concept: `sum`, `sum_sq`, `max`, `fires`, `images_active`, `exemplars` and `scores`; and `images`."""
-    with np.load(folder / STATISTICS) as stored:
-        return dict(stored)
+    return read_arrays(folder / STATISTICS)
 
 
 def measure_energies(
@@ -121,7 +119,7 @@ def measure_energies(
             found = sparse_codes(dictionary, np.load(shard, mmap_mode="r"))
             write_arrays(part, indptr=found.indptr, indices=found.indices, values=found.values)
         progress(number, len(shards))
-    codes = (_load(part, dictionary.concepts) for part in parts)
+    codes = (CSR(**read_arrays(part), concepts=dictionary.concepts) for part in parts)
     return sum_codes(codes, dictionary.concepts, spec.tokens, spec.prefix_tokens, folder)
 
 
@@ -173,8 +171,3 @@ def _rows(indices: np.ndarray, values: np.ndarray, concepts: int) -> CSR:
     active = values >= SMALLEST
     indptr = np.concatenate([[0], np.cumsum(active.sum(axis=1))]).astype(np.int64)
     return CSR(indptr, indices[active].astype(index_dtype(concepts)), values[active], concepts)
-
-
-def _load(part: Path, concepts: int) -> CSR:
-    with np.load(part) as stored:
-        return CSR(stored["indptr"], stored["indices"], stored["values"], concepts)

@@ -14,11 +14,9 @@ from PIL import Image
 from engine.atlas.schema import REAL
 from engine.devices import pick_device
 from engine.errors import BlindspotError
-from precompute.context import Context, RecipeStage, fingerprint_fields, model_input
 from precompute.recipe import Pipeline
-from precompute.runner import Progress
-from precompute.stages.corpus import image_path, save_png, stored_image
-from precompute.stages.manifest import ImageRecord, images_of, write_manifest
+from precompute.runner import Context, Progress, Stage, fingerprint_fields, model_input
+from precompute.stages.corpus import ImageRecord, image_path, images_of, save_png, stored_image, write_manifest
 
 
 class Prompt(NamedTuple):
@@ -29,7 +27,7 @@ class Prompt(NamedTuple):
     text: str
 
 
-class GenerateStage(RecipeStage):
+class GenerateStage(Stage):
     """`generate/M`: one image per caption of the real images, drawn by a pipeline."""
 
     def __init__(self, context: Context, model: str) -> None:

@@ -17,10 +17,9 @@ import numpy as np
 from scipy import sparse
 
 from engine.atlas.schema import REAL
-from engine.files import write_arrays
-from precompute.context import Context, RecipeStage, fingerprint_fields
+from engine.files import read_arrays, write_arrays
 from precompute.recipe import LayoutConfig
-from precompute.runner import Progress
+from precompute.runner import Context, Progress, Stage, fingerprint_fields
 from precompute.stages.dictionary import atoms_of
 from precompute.stages.energies import energy_of
 
@@ -40,7 +39,7 @@ class ConceptMap(NamedTuple):
     """int32 `[concepts]`, 0 for the largest cluster."""
 
 
-class LayoutStage(RecipeStage):
+class LayoutStage(Stage):
     """`layout`: the concept map."""
 
     unit = "maps"
@@ -59,8 +58,7 @@ class LayoutStage(RecipeStage):
 
 def concept_map(context: Context) -> ConceptMap:
     """The finished map."""
-    with np.load(context.folder("layout") / MAP) as stored:
-        return ConceptMap(stored["xy"], stored["cluster"])
+    return ConceptMap(**read_arrays(context.folder("layout") / MAP))
 
 
 def concept_layout(energy: sparse.csr_matrix, atoms: np.ndarray, config: LayoutConfig) -> ConceptMap:

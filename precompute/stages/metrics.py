@@ -16,8 +16,7 @@ from engine.atlas.writer import AtlasWriter
 from engine.blindspots.metrics import Features, Frechet, Manifold, frechet_distance, manifold_metrics
 from engine.blindspots.significance import split_halves
 from engine.files import read_json, write_json
-from precompute.context import Context, RecipeStage
-from precompute.runner import Progress
+from precompute.runner import Context, Progress, Stage
 from precompute.stages.encode import embeddings_of
 from precompute.stages.energies import energy_of
 from precompute.stages.pairing import pairing_of
@@ -34,7 +33,7 @@ matrix: time grows with their cube. Encoder space takes all."""
 Row = dict[str, Any]
 
 
-class MetricsStage(RecipeStage):
+class MetricsStage(Stage):
     """`metrics/M`: a model's images against the real ones; `metrics/real`: one half of those against the other."""
 
     unit = "spaces"

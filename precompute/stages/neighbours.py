@@ -13,9 +13,8 @@ from engine.atlas.schema import NEIGHBOUR_KINDS, REAL
 from engine.atlas.tables import neighbours_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.cooccurrence import cooccurrence_neighbours
-from engine.files import write_arrays
-from precompute.context import Context, RecipeStage
-from precompute.runner import Progress
+from engine.files import read_arrays, write_arrays
+from precompute.runner import Context, Progress, Stage
 from precompute.stages.dictionary import atoms_of
 from precompute.stages.energies import codes_of
 from precompute.stages.layout import concept_map, unit
@@ -34,7 +33,7 @@ class Near(NamedTuple):
     """float32 `[concepts, count]`; larger is nearer."""
 
 
-class NeighboursStage(RecipeStage):
+class NeighboursStage(Stage):
     """`index`: the nearest concepts of every concept, of each kind."""
 
     unit = "tables"
@@ -53,8 +52,8 @@ class NeighboursStage(RecipeStage):
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
         """Write the table `neighbours`."""
-        with np.load(context.folder("index") / TABLE) as stored:
-            found = {kind: Near(stored[f"{kind}_others"], stored[f"{kind}_values"]) for kind in NEIGHBOUR_KINDS}
+        stored = read_arrays(context.folder("index") / TABLE)
+        found = {kind: Near(stored[f"{kind}_others"], stored[f"{kind}_values"]) for kind in NEIGHBOUR_KINDS}
         writer.write_table("neighbours", neighbours_table(found))
 
 

@@ -12,10 +12,9 @@ import numpy as np
 from engine.atlas.schema import REAL
 from engine.errors import BlindspotError
 from engine.files import read_json, write_json
-from precompute.context import Context, RecipeStage
 from precompute.recipe import Folder
-from precompute.runner import Progress
-from precompute.stages.manifest import ImageRecord, SkippedImage, images_of, read_skipped
+from precompute.runner import Context, Progress, Stage
+from precompute.stages.corpus import ImageRecord, SkippedImage, images_of, read_skipped
 
 PAIRING = "pairing.json"
 ENOUGH = 0.5
@@ -30,7 +29,7 @@ class Pairing(NamedTuple):
     """Per generated image the position of its real one, or -1: int64 `[images]`."""
 
 
-class PairingStage(RecipeStage):
+class PairingStage(Stage):
     """`pairing/M`: the real image that each image of a model belongs to."""
 
     unit = "models"

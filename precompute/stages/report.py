@@ -23,9 +23,8 @@ from engine.devices import pick_device
 from engine.dictionary.base import Dictionary
 from engine.dictionary.evaluation import DictionaryReport, Usage, joined, measure_usage, report
 from engine.dictionary.spec import DictionarySpec
-from engine.files import read_json, write_arrays, write_json
-from precompute.context import Context, RecipeStage
-from precompute.runner import Progress
+from engine.files import read_arrays, read_json, write_arrays, write_json
+from precompute.runner import Context, Progress, Stage
 from precompute.stages.dictionary import DICTIONARY, dictionary_folder, make_dictionary, trained_on, training_shards
 from precompute.stages.encode import token_shards
 
@@ -34,7 +33,7 @@ PERCENT = 100
 """What each part of the work counts in the progress: the shards together, and every training."""
 
 
-class ReportStage(RecipeStage):
+class ReportStage(Stage):
     """`report`: the dictionary's reconstruction, usage, coherence and stability."""
 
     unit = "%"
@@ -60,8 +59,7 @@ class ReportStage(RecipeStage):
 
 def read_report(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """What `make_report` kept: the summary, and the rows of the atlas's table, one per concept."""
-    with np.load(folder / TABLE) as stored:
-        table = pd.DataFrame(dict(stored))
+    table = pd.DataFrame(read_arrays(folder / TABLE))
     return read_json(folder / SUMMARY), table.rename_axis("concept").reset_index()
 
 
@@ -114,10 +112,8 @@ def _usage(dictionary: Dictionary, shards: Sequence[Path], folder: Path, progres
         if not path.exists():
             found = measure_usage(dictionary, [shard])
             write_arrays(path, **{name: np.asarray(value) for name, value in asdict(found).items()})
-        with np.load(path) as stored:
-            sums: dict[str, Any] = {
-                name: torch.from_numpy(value) if value.ndim else value.item() for name, value in stored.items()
-            }
+        stored = read_arrays(path).items()
+        sums: dict[str, Any] = {name: torch.from_numpy(x) if x.ndim else x.item() for name, x in stored}
         parts.append(Usage(**sums))
         progress(number + 1, len(shards))
     return joined(parts)

@@ -14,14 +14,13 @@ from engine.atlas.schema import thumb_file
 from engine.atlas.writer import AtlasWriter
 from engine.files import write_whole
 from engine.vision.preprocess import load_image
-from precompute.context import Context, RecipeStage, fingerprint_fields
-from precompute.runner import Progress
-from precompute.stages.manifest import ImageRecord, first_images, images_of
+from precompute.runner import Context, Progress, Stage, fingerprint_fields
+from precompute.stages.corpus import ImageRecord, first_images, images_of
 
 QUALITY = 90
 
 
-class ThumbnailsStage(RecipeStage):
+class ThumbnailsStage(Stage):
     """`thumbs/S`: the thumbnails of a source; those that its encoding made already are taken from there."""
 
     def __init__(self, context: Context, source: str) -> None:

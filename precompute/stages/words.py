@@ -18,10 +18,9 @@ from scipy import sparse
 from engine.atlas.schema import REAL
 from engine.blindspots.words import weighted_log_odds
 from engine.files import read_json, write_json
-from precompute.context import Context, RecipeStage, fingerprint_fields
-from precompute.runner import Progress
+from precompute.runner import Context, Progress, Stage, fingerprint_fields
+from precompute.stages.corpus import images_of
 from precompute.stages.energies import energy_of
-from precompute.stages.manifest import images_of
 
 WORDS = "words.json"
 BEST = 10
@@ -58,7 +57,7 @@ class Terms(NamedTuple):
     """0/1 `[captions, terms]`"""
 
 
-class WordsStage(RecipeStage):
+class WordsStage(Stage):
     """`words`: the name of every concept."""
 
     unit = "tables"

@@ -15,16 +15,14 @@ from engine.atlas.storage import CSR
 from engine.files import write_array, write_json
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, EncoderSpec
 from precompute.build import analysis_stages
-from precompute.context import Context, RecipeStage
 from precompute.recipe import Folder, Pipeline, Recipe
-from precompute.runner import Build, Progress, Stage, WorkDirectory, build_stages
+from precompute.runner import Build, Context, Progress, Stage, WorkDirectory, build_stages
 from precompute.stages.assemble import AssembleStage
-from precompute.stages.corpus import LABELS, CorpusStage
+from precompute.stages.corpus import LABELS, CorpusStage, images_of
 from precompute.stages.dictionary import ATOMS, DictionaryStage, atoms_of, dictionary_folder
 from precompute.stages.encode import EMBEDDINGS, SPEC, EncodeStage
 from precompute.stages.energies import EnergiesStage, codes_of, energy_of, sum_codes
 from precompute.stages.layout import LayoutStage, unit
-from precompute.stages.manifest import images_of
 from precompute.stages.neighbours import NeighboursStage
 from precompute.stages.pairing import PairingStage
 from precompute.stages.report import ReportStage
@@ -72,7 +70,7 @@ def planted_file(atlas: Path) -> Path:
 def synthetic_stages(invented: Invention, context: Context) -> list[Stage]:
     """The stages of a recipe whose images, tokens and dictionary are invented instead of read."""
     sources = context.sources
-    stages: list[RecipeStage] = [
+    stages: list[Stage] = [
         *(InventedImages(context, name, invented) for name in sources),
         *(PairingStage(context, name) for name in context.recipe.models),
         InventedDictionary(context, invented),
@@ -96,7 +94,7 @@ class InventedImages(CorpusStage):
     """The images of a source, which are thumbnails, and the real ones' ground truth."""
 
     def __init__(self, context: Context, source: str, invented: Invention) -> None:
-        RecipeStage.__init__(self, context, context.images_stage(source), _given(invented))
+        Stage.__init__(self, context, context.images_stage(source), _given(invented))
         self.source, self.invented = source, invented
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
@@ -114,7 +112,7 @@ class InventedDictionary(DictionaryStage):
     unit = "tables"
 
     def __init__(self, context: Context, invented: Invention) -> None:
-        RecipeStage.__init__(self, context, "dictionary", _given(invented))
+        Stage.__init__(self, context, "dictionary", _given(invented))
         self.invented = invented
 
     def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -131,7 +129,7 @@ class InventedEnergies(EnergiesStage):
     unit = "images"
 
     def __init__(self, context: Context, source: str, invented: Invention) -> None:
-        RecipeStage.__init__(self, context, f"energies/{source}", _given(invented))
+        Stage.__init__(self, context, f"energies/{source}", _given(invented))
         self.source, self.invented = source, invented
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
@@ -147,7 +145,7 @@ class InventedEmbeddings(EncodeStage):
     unit = "sources"
 
     def __init__(self, context: Context, source: str, invented: Invention) -> None:
-        RecipeStage.__init__(self, context, f"encode/{source}", after=("dictionary", f"energies/{source}"))
+        Stage.__init__(self, context, f"encode/{source}", after=("dictionary", f"energies/{source}"))
         self.source, self.size = source, invented.size
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
@@ -164,7 +162,7 @@ class InventedReport(ReportStage):
     unit = "tables"
 
     def __init__(self, context: Context) -> None:
-        RecipeStage.__init__(self, context, "report", after=("dictionary", f"energies/{REAL}"))
+        Stage.__init__(self, context, "report", after=("dictionary", f"energies/{REAL}"))
 
     def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
         """Write summary and table."""
@@ -177,7 +175,7 @@ class LinkedThumbnails(ThumbnailsStage):
     unit = "sources"
 
     def __init__(self, context: Context, source: str) -> None:
-        RecipeStage.__init__(self, context, f"thumbs/{source}", after=(context.images_stage(source),))
+        Stage.__init__(self, context, f"thumbs/{source}", after=(context.images_stage(source),))
         self.source = source
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:

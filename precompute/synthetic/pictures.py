@@ -15,7 +15,7 @@ from PIL import Image
 
 from engine.files import write_whole
 from precompute.runner import Progress
-from precompute.stages.manifest import ImageRecord, write_manifest
+from precompute.stages.corpus import ImageRecord, write_manifest
 from precompute.stages.thumbnails import thumb_path
 from precompute.synthetic.codes import region_maps
 from precompute.synthetic.scenes import Scenes

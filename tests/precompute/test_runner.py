@@ -19,7 +19,7 @@ class Made(Stage):
     """A stage that is run by a function."""
 
     def __init__(self, name: str, run, params: dict | None = None, after: tuple[str, ...] = (), reads=()) -> None:
-        super().__init__(name, params, after, reads)
+        super().__init__(None, name, params, after, reads)
         self.run = run
 
 

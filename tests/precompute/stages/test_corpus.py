@@ -10,8 +10,7 @@ from PIL import Image
 from engine.errors import BlindspotError
 from engine.files import read_json
 from precompute.recipe import Folder, Limits, World
-from precompute.stages.corpus import LABELS, draw_world, gather_folder
-from precompute.stages.manifest import read_manifest, read_skipped
+from precompute.stages.corpus import LABELS, draw_world, gather_folder, read_manifest, read_skipped
 from tests.precompute.materials import save_images
 
 

@@ -18,10 +18,9 @@ from engine.vision.preprocess import load_image, to_tensor
 from engine.vision.spec import EncoderConfig
 from precompute.recipe import Folder, Limits
 from precompute.stages import encode as encoding
-from precompute.stages.corpus import gather_folder
+from precompute.stages.corpus import gather_folder, read_manifest
 from precompute.stages.encode import EMBEDDINGS, embed, encode, read_spec, token_shards
 from precompute.stages.energies import measure_energies, read_statistics, sparse_codes
-from precompute.stages.manifest import read_manifest
 from precompute.stages.thumbnails import thumb_path, thumbnails_folder, write_thumbnails
 from tests.precompute.materials import save_images
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from engine.errors import BlindspotError
 from precompute.recipe import Pipeline
+from precompute.stages.corpus import ImageRecord, read_manifest
 from precompute.stages.generate import Prompt, generate, image_seed, prompts_of, scheduler_class
-from precompute.stages.manifest import ImageRecord, read_manifest
 
 PROMPTS = [Prompt(position, f"a {colour} ball") for position, colour in ((0, "red"), (1, "blue"), (3, "green"))]
 

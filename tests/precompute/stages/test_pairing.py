@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BlindspotError
-from precompute.stages.manifest import ImageRecord, SkippedImage
+from precompute.stages.corpus import ImageRecord, SkippedImage
 from precompute.stages.pairing import pair
 
 
