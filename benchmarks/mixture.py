@@ -6,8 +6,8 @@ On the toy mixture the denoiser is exact and so is the tilt, so a sample's dista
 error. For each mean score: EnergyDPS at the tilt's own beta (it overshoots: a denoised guess is not the image that will
 come of it, so its score says too much too early), the same inside particle filters (`energydps-smc`), EnergyDPS with
 its strength calibrated to the mean, and its rivals calibrated likewise: the best of a pool, and optimisation of
-s + weight x_2 from many starts (paper 000, appendix I). KL in nats over a 30 x 30 grid on [-6, 6]^2, corrected for the
-number of samples; a filter's is that of the law of its samples, to which all of its weighted particles testify.
+s + weight x_2 from many starts (arXiv:2605.17504, appendix I). KL in nats over a 30 x 30 grid on [-6, 6]^2, corrected
+for the number of samples; a filter's is that of the law of its samples, to which all of its weighted particles testify.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def concept_score(points: Tensor) -> Tensor:
 
 
 def draw(strength: float, n: int, seed: int = 0, steps: int = 1000) -> np.ndarray:
-    """[n, 2] points of EnergyDPS as in Algorithm 1 of paper 000, zeta_i = sigma_i^2, a batch at a time."""
+    """[n, 2] points of EnergyDPS as in Algorithm 1 of arXiv:2605.17504, zeta_i = sigma_i^2, a batch at a time."""
     sampler = EnergyDPS(OraclePrior(), steps=steps, strength=strength, gradient="raw", together=None)
     sizes = [min(BATCH, n - start) for start in range(0, n, BATCH)]
     drawn = [sampler.sample(concept_score, size, seed + i).images.flatten(1) for i, size in enumerate(sizes)]

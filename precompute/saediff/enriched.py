@@ -157,7 +157,7 @@ class _Arrays:
             return None
         lists = [[row if isinstance(row, list) else [] for row in column] for column in (others, values)]
         lengths = [np.array([len(row) for row in column]) for column in lists]
-        if not np.array_equal(*lengths):
+        if not np.array_equal(lengths[0], lengths[1]):
             raise self.wrong("has a concept with more connections_idx than connections_val, or fewer")
         rows = np.repeat(np.arange(self._length), lengths[0])
         other, value = (

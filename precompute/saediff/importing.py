@@ -19,13 +19,14 @@ from engine.atlas.schema import REAL
 from engine.errors import BlindspotError
 from engine.files import file_hash
 from precompute.saediff.enriched import Connections, Enriched, read_enriched
-from precompute.saediff.links import check_base, image_links
 from precompute.saediff.sides import MOSTLY, Sides, find_sides
 from precompute.saediff.tables import (
+    check_base,
     concepts_table,
     cooccurrence_rows,
     delta_table,
     energies_table,
+    image_links,
     near_on_map_rows,
     published_table,
 )
@@ -73,7 +74,7 @@ def import_saediff(
     ----------
     paths : one file per model, all of one dictionary and the same real images.
     names : the models' names, one per file; by default from the files' names.
-    images_url : base address of the images (see `links`); without it the atlas has no links.
+    images_url : base address of the images (see `tables`); without it the atlas has no links.
 
     Raises
     ------

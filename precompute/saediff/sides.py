@@ -1,7 +1,7 @@
 """Whose energies a published file holds: worked out from its numbers, and refused where they contradict each other.
 
-Write e for the real mean energy of a concept and m for the model's. The authors define (paper 004, section 3 and
-figure 4; the notes beside their viewer)
+Write e for the real mean energy of a concept and m for the model's. The authors define (Conceptual Blindspots in
+Generative Image Models, section 3 and figure 4; the notes beside their viewer)
 
     d = energy_diff = m - e        relative_energy_diff = d / (m + e) = r,
 
@@ -107,7 +107,7 @@ def rounding(values: np.ndarray) -> np.ndarray:
 
 def weighted(known: Iterable[Known | None]) -> np.ndarray:
     """[K] mean of several determinations of one quantity, weighted by 1 / error^2; NaN where there is none."""
-    total, weights = 0.0, 0.0
+    total, weights = np.zeros(()), np.zeros(())
     for value, error in (one for one in known if one is not None):
         weight = np.where(np.isnan(value), 0.0, 1 / np.square(np.maximum(error, 1e-9)))
         total, weights = total + weight * np.nan_to_num(value), weights + weight
