@@ -3,8 +3,8 @@
     python -m precompute benchmark adm --json
 
 arXiv:2605.17504 draws with an ADM of 256 pixels, 1000 steps, one image at a time, in float32 and with gradients
-through the denoiser: 96 s and 14.6 GB an image on an H100. Here that, and what this project does instead, in one run on random
-weights (552,814,086 of the ADM, DINOv3 ConvNeXt-L, a transcoder of 16,384 concepts): fewer steps, bfloat16, and
+through the denoiser: 96 s and 14.6 GB an image on an H100. Here that, and what this project does instead, in one run on
+random weights (552,814,086 of the ADM, DINOv3 ConvNeXt-L, a transcoder of 16,384 concepts): fewer steps, bfloat16, and
 gradients through the denoiser with recomputed activations, or through the predicted clean image alone; as plain
 EnergyDPS ("one state") and as the app draws by default, where a sample begins as several states. Samples are guided one
 by one, so that each is the same image in any batch, or "together", all of a batch in one go.
