@@ -24,7 +24,7 @@ from precompute.studies.commands import study
 DEMO_RECIPE = DATA / "recipes" / "demo.yaml"
 ATLASES = Path("atlases")
 PAPER_TARGETS = [5.0, 6.0, 7.0]
-"""Mean scores in paper 000's Table 2."""
+"""Mean scores in EnergyDPS (arXiv:2605.17504), Table 2."""
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -159,7 +159,7 @@ def theory(
     ] = PAPER_TARGETS,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a hard threshold with a tilt on paper 000's toy mixture, exactly, at each mean score.
+    """Compare a hard threshold with a tilt on the toy mixture of arXiv:2605.17504, exactly, at each mean score.
 
     Boundary masses are taken within 0.05 above the hard threshold, and TV step between the target and 0.08 beyond it.
     """
