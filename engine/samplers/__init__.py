@@ -1,3 +1,3 @@
-"""Drawing images that excite a concept: scores, EnergyDPS, its peers, and the one function that the app and the
-command line call (`engine.samplers.drawing.draw_concept`). Importing this package, `drawing` or `files` loads no torch.
+"""Samplers: images that excite a concept. `generation` is what the app and the command line call, `registry` lists the
+methods. Importing this package or one of these two loads no torch.
 """

@@ -29,8 +29,8 @@ class StepEvent:
     """Steps in all."""
     scores: Float[Tensor, " n"]
     """Score of what each sample looks like at this step."""
-    images: Callable[[], Tensor]
-    """Returns what each sample looks like at this step, [n, 3, height, width] in [0, 1]."""
+    images: Float[Tensor, "n 3 height width"]
+    """What each sample looks like at this step, in [0, 1]."""
 
 
 OnStep = Callable[[StepEvent], bool | None]

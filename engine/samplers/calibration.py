@@ -153,22 +153,24 @@ def calibrate_strength(
     if not (math.isfinite(start) and start > 0 and evaluations >= 3):
         raise BlindspotError(f"A search needs a start above 0 and at least 3 trials, not {start} and {evaluations}.")
     known: Trials = {} if trials is None else trials
-    tried: list[_Point] = []
+    tried: list[Trial] = []
 
-    def attempt(strength: float) -> _Point:
-        scores = run_trial(known, strength, factory, score, n, seed, on_step, profiler).samples.scores
-        error = float(scores.std() / math.sqrt(n)) if n > 1 else math.inf
-        tried.append(_Point(strength, float(scores.mean()), error))
+    def attempt(strength: float) -> Trial:
+        tried.append(run_trial(known, strength, factory, score, n, seed, on_step, profiler))
         return tried[-1]
 
-    def hit(point: _Point) -> bool:
-        error = point.standard_error if math.isfinite(point.standard_error) else 0.0
-        return abs(point.mean - target) <= max(slack * error, relative * abs(target))
+    def error_of(trial: Trial) -> float:
+        return float(trial.samples.scores.std() / math.sqrt(n)) if n > 1 else math.inf
 
-    low, high = None, attempt(start)
+    def hit(trial: Trial) -> bool:
+        error = error_of(trial) if math.isfinite(error_of(trial)) else 0.0
+        return abs(trial.mean - target) <= max(slack * error, relative * abs(target))
+
+    low: Trial | None = None
+    high = attempt(start)
     while high.mean < target and not hit(high):
         if high.strength >= LARGEST * start or len(tried) >= evaluations:
-            best = max(tried, key=lambda point: point.mean)
+            best = max(tried, key=lambda trial: trial.mean)
             raise BlindspotError(
                 f"The mean score {target:.4g} is out of reach: the largest reached is {best.mean:.4g}, at strength "
                 f"{best.strength:.3g}; choose a lower target or more steps."
@@ -185,10 +187,10 @@ def calibrate_strength(
             strength = _between(low, high, target, secant=len(tried) % 2 == 0)
             if not low.strength < strength < high.strength:
                 break
-            point = attempt(strength)
-            low, high = (point, high) if point.mean < target else (low, point)
-    nearest_point = min(tried, key=lambda point: abs(point.mean - target))
-    return Calibration(*nearest_point, len(tried), n)
+            trial = attempt(strength)
+            low, high = (trial, high) if trial.mean < target else (low, trial)
+    found = min(tried, key=lambda trial: abs(trial.mean - target))
+    return Calibration(found.strength, found.mean, error_of(found), len(tried), n)
 
 
 def sample_calibrated(
@@ -238,15 +240,7 @@ def standard_error(values: Sequence[float]) -> float:
     return statistics.stdev(values) / math.sqrt(len(values))
 
 
-class _Point(NamedTuple):
-    """The mean score of one strength; the error is infinite for a single sample."""
-
-    strength: float
-    mean: float
-    standard_error: float
-
-
-def _between(low: _Point, high: _Point, target: float, secant: bool) -> float:
+def _between(low: Trial, high: Trial, target: float, secant: bool) -> float:
     """A strength inside the bracket: where the line through its ends meets the target, or the middle of their scale."""
     if not secant or high.mean <= low.mean:
         return math.sqrt(low.strength * high.strength) if low.strength > 0 else high.strength / NEAR_ZERO

@@ -21,7 +21,7 @@ from engine.errors import BlindspotError
 from engine.priors.base import DiffusionPrior, Prediction
 from engine.samplers.base import Score, uniforms
 from engine.samplers.execution import MicroBatches
-from engine.samplers.guidance import GuidedDenoiser
+from engine.samplers.guidance import GuidedDenoiser, map_prediction
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class CandidateStates:
         rows = (kept + self.count * torch.arange(len(kept), device=kept.device)[:, None]).flatten()
         self.state, self.log_twist, self.count = self.state[rows], log_twist.gather(1, kept), count
         self.batches.group = self.together * count
-        return Prediction(*(None if part is None else part[rows] for part in predicted))
+        return map_prediction(lambda part: part[rows], predicted)
 
     def _generator_of_each(self) -> list[torch.Generator]:
         return [generator for generator in self.generators for _ in range(self.count)]

@@ -107,8 +107,7 @@ class EnergyDPS:
             when = f"at step {index + 1} of {self.steps} with strength {self.strength:g} and gradient {self.gradient!r}"
             require_finite(state, seen.scores, when, "lower the strength or use gradient 'eps'")
             trace.append(seen.scores)
-            images = seen.images
-            announce(on_step, StepEvent(index + 1, self.steps, seen.scores, lambda images=images: images))
+            announce(on_step, StepEvent(index + 1, self.steps, seen.scores, seen.images))
         images, scores = denoiser.decode(state)
         return Samples(images, scores, torch.stack(trace))
 
@@ -135,7 +134,7 @@ class EnergyDPS:
                 trace.append(scores)
             else:
                 trace.append(trace[-1])
-            announce(on_step, StepEvent(step, self.steps, trace[-1], lambda images=images: images))
+            announce(on_step, StepEvent(step, self.steps, trace[-1], images))
 
         candidates.run(levels, on_prediction)
         return candidates.state, trace

@@ -27,9 +27,9 @@ OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 class MicroBatches:
-    """Applies functions to a batch, in micro-batches no larger than what has fitted before.
+    """Applies functions to a batch of independent rows, in micro-batches no larger than what has fitted before.
 
-    Rows must be independent. On a CPU several threads work on micro-batches at once: functions must allow that.
+    On a CPU several threads work on micro-batches at once: functions must allow that.
 
     Parameters
     ----------

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -39,19 +40,8 @@ SPECTRUM_IMAGES, SPECTRUM_BATCH = 2000, 100
 """Images that a corpus's mean spectrum is taken over at most, and at once."""
 
 
-class Transform(NamedTuple):
-    """One random view of each image."""
-
-    windows: Float[Tensor, "n 2 3"]
-    """The affine maps of `affine_grid`: which part of the image is seen."""
-    noise: Float[Tensor, "n 3 height width"] | None
-    """Added; None for none."""
-
-    def __call__(self, images: Float[Tensor, "m 3 height width"], rows: Int[Tensor, " m"]) -> Tensor:
-        """The views of images of these rows; beyond the edge they are mirrored."""
-        grid = F.affine_grid(self.windows[rows], list(images.shape), align_corners=False)
-        seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-        return seen if self.noise is None else seen + self.noise[rows]
+Transform = Callable[[Tensor, Tensor], Tensor]
+"""Images [m, 3, height, width] of rows [m] as they are seen."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +56,23 @@ class RandomTransform:
     """Standard deviation of added noise, in shares of the range of pixels."""
 
     def draw(self, generators: list[torch.Generator], size: tuple[int, int], device: torch.device) -> Transform:
-        """A view for each generator, of images of this height and width."""
+        """A view for each generator, of images of this height and width; beyond the edge images are mirrored."""
         draws = torch.stack([torch.rand(3, generator=generator) for generator in generators])
         side = self.zoom[0] + (self.zoom[1] - self.zoom[0]) * draws[:, 0]
         windows = torch.zeros(len(generators), 2, 3)
         windows[:, 0, 0] = windows[:, 1, 1] = side
         windows[:, :, 2] = 2 * self.shift * (2 * draws[:, 1:] - 1)
-        noise = None
+        windows, noise = windows.to(device), None
         if self.noise:
             noise = torch.stack([torch.randn(3, *size, generator=generator) for generator in generators])
             noise = (self.noise * noise).to(device)
-        return Transform(windows.to(device), noise)
+
+        def transform(images: Tensor, rows: Tensor) -> Tensor:
+            grid = F.affine_grid(windows[rows], list(images.shape), align_corners=False)
+            seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+            return seen if noise is None else seen + noise[rows]
+
+        return transform
 
 
 JITTER = RandomTransform()
@@ -114,10 +110,6 @@ def gradient_ascent(
 
     Parameters
     ----------
-    parameterisation, score
-        What is varied, and what it is to excite.
-    generators
-        One for each sample, for its transforms.
     steps, rate
         Number of steps, and Adam's step size in units of the variables.
     weight
@@ -126,8 +118,6 @@ def gradient_ascent(
         A sample whose score, not transformed, exceeds this stays as it is.
     transform
         The random view of every other step.
-    on_step
-        Called after every step.
 
     Raises
     ------
@@ -147,7 +137,7 @@ def gradient_ascent(
     with torch.no_grad():
         height, width = parameterisation.images(variables[:1], everyone[:1]).shape[-2:]
 
-    def evaluate(rows: Tensor, view: Transform | None) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(rows: Tensor, *, view: Transform | None) -> tuple[Tensor, Tensor, Tensor]:
         """Images, scores of what was seen, and the gradient of the variables of these rows."""
         part = variables[rows].requires_grad_()
         images = parameterisation.images(part, rows)
@@ -158,7 +148,7 @@ def gradient_ascent(
 
     for step in range(1, steps + 1):
         view = transform.draw(generators, (height, width), variables.device) if step % 2 else None
-        parts = batches.map(lambda rows, view=view: evaluate(rows, view), everyone)
+        parts = batches.map(partial(evaluate, view=view), everyone)
         images, scores, gradient = map(torch.cat, zip(*parts, strict=True))
         require_finite(gradient, scores, f"at step {step} of {steps}", "lower the strength")
         before, variables.grad = variables.clone(), gradient
@@ -168,7 +158,7 @@ def gradient_ascent(
             held = reached > score_cap
             variables[held] = before[held]
         trace.append(scores)
-        announce(on_step, StepEvent(step, steps, scores, lambda images=images: images))
+        announce(on_step, StepEvent(step, steps, scores, images))
     with torch.no_grad():
         images = torch.cat(batches.map(lambda rows: parameterisation.images(variables[rows], rows), everyone))
         scores = torch.cat(batches.map(score, images)).float()

@@ -182,11 +182,8 @@ def generate_images(
         raise BlindspotError(
             f"The cap {request.score_cap:g} lies below the mean score to match, {target:.4g}: choose a higher one."
         )
-    request = replace(
-        request,
-        score_cap=request.score_cap or default.score_cap,
-        guidance_end=request.guidance_end or default.guidance_end,
-    )
+    cap, end = request.score_cap or default.score_cap, request.guidance_end or default.guidance_end
+    request = replace(request, score_cap=cap, guidance_end=end)
     began = time.perf_counter()
     if request.match:
         samples, calibration = sample_calibrated(
@@ -264,7 +261,15 @@ def submit_generation(queue: JobQueue, atlas: Atlas, request: GenerationRequest)
     BlindspotError
         If the queue is full.
     """
-    return queue.submit(job_parameters(atlas, request), partial(_generate_for_task, atlas, request))
+
+    def work(task: Task) -> None:
+        def report(event: StepEvent) -> None:
+            task.report(event.step, event.steps, preview_jpeg(event.images))
+
+        task.report(0, request.steps)
+        save_generation(generate_images(atlas, request, task.device, report), task.folder)
+
+    return queue.submit(job_parameters(atlas, request), work)
 
 
 def job_parameters(atlas: Atlas, request: GenerationRequest) -> dict[str, Any]:
@@ -272,16 +277,6 @@ def job_parameters(atlas: Atlas, request: GenerationRequest) -> dict[str, Any]:
     info = atlas.info
     models = {"path": str(atlas.path), "encoder": info.encoder, "dictionary": info.dictionary, "prior": info.prior}
     return {"atlas": {**models, "stages": info.stages}, **request.parameters()}
-
-
-def _generate_for_task(atlas: Atlas, request: GenerationRequest, task: Task) -> None:
-    """The work of a generation's job."""
-
-    def report(event: StepEvent) -> None:
-        task.report(event.step, event.steps, preview_jpeg(event.images()))
-
-    task.report(0, request.steps)
-    save_generation(generate_images(atlas, request, task.device, report), task.folder)
 
 
 def save_generation(result: GenerationResult, folder: Path) -> list[Path]:

@@ -31,8 +31,8 @@ class DenoisedState(NamedTuple):
 
     def rows(self, index: Tensor) -> DenoisedState:
         """The same for the states of these rows only."""
-        prediction = Prediction(*(part if part is None else part[index] for part in self.prediction))
-        gradient = self.gradient if self.gradient is None else self.gradient[index]
+        gradient = None if self.gradient is None else self.gradient[index]
+        prediction = map_prediction(lambda part: part[index], self.prediction)
         return DenoisedState(prediction, self.images[index], self.scores[index], gradient)
 
 
@@ -73,8 +73,9 @@ class GuidedDenoiser:
             parts = self.batches.map(lambda part: self._evaluate(part, t, guided), state)
         if len(parts) == 1:
             return parts[0]
-        predictions, *others = zip(*parts, strict=True)
-        return DenoisedState(_concatenate(predictions), *map(_cat, others))
+        predictions, images, scores, gradients = zip(*parts, strict=True)
+        gradient = torch.cat(gradients) if guided else None
+        return DenoisedState(_concatenate(predictions), torch.cat(images), torch.cat(scores), gradient)
 
     @torch.no_grad()
     def denoise(self, state: Float[Tensor, n * shape], t: int) -> Prediction:
@@ -105,8 +106,7 @@ class GuidedDenoiser:
                 images = self._checkpoint(self.prior.decode, prediction.x0)
                 scores = self._checkpoint(self.score, images).float()
         gradient = torch.autograd.grad(scores.sum(), variable)[0] if guided else None
-        detached = Prediction(*(part if part is None else part.detach() for part in prediction))
-        return DenoisedState(detached, images.detach(), scores.detach(), gradient)
+        return DenoisedState(map_prediction(Tensor.detach, prediction), images.detach(), scores.detach(), gradient)
 
     def _autocast(self, state: Tensor) -> torch.autocast:
         return torch.autocast(state.device.type, torch.bfloat16, enabled=self.bf16)
@@ -135,10 +135,14 @@ def checkpointed(prior: Any, enabled: bool) -> Iterator[None]:
             network.disable_gradient_checkpointing()
 
 
+def map_prediction(function: Callable[[Tensor], Tensor], prediction: Prediction) -> Prediction:
+    """Apply a function to each tensor of a prediction."""
+    x0, eps, spread = prediction
+    return Prediction(function(x0), function(eps), None if spread is None else function(spread))
+
+
 def _concatenate(predictions: Sequence[Prediction]) -> Prediction:
-    return predictions[0] if len(predictions) == 1 else Prediction(*map(_cat, zip(*predictions, strict=True)))
-
-
-def _cat(parts: Sequence[Any]) -> Any:
-    """The parts [m, ...] as one tensor; None if they are None."""
-    return None if parts[0] is None else torch.cat(parts)
+    if len(predictions) == 1:
+        return predictions[0]
+    x0, eps, spread = zip(*predictions, strict=True)
+    return Prediction(torch.cat(x0), torch.cat(eps), None if spread[0] is None else torch.cat(spread))

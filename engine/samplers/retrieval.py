@@ -32,7 +32,7 @@ class Retrieval:
     device: str = "cpu"
     """Where the score runs."""
 
-    def sample(self, score: ConceptScore, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
         """Return the n real images with the highest mean code of the score's first concept, best first.
 
         There is one step, the seed does not matter, and there are fewer images where the atlas has no n exemplars.
@@ -40,8 +40,10 @@ class Retrieval:
         Raises
         ------
         BlindspotError
-            If no real image has this concept.
+            If no real image has this concept, or the score is not one of a concept.
         """
+        if not isinstance(score, ConceptScore):
+            raise BlindspotError("Retrieval finds the exemplars of a concept: give a ConceptScore.")
         exemplars = self.atlas.exemplars("real", score.concepts[0], count=n)["image"].to_numpy()
         if not len(exemplars):
             raise BlindspotError(
@@ -50,7 +52,7 @@ class Retrieval:
         images = thumbnails(self.atlas, exemplars, score.encoder.spec).to(self.device)
         with torch.no_grad():
             scores = score(images)
-        announce(on_step, StepEvent(1, 1, scores, lambda: images))
+        announce(on_step, StepEvent(1, 1, scores, images))
         return Samples(images, scores, scores[None])
 
 
@@ -104,7 +106,7 @@ class PoolRetrieval:
         drawn = np.searchsorted(ends, places, side="right").clip(0, len(ends) - 1)
         images = thumbnails(self.atlas, pool.images[drawn], self.spec).to(self.device)
         scores = torch.tensor(pool.scores[drawn], dtype=torch.float32, device=self.device)
-        announce(on_step, StepEvent(1, 1, scores, lambda: images))
+        announce(on_step, StepEvent(1, 1, scores, images))
         return Samples(images, scores, scores[None])
 
 

@@ -138,7 +138,7 @@ class EnergySMC:
             weights.twist(twist * seen.scores)
             heaviest = weights.heaviest()
             scores, images = seen.scores[heaviest], seen.images[heaviest]
-            announce(on_step, StepEvent(index + 1, self.steps, scores, lambda images=images: images))
+            announce(on_step, StepEvent(index + 1, self.steps, scores, images))
             trace.append(scores)
             seen = seen.rows(weights.resample(self.threshold, uniforms(generators)))
             state, log_ratio = self._propose(seen, t, t_prev, twist, each)

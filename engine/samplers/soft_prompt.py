@@ -11,8 +11,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,7 +102,7 @@ class SoftPrompt:
             def report(event: StepEvent) -> None:
                 scores = event.scores[shown]
                 trace.append(scores)
-                announce(on_step, StepEvent(event.step, total, scores, lambda: event.images()[shown]))
+                announce(on_step, StepEvent(event.step, total, scores, event.images[shown]))
 
             context = self.learn(score, seed, report)
 
@@ -116,15 +114,7 @@ class SoftPrompt:
         return replace(drawn, trace=torch.cat([torch.stack(trace), drawn.trace]) if trace else drawn.trace)
 
     def learn(self, score: Score, seed: int = 0, on_step: OnStep | None = None) -> Tensor:
-        """The context [1, length, d] of a prompt whose images the score likes; events show what it is learned from.
-
-        Raises
-        ------
-        BlindspotError
-            If the learning left the real numbers.
-        Cancelled
-            If `on_step` said so.
-        """
+        """Learn the context [1, length, d] of a prompt whose images have a high score; errors as in `sample`."""
         generators = sample_generators(LEARNING_SEED + seed, self.images)
         tokens = SoftTokens(self.pipeline, self.prefix, self.tokens)
         soft = tokens.random(generators[0])
@@ -139,7 +129,7 @@ class SoftPrompt:
             require_finite(soft.grad[None], scores.detach().mean()[None], f"at step {step}", "lower the rate")
             optimiser.step()
             images, scores = images.detach(), scores.detach()
-            announce(on_step, StepEvent(step, self.iterations, scores, lambda images=images: images))
+            announce(on_step, StepEvent(step, self.iterations, scores, images))
         with torch.no_grad():
             return tokens.context(soft)
 
@@ -190,20 +180,14 @@ class SoftTokens:
 
     def context(self, soft: Tensor) -> Tensor:
         """What the network reads [1, length, d] when the soft tokens have these embeddings [tokens, d]."""
-        with self._replaced(soft):
-            return self.encoder(self.ids)[0]
 
-    @contextmanager
-    def _replaced(self, soft: Tensor) -> Iterator[None]:
-        """Put soft embeddings in the place of those that the table gives."""
-
-        def swap(_: Any, __: Any, embedded: Tensor) -> Tensor:
+        def insert(_: Any, __: Any, embedded: Tensor) -> Tensor:
             before, after = embedded[:, : self.places.start], embedded[:, self.places.stop :]
             return torch.cat([before, soft[None].to(embedded.dtype), after], dim=1)
 
-        handle = self.table.register_forward_hook(swap)
+        handle = self.table.register_forward_hook(insert)
         try:
-            yield
+            return self.encoder(self.ids)[0]
         finally:
             handle.remove()
 

@@ -23,8 +23,8 @@ def assert_previews(sampler, steps, score=redness):
     samples = sampler.sample(score, 3, on_step=events.append)
     assert [event.step for event in events] == list(range(1, steps + 1))
     assert {event.steps for event in events} == {steps}
-    assert all(event.images().shape == samples.images.shape for event in events)
-    assert not any(event.images().requires_grad for event in events)
+    assert all(event.images.shape == samples.images.shape for event in events)
+    assert not any(event.images.requires_grad for event in events)
     torch.testing.assert_close(torch.stack([event.scores for event in events]), samples.trace)
     torch.testing.assert_close(score(samples.images), samples.scores)
     try:

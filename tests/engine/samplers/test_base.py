@@ -19,7 +19,7 @@ def test_no_two_samples_of_any_seeds_share_a_source():
 
 
 def test_only_false_cancels():
-    event = StepEvent(1, 2, torch.zeros(1), lambda: torch.zeros(1, 3, 2, 2))
+    event = StepEvent(1, 2, torch.zeros(1), torch.zeros(1, 3, 2, 2))
     for answer in (None, True, 0):
         announce(lambda _, answer=answer: answer, event)
     announce(None, event)

@@ -1,4 +1,4 @@
-"""Thinning against exact laws: a Gaussian's tilt, the planar mixture's, and the prior itself."""
+"""Candidate selection against exact laws: a Gaussian's tilt, the planar mixture's, and the prior itself."""
 
 import itertools
 from dataclasses import replace
@@ -98,7 +98,7 @@ def test_a_sample_is_the_same_in_any_batch_and_the_trace_is_whole():
 def test_every_step_is_heard_of_and_any_may_cancel():
     sampler = EnergyDPS(GaussianPrior(0.2, 0.5), 12, strength=0.2, selection=CandidateSelection(5.0, 8))
     heard = []
-    sampler.sample(brightness, 2, on_step=lambda event: heard.append((event.step, len(event.images()))))
+    sampler.sample(brightness, 2, on_step=lambda event: heard.append((event.step, len(event.images))))
     assert heard == [(step, 2) for step in range(1, 13)]
     for last in (1, 4, 11):
         with pytest.raises(Cancelled):

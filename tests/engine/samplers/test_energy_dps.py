@@ -112,7 +112,7 @@ def test_every_step_is_reported_with_a_preview_and_scores():
     events = []
     samples = EnergyDPS(GaussianPrior(), 6, strength=0.2).sample(redness, 3, on_step=events.append)
     assert [event.step for event in events] == [1, 2, 3, 4, 5, 6] and {event.steps for event in events} == {6}
-    previews = [event.images() for event in events]
+    previews = [event.images for event in events]
     assert all(preview.shape == samples.images.shape and not preview.requires_grad for preview in previews)
     torch.testing.assert_close(redness(previews[2]), events[2].scores)
     torch.testing.assert_close(torch.stack([event.scores for event in events]), samples.trace)

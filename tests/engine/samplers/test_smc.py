@@ -119,7 +119,7 @@ def test_every_step_is_reported_with_the_heaviest_particle_and_may_cancel():
     events = []
     samples = EnergySMC(GaussianPrior(), 6, 1.0, particles=3).sample(brightness, 2, on_step=events.append)
     assert [event.step for event in events] == [1, 2, 3, 4, 5, 6] and {event.steps for event in events} == {6}
-    torch.testing.assert_close(brightness(events[3].images()), events[3].scores)
+    torch.testing.assert_close(brightness(events[3].images), events[3].scores)
     torch.testing.assert_close(torch.stack([event.scores for event in events]), samples.trace)
     with pytest.raises(Cancelled):
         EnergySMC(GaussianPrior(), 6).sample(brightness, 1, on_step=lambda event: event.step < 2)
