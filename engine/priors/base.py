@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -16,44 +16,17 @@ from engine.hub import find_model
 from engine.priors.schedule import Prediction, Schedule, named_scheduler
 from engine.priors.spec import PriorSpec
 
-__all__ = ["DiffusionPrior", "Prediction", "Prior", "class_label", "frozen", "open_pipeline"]
+__all__ = ["DiffusionPrior", "Prediction", "class_label", "frozen", "open_pipeline"]
 
 Network = TypeVar("Network", bound=nn.Module)
 States = Float[Tensor, "n channels height width"]
 Images = Float[Tensor, "n 3 height width"]
 
 
-class Prior(Protocol):
-    """A distribution over images given by a denoiser. States are float32, `shape` without the batch, on `device`."""
-
-    shape: tuple[int, int, int]
-    image_size: int
-    device: torch.device
-    dtype: torch.dtype
-
-    def timesteps(self, n: int) -> Int[Tensor, " n"]:
-        """The noise levels that n steps visit, descending."""
-
-    def noise(self, generators: Sequence[torch.Generator]) -> States:
-        """Standard normal states, row i drawn from generator i alone."""
-
-    def denoise(self, x_t: States, t: int) -> Prediction:
-        """Predict the clean states; differentiable in x_t."""
-
-    def step(
-        self, prediction: Prediction, t: int, t_prev: int, x_t: States, generators: Sequence[torch.Generator]
-    ) -> States:
-        """One reverse step from level t to t_prev (-1: clean)."""
-
-    def sigma(self, t: int, t_prev: int) -> float:
-        """Standard deviation of the reverse posterior q(x_prev | x_t, x0); 0 at the last step."""
-
-    def decode(self, z: States) -> Images:
-        """States to images in [0, 1]; differentiable."""
-
-
 class DiffusionPrior(ABC):
-    """A network and its noise schedule; subclasses say how the network is called and how a state becomes an image.
+    """A distribution over images given by a denoiser: a network and its noise schedule.
+
+    Subclasses say how the network is called and how a state becomes an image.
 
     Parameters
     ----------

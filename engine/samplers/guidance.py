@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from engine.priors.base import Prediction, Prior
+from engine.priors.base import DiffusionPrior, Prediction
 from engine.samplers.base import Score
 from engine.samplers.execution import MicroBatches
 
@@ -56,7 +56,7 @@ class GuidedDenoiser:
 
     def __init__(
         self,
-        prior: Prior,
+        prior: DiffusionPrior,
         score: Score,
         guidance: str = "full",
         bf16: bool = False,

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from engine.atlas.schema import REAL
 from engine.atlas.storage import CSR
-from engine.files import write_array, write_json
+from engine.dictionary.geometry import coherence
+from engine.files import write_array, write_arrays, write_json
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, EncoderSpec
 from precompute.build import analysis_stages
 from precompute.recipe import Folder, Pipeline, Recipe
@@ -25,14 +27,12 @@ from precompute.stages.energies import EnergiesStage, codes_of, energy_of, sum_c
 from precompute.stages.layout import LayoutStage, unit
 from precompute.stages.neighbours import NeighboursStage
 from precompute.stages.pairing import PairingStage
-from precompute.stages.report import ReportStage
+from precompute.stages.report import SUMMARY, TABLE, ReportStage
 from precompute.stages.thumbnails import ThumbnailsStage, link_or_copy, thumb_path
 from precompute.stages.words import WordsStage
-from precompute.synthetic.codes import CHUNK
+from precompute.synthetic.codes import CHUNK, as_document
 from precompute.synthetic.invention import Invention
-from precompute.synthetic.pictures import write_pictures
-from precompute.synthetic.planted import as_document
-from precompute.synthetic.report import write_report
+from precompute.synthetic.scenes import write_pictures
 from precompute.synthetic.world import PREFIX, Size
 
 NAME = "blindspot-atlas/synthetic"
@@ -44,9 +44,12 @@ def synthesize(invented: Invention, out: Path, progress: Callable[[Stage], Progr
 
     Parameters
     ----------
-    invented : what is in it; the same invention gives the same files.
-    out : the atlas's folder; `<out>.work` beside it keeps what the stages made, and can be deleted afterwards.
-    progress : called once per stage that runs, gives what the stage reports to.
+    invented
+        What is in it; the same invention gives the same files.
+    out
+        The atlas's folder; `<out>.work` beside it keeps what the stages made, and can be deleted afterwards.
+    progress
+        Called once per stage that runs, gives what the stage reports to.
 
     Raises
     ------
@@ -166,7 +169,7 @@ class InventedReport(ReportStage):
 
     def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
         """Write summary and table."""
-        return write_report(codes_of(self.context, REAL), atoms_of(self.context), folder)
+        return _write_report(codes_of(self.context, REAL), atoms_of(self.context), folder)
 
 
 class LinkedThumbnails(ThumbnailsStage):
@@ -226,3 +229,35 @@ def _counted(chunks: Iterable[CSR], images: int, progress: Progress) -> Iterator
     for number, chunk in enumerate(chunks, start=1):
         yield chunk
         progress(min(number * CHUNK, images), images)
+
+
+def _write_report(codes: sparse.csr_matrix, atoms: np.ndarray, folder: Path) -> dict[str, float]:
+    """Write the report of a dictionary whose tokens are exactly what the codes `[tokens, concepts]` rebuild.
+
+    Usage and coherence are measured. R2 is 1 since no token exists beside its codes, every atom is its own nearest
+    point of the data, and no other dictionary was trained to compare with.
+    """
+    concepts = codes.shape[1]
+    fires = np.bincount(codes.indices, minlength=concepts)
+    alike = coherence(torch.from_numpy(atoms))
+    columns = {
+        "fires": fires,
+        "coherence": alike.value.numpy(),
+        "nearest": alike.nearest.numpy(),
+        "hull_distance": np.zeros(concepts, np.float32),
+        "stability": np.full(concepts, np.nan, np.float32),
+    }
+    summary = {
+        "tokens": codes.shape[0],
+        "r2": 1.0,
+        "fvu": 0.0,
+        "l0": round(codes.nnz / codes.shape[0], 6),
+        "l0_counts": np.bincount(np.diff(codes.indptr)).tolist(),
+        "dead_share": round(float((fires == 0).mean()), 6),
+        "coherence": round(float(alike.value.mean()), 6),
+        "hull": {"distance": 0.0, "uncertainty": 0.0, "points": concepts, "own_points": True},
+        "stability": None,
+    }
+    write_arrays(folder / TABLE, **columns)
+    write_json(folder / SUMMARY, summary)
+    return {name: summary[name] for name in ("r2", "l0", "dead_share")}

@@ -1,22 +1,26 @@
-"""Token codes of scenes, image by image in one compiled loop.
+"""Token codes of scenes, image by image in one compiled loop, and what each model gets wrong on purpose.
 
 A token draws `sparsity` concepts from the palette of its region or from the image's common ones, leading concepts more
-often; a concept drawn twice is one code of twice the strength, so that expected energies are exactly the world's. A
-suppressed concept is missing from a share of the images. An exaggerated one appears uncalled for, in a block of patches
-that have a free slot, so that no other concept gives way.
+often; a concept drawn twice is one code of twice the strength, so that expected energies are exactly the world's.
+
+What is planted is the truth that an analysis of the atlas can be held to. Half of a model's planted concepts are
+suppressed, missing from a share of the images. Half are exaggerated and appear uncalled for, in a block of patches that
+have a free slot, so that no other concept gives way. Of each half, one half is planted in every model (universal) and
+the other in this one alone (specific). Nothing else differs between real images and a model's, in expectation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
 from engine.atlas.schema import index_dtype
 from engine.atlas.storage import CSR
-from precompute.synthetic.planted import Planted
-from precompute.synthetic.scenes import Scenes
+from engine.errors import BlindspotError
+from precompute.synthetic.scenes import Scenes, region_maps
 from precompute.synthetic.world import LARGEST_CODE, PREFIX, World
 
 CHUNK = 250
@@ -25,6 +29,79 @@ BLOCK = 2.5
 """Radius, in patches, of the block in which an exaggerated concept appears."""
 CODES_A_BLOCK = 8
 """As many codes' worth of energy."""
+SUPPRESSED, EXAGGERATED = (0.02, 0.25), (3.0, 8.0)
+"""Range of the factor by which a planted concept's expected energy changes; uniform on a log scale."""
+FREQUENT = (0.75, 0.97)
+"""Quantiles of frequency between which concepts are planted: rarer ones say little in 10,000 images."""
+
+
+class Planted(NamedTuple):
+    """The planted concepts of one model."""
+
+    concepts: np.ndarray
+    """int32 `[planted]`, rising."""
+    factor: np.ndarray
+    """float64 `[planted]`, expected energy in the model over that in real images."""
+    universal: np.ndarray
+    """bool `[planted]`, whether it is planted in every model."""
+
+    @property
+    def suppressed(self) -> np.ndarray:
+        """The concepts whose energy is lowered."""
+        return self.concepts[self.factor < 1]
+
+    @property
+    def exaggerated(self) -> np.ndarray:
+        """The concepts whose energy is raised."""
+        return self.concepts[self.factor > 1]
+
+
+def plant(world: World, count: int, rng: np.random.Generator) -> list[Planted]:
+    """Choose `count` concepts and their factors for every model.
+
+    Raises
+    ------
+    BlindspotError
+        If the world has fewer concepts that can be planted.
+    """
+    low, high = np.quantile(world.fires, FREQUENT)
+    fit = np.flatnonzero((world.fires >= low) & (world.fires <= high) & (world.community > 0))
+    models = world.size.models
+    universal = count // 2
+    if count < 0 or universal + models * (count - universal) > len(fit):
+        raise BlindspotError(
+            f"--planted {count} does not fit: {world.size.concepts} concepts and {models} models allow 0 to "
+            f"{2 * len(fit) // (models + 1) // 2 * 2}."
+        )
+    chosen = rng.permutation(fit)
+    shared, own = chosen[:universal], chosen[universal:]
+    shared_factor = _factors(universal, rng)
+    found = []
+    for model in range(models):
+        specific = own[model * (count - universal) : (model + 1) * (count - universal)]
+        concepts = np.concatenate([shared, specific])
+        factor = np.concatenate([shared_factor, _factors(len(specific), rng)])
+        order = np.argsort(concepts)
+        found.append(Planted(concepts[order].astype(np.int32), factor[order], np.arange(count)[order] < universal))
+    return found
+
+
+def as_document(planted: Mapping[str, Planted], seed: int) -> dict[str, Any]:
+    """The planted concepts of all models as JSON."""
+    models = {
+        name: [
+            {"concept": int(concept), "factor": round(float(factor), 6), "universal": bool(universal)}
+            for concept, factor, universal in zip(*one, strict=True)
+        ]
+        for name, one in planted.items()
+    }
+    return {"seed": seed, "models": models}
+
+
+def _factors(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Every other one below and above 1."""
+    low, high = (np.exp(rng.uniform(*np.log(bounds), size=count)) for bounds in (SUPPRESSED, EXAGGERATED))
+    return np.where(np.arange(count) % 2 == 0, low, high)
 
 
 def draw_codes(world: World, scenes: Scenes, planted: Planted | None, seed: tuple[int, ...]) -> Iterator[CSR]:
@@ -32,8 +109,10 @@ def draw_codes(world: World, scenes: Scenes, planted: Planted | None, seed: tupl
 
     Parameters
     ----------
-    planted : what the model gets wrong; None for the real source.
-    seed : of the source.
+    planted
+        What the model gets wrong; None for the real source.
+    seed
+        Of the source.
     """
     size = world.size
     planted = planted or Planted(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, bool))
@@ -58,15 +137,6 @@ def draw_codes(world: World, scenes: Scenes, planted: Planted | None, seed: tupl
         )
         rounded = np.clip(values, np.float16(6e-8), LARGEST_CODE).astype(np.float16).astype(np.float32)
         yield CSR(indptr, concepts.astype(index_dtype(size.concepts)), rounded, size.concepts)
-
-
-def region_maps(centres: np.ndarray, side: int) -> np.ndarray:
-    """Which region each patch belongs to, uint8 `[images, side * side]`; centres are `[images, regions, 2]`."""
-    at = ((np.arange(side) + 0.5) / side).astype(np.float32)
-    rows = (centres[:, :, 0, None] - at) ** 2
-    columns = (centres[:, :, 1, None] - at) ** 2
-    nearest = (rows[:, :, :, None] + columns[:, :, None, :]).argmin(axis=1)
-    return nearest.reshape(len(centres), -1).astype(np.uint8)
 
 
 def _common_shares(world: World) -> np.ndarray:

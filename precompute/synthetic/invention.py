@@ -10,11 +10,9 @@ import numpy as np
 from engine.atlas.schema import REAL
 from engine.atlas.storage import CSR
 from engine.errors import BlindspotError
-from precompute.synthetic.codes import draw_codes
-from precompute.synthetic.planted import Planted, plant
+from precompute.synthetic.codes import Planted, draw_codes, plant
 from precompute.synthetic.scenes import Scenes, captions, imagine, reimagine
-from precompute.synthetic.vocabulary import GUISES
-from precompute.synthetic.world import Size, World, make_atoms, make_world
+from precompute.synthetic.world import GUISES, Size, World, make_atoms, make_world
 
 
 class Invention:
@@ -22,9 +20,12 @@ class Invention:
 
     Parameters
     ----------
-    size : of the atlas.
-    planted : concepts planted per model.
-    seed : the same one gives the same invention.
+    size
+        Of the atlas.
+    planted
+        Concepts planted per model.
+    seed
+        The same one gives the same invention.
 
     Raises
     ------
