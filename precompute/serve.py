@@ -1,4 +1,4 @@
-"""Opens the app on an atlas: the command `app`, and the console script `blindspot-atlas`.
+"""Opens the app on an atlas: the command `app`.
 
 Streamlit runs in a process of its own; this module only chooses its address and opens the browser.
 """
@@ -50,17 +50,6 @@ def serve(atlas: AtlasFolder = None, host: Host = "127.0.0.1", port: Port = 8501
 def open_demo(host: Host = "127.0.0.1", port: Port = 8501, browser: Browser = True) -> None:
     """Open the app on the bundled demo atlas."""
     serve(None, host, port, browser)
-
-
-def main() -> None:
-    """Run the console script: the commands of `python -m precompute`, except that `demo` opens the demo."""
-    from precompute import cli
-
-    commands = cli.app.registered_commands
-    rebuild = next(command for command in commands if command.callback is cli.demo)
-    rebuild.name = "build-demo"
-    cli.app.command(name="demo")(open_demo)
-    cli.main()
 
 
 def _has_display() -> bool:

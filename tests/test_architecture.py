@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,14 @@ def test_engine_packages_import_only_what_stands_below(package: str):
 def test_light_modules_load_without_torch(module: str):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'umap' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_no_two_files_import_each_other_in_a_circle():
+    paths = [path for folder in ("engine", "pages", "precompute", "benchmarks") for path in files(folder)]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    packages = {name for name, path in modules.items() if path.name == "__init__.py"}
+    graph = {name: (imported(path) & modules.keys()) - packages - {name} for name, path in modules.items()}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"These import each other: {' -> '.join(error.args[1])}")

@@ -57,7 +57,7 @@ def test_the_wheel_holds_every_package_that_the_app_needs():
 @pytest.mark.slow
 def test_the_console_script_opens_the_demo_from_any_folder(tmp_path):
     port = free_port()
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from precompute.serve import main; main()"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from precompute.__main__ import console; console()"
     command = [sys.executable, "-c", code, "demo", "--port", str(port), "--no-browser"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
