@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -107,7 +107,7 @@ def convert_adm(
     from engine.priors.adm_conversion import convert_adm as convert
 
     with full_disk_explained(out):
-        made = convert(src, out, ADMAssumptions(image_size, heads, qkv, noise))
+        made = convert(src, out, ADMAssumptions(image_size, heads, cast(Any, qkv), noise))
     if as_json:
         print_json({"out": str(out), **asdict(made)})
         return
