@@ -53,7 +53,7 @@ class Spectrum(NamedTuple):
     A pixel is mean + colours y, with y of uncorrelated channels.
     """
 
-    mean: Float[Tensor, 3]
+    mean: Float[Tensor, "3"]
     """Mean colour."""
     colours: Float[Tensor, "3 3"]
     """Columns: directions in colour space, scaled to their standard deviation."""

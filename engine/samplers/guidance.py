@@ -26,7 +26,7 @@ class DenoisedState(NamedTuple):
     """The predicted clean images."""
     scores: Float[Tensor, " n"]
     """The scores of `images`."""
-    gradient: Float[Tensor, n * shape] | None
+    gradient: Float[Tensor, "n *shape"] | None
     """The score's gradient; None when it was not asked for."""
 
     def rows(self, index: Tensor) -> DenoisedState:
@@ -67,7 +67,7 @@ class GuidedDenoiser:
         self.bf16, self.checkpointing = bf16, checkpointing
         self.batches = batches or MicroBatches(group=1)
 
-    def evaluate(self, state: Float[Tensor, n * shape], t: int, guided: bool) -> DenoisedState:
+    def evaluate(self, state: Float[Tensor, "n *shape"], t: int, guided: bool) -> DenoisedState:
         """Denoise, decode and score states at level t; with the gradient if guided."""
         with checkpointed(self.prior, self.checkpointing and guided):
             parts = self.batches.map(lambda part: self._evaluate(part, t, guided), state)
@@ -78,7 +78,7 @@ class GuidedDenoiser:
         return DenoisedState(_concatenate(predictions), torch.cat(images), torch.cat(scores), gradient)
 
     @torch.no_grad()
-    def denoise(self, state: Float[Tensor, n * shape], t: int) -> Prediction:
+    def denoise(self, state: Float[Tensor, "n *shape"], t: int) -> Prediction:
         """Predictions for states at level t, neither decoded nor scored."""
 
         def predict(part: Tensor) -> Prediction:
@@ -88,7 +88,7 @@ class GuidedDenoiser:
         return _concatenate(self.batches.map(predict, state))
 
     @torch.no_grad()
-    def decode(self, state: Float[Tensor, n * shape]) -> tuple[Float[Tensor, "n 3 height width"], Float[Tensor, " n"]]:
+    def decode(self, state: Float[Tensor, "n *shape"]) -> tuple[Float[Tensor, "n 3 height width"], Float[Tensor, " n"]]:
         """Images and scores of clean states, in full precision."""
         images = torch.cat(self.batches.map(self.prior.decode, state))
         return images, torch.cat(self.batches.map(self.score, images)).float()
