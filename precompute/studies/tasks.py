@@ -112,9 +112,9 @@ def text_alignment(pipeline: Any, text: str) -> TextAlignment:
     BlindspotError
         If the pipeline lacks one of the two: Stable Diffusion's text encoder alone knows no images.
     """
-    vision = getattr(pipeline, "image_encoder", None)
+    vision: Any = getattr(pipeline, "image_encoder", None)
     for suffix in ("", "_2"):
-        encoder = getattr(pipeline, f"text_encoder{suffix}", None)
+        encoder: Any = getattr(pipeline, f"text_encoder{suffix}", None)
         size = getattr(getattr(encoder, "text_projection", None), "out_features", None)
         if size is not None and size == getattr(getattr(vision, "visual_projection", None), "out_features", None):
             tokenizer = getattr(pipeline, f"tokenizer{suffix}")

@@ -100,7 +100,10 @@ def as_document(planted: Mapping[str, Planted], seed: int) -> dict[str, Any]:
 
 def _factors(count: int, rng: np.random.Generator) -> np.ndarray:
     """Every other one below and above 1."""
-    low, high = (np.exp(rng.uniform(*np.log(bounds), size=count)) for bounds in (SUPPRESSED, EXAGGERATED))
+    low, high = (
+        np.exp(rng.uniform(float(np.log(least)), float(np.log(most)), count))
+        for least, most in (SUPPRESSED, EXAGGERATED)
+    )
     return np.where(np.arange(count) % 2 == 0, low, high)
 
 
