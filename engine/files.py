@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import BlindspotError
+from engine.errors import BlindspotError, printable
 
 _CHECKOUT = Path(__file__).resolve().parents[1] / "data"
 DATA = _CHECKOUT if (_CHECKOUT / "recipes").is_dir() else Path(sys.prefix) / "share" / "blindspot-atlas" / "data"
 """Recipes, the demo and measured results: in a checkout, or where pip put them."""
 PARTIAL = ".partial"
 """Ending of a file that is being written; one that a killed run left behind is overwritten or ignored."""
+SYSTEM = ("/proc/", "/sys/", "/dev/")
+"""Folders that hold no data but the machine itself; links into them are not followed."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""First characters, also in full width, with which a cell of text is a formula to spreadsheets."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -40,6 +46,8 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+    # Bytes of a file name that are not UTF-8 are lone surrogates in Python, which JSON can only escape.
+    text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
     write_whole(path, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
 
 
@@ -74,6 +82,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
+def spreadsheet_safe(cell: Any) -> Any:
+    """A table's cell as CSV: text that a spreadsheet would run as a formula gets an apostrophe before it (OWASP)."""
+    return f"'{printable(cell)}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+
 @lru_cache(maxsize=256)
 def content_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files of a folder, hidden ones left out.
@@ -98,13 +111,67 @@ def file_hash(path: Path) -> str:
         return "unreadable"
 
 
-def visible_files(folder: Path) -> Iterator[str]:
-    """Relative paths, with `/`, of all files below a folder, without hidden files and folders."""
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                yield Path(os.path.relpath(os.path.join(root, name), folder)).as_posix()
+def visible_files(folder: Path, left_out: dict[str, str] | None = None) -> Iterator[str]:
+    """Relative paths, with `/`, of all files below a folder, without hidden files and folders.
+
+    Links are followed, also out of the folder, for whoever keeps data links it from where it is; each folder is visited
+    once and under its own name first, so that links in a circle end.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    left_out
+        Gets, by relative path, why a pipe, device, broken link, or folder was not visited.
+    """
+    left_out = {} if left_out is None else left_out
+    parents = {_identity(parent) for parent in Path(os.path.realpath(folder)).parents}
+    visited, links = {_identity(folder)}, [""]
+
+    def refused(error: OSError) -> None:
+        left_out[Path(os.path.relpath(error.filename, folder)).as_posix()] = f"cannot be opened: {error.strerror}"
+
+    for link in links:
+        if link:
+            target = _identity(folder / link)
+            if target in parents or target in visited or f"{os.path.realpath(folder / link)}/".startswith(SYSTEM):
+                left_out[link] = "a link to a folder that is visited already, holds this one, or is the system's"
+                continue
+            visited.add(target)
+        for root, folders, names in os.walk(folder / link, onerror=refused):
+            below = Path(os.path.relpath(root, folder))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in list(folders):
+                if os.path.islink(os.path.join(root, name)):
+                    links.append((below / name).as_posix())
+                    folders.remove(name)
+                elif (found := _identity(Path(root, name))) in visited and link:
+                    left_out[(below / name).as_posix()] = "a folder that is visited already"
+                    folders.remove(name)
+                else:
+                    visited.add(found)
+            for name in names:
+                if name.startswith("."):
+                    continue
+                path = (below / name).as_posix()
+                try:
+                    regular = stat.S_ISREG(os.stat(os.path.join(root, name)).st_mode)
+                except OSError as error:
+                    left_out[path] = f"cannot be opened: {error.strerror}"
+                    continue
+                if regular:
+                    yield path
+                else:
+                    left_out[path] = "a pipe, socket or device"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Device and inode: equal for all names of a folder."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return -1, -1
+    return found.st_dev, found.st_ino
 
 
 @contextmanager

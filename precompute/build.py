@@ -14,17 +14,21 @@ A new stage is a file in `precompute/stages` with a subclass of `Stage`, and a l
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from engine.atlas.schema import REAL
-from engine.files import write_whole
+from engine.errors import printable
+from engine.files import write_json, write_whole
 from precompute.recipe import Folder, Recipe
 from precompute.runner import Build, Context, Progress, Stage, WorkDirectory, build_stages
 from precompute.stages.assemble import AssembleStage
 from precompute.stages.composition import CompositionStage
-from precompute.stages.corpus import CorpusStage, read_skipped
+from precompute.stages.corpus import CorpusStage, images_of, read_skipped, read_unread_captions
 from precompute.stages.dictionary import DictionaryStage
 from precompute.stages.divergence import DivergenceStage
 from precompute.stages.encode import EncodeStage
@@ -33,7 +37,7 @@ from precompute.stages.generate import GenerateStage
 from precompute.stages.layout import LayoutStage
 from precompute.stages.metrics import MetricsStage
 from precompute.stages.neighbours import NeighboursStage
-from precompute.stages.pairing import PairingStage
+from precompute.stages.pairing import PairingStage, pairing_of
 from precompute.stages.report import ReportStage
 from precompute.stages.thumbnails import ThumbnailsStage
 from precompute.stages.words import WordsStage
@@ -75,16 +79,38 @@ def analysis_stages(context: Context) -> list[Stage]:
 def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress]) -> Build:
     """Run what is not done yet of a recipe and put the atlas at `out`; parameters and errors as for `build_stages`."""
     made = build_stages(out, lambda work, where: stages_of(Context(recipe, work, where)), progress)
-    return replace(made, skipped=_list_skipped(Context(recipe, WorkDirectory(made.work), made.out)))
+    context = Context(recipe, WorkDirectory(made.work), made.out)
+    return replace(made, skipped=_list_skipped(context), counts=_count(context))
+
+
+def _count(context: Context) -> dict[str, Any]:
+    """What each source's images, captions and pairs came to; also written to `sources.json` in the work directory."""
+    counts = {}
+    for name in context.sources:
+        folder, images = context.folder(context.images_stage(name)), images_of(context, name)
+        counts[name] = {
+            "images": len(images),
+            "captions": sum(bool(image.caption) for image in images),
+            "pairs": int((pairing_of(context, name).pair_index >= 0).sum()) if name != REAL else None,
+            "skipped": dict(Counter(one.kind for one in read_skipped(folder)).most_common()),
+            "captions not read": [one.reason for one in read_unread_captions(folder)],
+        }
+    write_json(context.work.path / "sources.json", counts)
+    return counts
 
 
 def _list_skipped(context: Context) -> Path | None:
-    """Write `skipped.tsv` into the work directory: source, file and reason of every image that was left out."""
+    """Write `skipped.tsv` into the work directory: source, file and reason of what was left out or not read."""
     path = context.work.path / "skipped.tsv"
-    skipped = {name: read_skipped(context.folder(context.images_stage(name))) for name in context.sources}
-    rows = [f"{name}\t{one.file}\t{one.reason}\n" for name, images in skipped.items() for one in images]
+    rows = []
+    for name in context.sources:
+        folder = context.folder(context.images_stage(name))
+        left_out = [*read_skipped(folder), *read_unread_captions(folder)]
+        rows += [(name, one.file, one.reason) for one in left_out]
     if not rows:
         path.unlink(missing_ok=True)
         return None
-    write_whole(path, lambda partial: partial.write_text("source\tfile\treason\n" + "".join(rows), encoding="utf-8"))
+    # A name may hold a tab or a line break.
+    lines = ["\t".join(re.sub(r"\s", " ", printable(cell)) for cell in row) + "\n" for row in rows]
+    write_whole(path, lambda partial: partial.write_text("source\tfile\treason\n" + "".join(lines), encoding="utf-8"))
     return path

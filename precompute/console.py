@@ -17,15 +17,19 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
+from engine.errors import printable
+
 if TYPE_CHECKING:
     from precompute.runner import Build
 
+SHOWN = 3
+"""Unread captions of a source that the summary names."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
 def print_json(document: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Print a document on stdout."""
-    typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    typer.echo(printable(json.dumps(document, indent=1, ensure_ascii=False)))
 
 
 class VariadicCommand(TyperCommand):
@@ -139,6 +143,7 @@ def as_document(made: Build) -> dict[str, Any]:
         "sources": [{key: source[key] for key in shown} for source in made.header["sources"]],
         "dictionary": made.header["dictionary"],
         "skipped": str(made.skipped) if made.skipped else None,
+        "counts": dict(made.counts),
         "stages": [asdict(outcome) for outcome in made.outcomes],
     }
 
@@ -151,11 +156,22 @@ def print_summary(made: Build) -> None:
     for source in made.header["sources"]:
         table.add_row(source["name"], str(source["images"]), source["pairing"], str(source["skipped"] or ""))
     console.print(table)
+    for name, count in made.counts.items():
+        of = count["images"]
+        pairs = f", pairs: {count['pairs']} of {of}" if count["pairs"] is not None else ""
+        console.print(f"{name}: captions: {count['captions']} of {of}{pairs}", markup=False)
+        if count["skipped"]:
+            reasons = ", ".join(f"{times} {kind}" for kind, times in count["skipped"].items())
+            console.print(f"{name}: skipped: {reasons}", markup=False)
+        for reason in count["captions not read"][:SHOWN]:
+            console.print(f"{name}: {reason}", markup=False)
+        if (more := len(count["captions not read"]) - SHOWN) > 0:
+            console.print(f"{name}: {more} more files with captions could not be read as they stand", markup=False)
     dictionary = made.header["dictionary"]
     fit = f", R2 {dictionary['r2']:.3f}" if "r2" in dictionary else ""
     console.print(f"{dictionary['concepts']} concepts, {dictionary['sparsity']} active per token{fit}")
     if made.skipped:
-        console.print(f"Images that could not be used are listed in {made.skipped}")
+        console.print(f"Images that could not be used are listed in {printable(str(made.skipped))}")
     if ran:
         console.print(f"{made.out} is ready ({len(ran)} of {len(made.outcomes)} stages ran, {made.seconds:.0f} s).")
     else:

@@ -32,7 +32,7 @@ from engine.atlas.storage import read_table
 from engine.blindspots.correlation import METHODS
 from engine.errors import BlindspotError
 from engine.figures.compare import QUANTITIES
-from engine.files import write_json
+from engine.files import spreadsheet_safe, write_json
 from engine.reports import report, report_names
 from engine.reports.files import atlas_origin, check_formats, write_figure, write_script
 
@@ -214,10 +214,14 @@ def write_table(table: pa.Table, stem: Path, kind: str, origin: dict[str, str]) 
         return [path]
     columns = {field.name: str(field.type) for field in table.schema}
     for number, field in enumerate(table.schema):
-        if pa.types.is_list(field.type):
-            joined = ["; ".join(entries or ()) for entries in table[field.name].to_pylist()]
-            table = table.set_column(number, field.name, pa.array(joined, pa.string()))
-    pyarrow.csv.write_csv(table, path)
+        kind_of = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if not (pa.types.is_list(kind_of) or pa.types.is_string(kind_of) or pa.types.is_large_string(kind_of)):
+            continue
+        cells = table[field.name].to_pylist()
+        if pa.types.is_list(kind_of):
+            cells = ["; ".join(map(str, entries or ())) for entries in cells]
+        table = table.set_column(number, field.name, pa.array(map(spreadsheet_safe, cells), pa.string()))
+    pyarrow.csv.write_csv(table.rename_columns([spreadsheet_safe(name) for name in table.column_names]), path)
     beside = stem.with_name(f"{stem.name}.json")
     write_json(beside, origin | {"columns": columns, "rows": table.num_rows})
     return [path, beside]

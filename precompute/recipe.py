@@ -52,7 +52,7 @@ class Folder(ImageSource):
     """Images in a folder, searched with its subfolders."""
 
     folder: Path
-    """Holds images, and captions if there are any (metadata.jsonl, metadata.csv, captions.csv, or a .txt per image)."""
+    """Holds images, and captions if there are any (tables called metadata or captions, or a .txt per image)."""
     pairing: Literal["auto", "stem", "caption", "none"] = "auto"
     """How a generated image finds its real one: `stem` (file name) and `caption` insist, `auto` tries both."""
 

@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -184,8 +184,10 @@ class Build:
     """The atlas's `atlas.json`."""
     outcomes: list[Outcome]
     skipped: Path | None
-    """A table of the images that were left out, if there are any."""
+    """A table of the images that were left out and the captions that were not read, if there are any."""
     seconds: float
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    """Per source its images, captions, pairs, and how many were left out for which reason, if they were gathered."""
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -17,6 +17,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import jinja2
+import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
 from PIL import Image
@@ -24,7 +25,8 @@ from PIL.PngImagePlugin import PngInfo
 from plotly.offline import get_plotlyjs
 
 from engine.atlas import Atlas
-from engine.errors import BlindspotError
+from engine.errors import BlindspotError, printable
+from engine.files import spreadsheet_safe
 from engine.reports.base import Report
 
 PROJECT = "blindspot-atlas"
@@ -94,7 +96,13 @@ def report_origin(report: Report, atlas: Atlas, query: str) -> dict[str, str]:
 def csv_text(report: Report, origin: dict[str, str]) -> str:
     """Return the table as CSV below its origin in lines that start with ``#``: ``pd.read_csv(file, comment="#")``."""
     head = "".join(f"# {name}: {' '.join(text.split())}\n" for name, text in origin.items())
-    return head + report.table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return printable(head + safe_table(report.table).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC))
+
+
+def safe_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table in which a spreadsheet runs no text as a formula; numbers stay as they are."""
+    text = table.select_dtypes(exclude=["number", "bool"]).columns
+    return table.assign(**{name: table[name].map(spreadsheet_safe) for name in text}).rename(columns=spreadsheet_safe)
 
 
 def html_page(report: Report, origin: dict[str, str]) -> str:

@@ -12,16 +12,29 @@ from PIL import Image
 
 from engine.atlas.schema import REAL
 from engine.atlas.writer import AtlasWriter
-from engine.errors import BlindspotError
+from engine.errors import BlindspotError, printable
 from engine.files import file_hash, read_json, visible_files, write_json, write_whole
-from engine.vision.preprocess import load_image
+from engine.vision.preprocess import ImageError, decoded_image, sniff_format, unread_format
 from precompute.recipe import Folder, Limits, Pipeline, World
 from precompute.runner import Context, Progress, Stage, fingerprint_fields
-from precompute.stages.captions import read_captions
+from precompute.stages.captions import UnreadCaption, find_captions
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm")
-"""Files with these endings are images."""
-MANIFEST, SKIPPED = "images.json", "skipped.json"
+_SUFFIXES = """
+    .jpg .jpeg .jfif .jpe .png .apng .webp .bmp .dib .gif .tif .tiff .avif .jp2 .j2k .jpf .jpx .ppm .pgm .pbm .pnm
+    .heic .heif .hif .jxl .qoi .ico .tga .pcx
+"""
+SUFFIXES = frozenset(_SUFFIXES.split())
+"""Files with these endings are images; others are if their content says so."""
+_RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
+UNREAD = {
+    **dict.fromkeys(_RAW, "a camera's raw file"),
+    **{".psd": "Photoshop", ".xcf": "GIMP", ".exr": "OpenEXR", ".hdr": "Radiance HDR", ".svg": "SVG", ".eps": "EPS"},
+}
+"""Endings of images that are not read, and what they are."""
+_OTHER = ".txt .caption .json .jsonl .csv .tsv .parquet .md .yaml .npy .npz .py .html .pdf"
+NOT_SNIFFED = frozenset(_OTHER.split())
+"""Endings of files that are no images."""
+MANIFEST, SKIPPED, CAPTIONS = "images.json", "skipped.json", "captions.json"
 LABELS = "labels.json"
 """Ground truth of a drawn world: rows of [position, attribute, value]."""
 
@@ -49,6 +62,8 @@ class SkippedImage:
     file: str
     stem: str
     reason: str
+    kind: str = "damaged"
+    """The reason in a few words, by which images are counted."""
 
 
 class CorpusStage(Stage):
@@ -61,7 +76,10 @@ class CorpusStage(Stage):
             "source": fingerprint_fields(block, "pairing"),
             "limits": fingerprint_fields(context.recipe.limits),
         }
-        reads = (block.folder,) if isinstance(block, Folder) else ()
+        reads: tuple[Path, ...] = ()
+        if isinstance(block, Folder):
+            # Raised when what is read from folders changes.
+            params["reader"], reads = {"version": 2}, (block.folder,)
         super().__init__(context, f"corpus/{source}", params, reads=reads)
         self.block = block
 
@@ -98,8 +116,14 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
 
 
 def read_skipped(folder: Path) -> list[SkippedImage]:
-    """The images of a source that were left out."""
+    """The images of a source that were left out, and the files that might have been some."""
     return [SkippedImage(**row) for row in read_json(folder / SKIPPED)]
+
+
+def read_unread_captions(folder: Path) -> list[UnreadCaption]:
+    """The files with captions of a source that were not read as they stand."""
+    path = folder / CAPTIONS
+    return [UnreadCaption(**row) for row in read_json(path)] if path.exists() else []
 
 
 def images_of(context: Context, source: str) -> list[ImageRecord]:
@@ -130,8 +154,9 @@ def gather_folder(source: Folder, limits: Limits, folder: Path, progress: Progre
     BlindspotError
         If the folder is missing, has no images, or none that can be read.
     """
-    names = image_names(source.folder)[: limits.images]
-    captions = read_captions(source.folder, names)
+    left_out: dict[str, str] = {}
+    names = image_names(source.folder, left_out)[: limits.images]
+    captions, unread = find_captions(source.folder, names)
     images: list[ImageRecord] = []
     skipped: list[SkippedImage] = []
     with ThreadPoolExecutor() as pool:
@@ -146,11 +171,16 @@ def gather_folder(source: Folder, limits: Limits, folder: Path, progress: Progre
         raise BlindspotError(
             f"None of the {len(names)} images in {source.folder} can be used; the first: {skipped[0].reason}"
         )
+    skipped += [
+        SkippedImage(printable(str(source.folder / name)), _stem(name), printable(f"{name} is not read: {why}."), why)
+        for name, why in sorted(left_out.items())
+    ]
+    write_json(folder / CAPTIONS, [one._asdict() for one in unread])
     return write_manifest(folder, images, skipped)
 
 
-def image_names(folder: Path) -> list[str]:
-    """Relative paths of all images below a folder, sorted.
+def image_names(folder: Path, left_out: dict[str, str] | None = None) -> list[str]:
+    """Relative paths of all images below a folder, sorted; `left_out` gets why other files are not looked at.
 
     Raises
     ------
@@ -159,20 +189,40 @@ def image_names(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise BlindspotError(f"There is no folder {folder}; give the folder that holds the images.")
-    names = sorted(name for name in visible_files(folder) if Path(name).suffix.lower() in SUFFIXES)
+    names = sorted(name for name in visible_files(folder, left_out) if _is_image(folder / name))
     if not names:
-        raise BlindspotError(f"The folder {folder} has no images; it needs files such as .jpg, .png or .webp.")
+        seen = "".join(f" ({name} is {why})" for name, why in list((left_out or {}).items())[:1])
+        raise BlindspotError(f"The folder {folder} has no images; it needs files such as .jpg, .png or .webp{seen}.")
     return names
+
+
+def _is_image(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES or suffix in UNREAD:
+        return True
+    if suffix in NOT_SNIFFED:
+        return False
+    try:
+        with open(path, "rb") as handle:
+            return sniff_format(handle.read(64)) not in (None, "PDF", "PostScript")
+    except OSError:
+        return False
+
+
+def _stem(name: str) -> str:
+    return Path(name).with_suffix("").as_posix()
 
 
 def _check(folder: Path, name: str, caption: str | None, max_pixels: int) -> ImageRecord | SkippedImage:
     path = folder / name
-    stem = Path(name).with_suffix("").as_posix()
     try:
-        width, height = load_image(path, max_pixels=max_pixels).size
-    except BlindspotError as error:
-        return SkippedImage(str(path), stem, str(error))
-    return ImageRecord(path, str(path), stem, caption, width, height, file_hash(path))
+        if path.suffix.lower() in UNREAD:
+            raise unread_format(str(path), UNREAD[path.suffix.lower()])
+        with decoded_image(path, max_pixels=max_pixels) as image:
+            width, height = image.size
+    except ImageError as error:
+        return SkippedImage(printable(str(path)), _stem(name), str(error), error.kind)
+    return ImageRecord(path, printable(str(path)), _stem(name), caption, width, height, file_hash(path))
 
 
 def draw_world(source: World, limits: Limits, folder: Path, progress: Progress) -> dict[str, int]:

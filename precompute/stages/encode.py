@@ -20,7 +20,7 @@ from torch import Tensor
 from engine.atlas.writer import AtlasWriter
 from engine.files import read_json, write_array, write_json
 from engine.vision.encoder import Encoder, Tokens
-from engine.vision.preprocess import load_image, to_tensor
+from engine.vision.preprocess import decoded_image, to_tensor
 from engine.vision.spec import EncoderConfig, EncoderSpec
 from precompute.runner import Context, Progress, Stage, fingerprint_fields, model_input
 from precompute.stages.corpus import ImageRecord, images_of
@@ -100,11 +100,11 @@ def encode(
         write_json(folder / SPEC, encoder.spec.to_dict())
 
     def read(position: int) -> Tensor:
-        image = load_image(images[position].path, max_pixels=max_pixels)
-        pixels = to_tensor([image], encoder.spec)
-        if thumbnail_size is not None:
-            save_thumbnail(image, thumbnail_size, thumbnails_folder(folder, thumbnail_size), position)
-        return pixels
+        with decoded_image(images[position].path, max_pixels=max_pixels) as image:
+            pixels = to_tensor([image], encoder.spec)
+            if thumbnail_size is not None:
+                save_thumbnail(image, thumbnail_size, thumbnails_folder(folder, thumbnail_size), position)
+            return pixels
 
     for number in left:
         end = min((number + 1) * SHARD, len(images))

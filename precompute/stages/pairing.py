@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
@@ -96,10 +97,10 @@ def pair(
     """
     if how == "none":
         return Pairing("none", np.full(len(model), -1))
-    stems = _match([image.stem for image in real], [image.stem for image in model])
-    captions = _match([image.caption for image in real], [image.caption for image in model])
+    stems = _match([_composed(image.stem) for image in real], [_composed(image.stem) for image in model])
+    captions = _match([_composed(image.caption) for image in real], [_composed(image.caption) for image in model])
     if how == "stem":
-        _insist(real, model, stems, how, name, {one.stem for one in skipped})
+        _insist(real, model, stems, how, name, {_composed(one.stem) for one in skipped})
         return Pairing(how, stems)
     if how == "caption":
         _insist(real, model, captions, how, name, set())
@@ -107,6 +108,11 @@ def pair(
     if (stems >= 0).sum() >= ENOUGH * min(len(real), len(model)) and _agree(real, model, stems):
         return Pairing("stem", stems)
     return Pairing("caption", captions) if (captions >= 0).any() else Pairing("none", captions)
+
+
+def _composed(text: str | None) -> str | None:
+    """Text as it is compared: in Unicode's NFC, in which "é" is one character however it was written."""
+    return normalize("NFC", text) if text else None
 
 
 def _match(real: Sequence[Hashable], model: Sequence[Hashable]) -> np.ndarray:
@@ -119,7 +125,7 @@ def _match(real: Sequence[Hashable], model: Sequence[Hashable]) -> np.ndarray:
 def _agree(real: Sequence[ImageRecord], model: Sequence[ImageRecord], index: np.ndarray) -> bool:
     """Whether most pairs in which both images have a caption have the same one."""
     both = [(real[other].caption, model[own].caption) for own, other in enumerate(index) if other >= 0]
-    both = [(one, other) for one, other in both if one and other]
+    both = [(_composed(one), _composed(other)) for one, other in both if one and other]
     return sum(one == other for one, other in both) >= ENOUGH * len(both)
 
 
@@ -129,10 +135,10 @@ def _insist(
     index: np.ndarray,
     how: str,
     name: str,
-    excused: set[str],
+    excused: set[str | None],
 ) -> None:
     unmatched = [image for image, other in zip(model, index, strict=True) if other < 0]
-    alone = [image for image in unmatched if image.stem not in excused]
+    alone = [image for image in unmatched if _composed(image.stem) not in excused]
     if not alone:
         return
     what = "file name" if how == "stem" else "caption"

@@ -13,7 +13,7 @@ from PIL import Image
 from engine.atlas.schema import thumb_file
 from engine.atlas.writer import AtlasWriter
 from engine.files import write_whole
-from engine.vision.preprocess import load_image
+from engine.vision.preprocess import decoded_image
 from precompute.runner import Context, Progress, Stage, fingerprint_fields
 from precompute.stages.corpus import ImageRecord, first_images, images_of
 
@@ -70,7 +70,8 @@ def write_thumbnails(
         if made is not None and thumb_path(made, number).exists():
             write_whole(path, lambda partial: link_or_copy(thumb_path(made, number), partial))
         else:
-            save_thumbnail(load_image(images[number].path, max_pixels=max_pixels), size, folder, number)
+            with decoded_image(images[number].path, max_pixels=max_pixels) as image:
+                save_thumbnail(image, size, folder, number)
 
     with ThreadPoolExecutor() as pool:
         for done, _ in enumerate(pool.map(write, range(len(images))), start=1):

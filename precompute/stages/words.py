@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import category, normalize
 
 import numpy as np
 from scipy import sparse
@@ -37,6 +38,14 @@ FILLERS = """
     while has have had do does not no which who whose
 """
 STOPWORDS = frozenset(FILLERS.split())
+MARKS = "".join(chr(code) for code in range(0x20000) if category(chr(code)).startswith("M")) + "\u200c\u200d"
+"""Vowel signs, accents and joiners that belong to the letter before them."""
+WORD = rf"(?:[^\W\d_][{MARKS}]*)+(?:['’-](?:[^\W\d_][{MARKS}]*)+)*"
+UNSPACED = r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\U00020000-\U0003ffff]"
+"""Characters of scripts that put no spaces between words."""
+PIECE = f"{UNSPACED}+|[^{UNSPACED[1:]}+"
+LEADING, TRAILING = "เ-ไເ-ໄ", "ะาำๅຽະາຳー々"
+"""Vowels that stand before their consonant, and signs that only stand behind another."""
 
 
 class ConceptWords(NamedTuple):
@@ -136,6 +145,8 @@ def name_concept(inside: np.ndarray, total: np.ndarray, names: Sequence[str], co
 
 
 def _overlap(one: str, other: str) -> bool:
+    if re.match(UNSPACED, one) and re.match(UNSPACED, other):
+        return not set(pairwise(one)).isdisjoint(pairwise(other))
     return not set(one.split()).isdisjoint(other.split())
 
 
@@ -152,11 +163,25 @@ def find_terms(captions: Sequence[str]) -> Terms:
 
 
 def caption_terms(caption: str) -> set[str]:
-    """The words of a caption and its pairs of neighbouring words, in lower case, without stop words."""
+    """The words of a caption and its pairs of neighbouring words, in lower case, without stop words.
+
+    Scripts without spaces (Han, Kana, Thai, Lao, Khmer, Burmese) give pairs and triples of neighbouring characters,
+    each with its marks.
+    """
     terms = set()
-    for phrase in re.split(r"[^\w\s'’-]+", caption.lower()):
-        words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", phrase)
-        kept = [word if word not in STOPWORDS and len(word) > 1 else None for word in words]
+    for phrase in re.split(rf"[^\w\s'’\-{MARKS}]+", normalize("NFC", caption).lower()):
+        words = [
+            piece for word in re.findall(WORD, phrase) for piece in re.findall(f"{UNSPACED}+|[^{UNSPACED[1:]}+", word)
+        ]
+        kept: list[str | None] = []
+        for word in words:
+            if re.match(UNSPACED, word):
+                signs = re.findall(rf"[{LEADING}]?.[{MARKS}{TRAILING}]*", word)
+                sizes = (2, 3) if len(signs) > 1 else (1,)
+                terms |= {"".join(signs[at : at + size]) for size in sizes for at in range(len(signs) - size + 1)}
+                kept.append(None)
+            else:
+                kept.append(word if word not in STOPWORDS and len(word) > 1 else None)
         terms |= {word for word in kept if word}
         terms |= {f"{one} {other}" for one, other in pairwise(kept) if one and other}
     return terms

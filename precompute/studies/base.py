@@ -32,7 +32,7 @@ from engine.errors import BlindspotError
 from engine.figures.images import SIDE, Block
 from engine.figures.style import concept_names
 from engine.files import write_json
-from engine.reports.files import atlas_origin, png_with_origin, write_figure, write_script
+from engine.reports.files import atlas_origin, png_with_origin, safe_table, write_figure, write_script
 from engine.samplers.base import OnStep, Samples, Score
 from engine.samplers.calibration import (
     FEWEST,
@@ -288,7 +288,7 @@ def write_study(study: Study, out: Path) -> dict[str, Any]:
 def _write_parts(study: Study, folder: Path, origin: dict[str, str]) -> None:
     """Write everything but the record."""
     for name, table in study.tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+        safe_table(table).to_csv(folder / f"{name}.csv", index=False)
     write_figure(study.figure, folder / "figure", ("html",), origin)
     write_script(folder)
     drawn = io.BytesIO()
