@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,22 +30,49 @@ SYSTEM = ("/proc/", "/sys/", "/dev/")
 """Folders that hold no data but the machine itself; links into them are not followed."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """First characters, also in full width, with which a cell of text is a formula to spreadsheets."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def regular_file(folder: Path, rel: str) -> Path:
+    """`folder / rel`, once it is sure to be a regular file that no symbolic link below `folder` leads to.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing.
+    BlindspotError
+        If a link is on the way, or it is a folder, pipe or device.
+    """
+    path = folder
+    for part in PurePosixPath(rel).parts:
+        path = path / part
+        try:
+            mode = os.lstat(path).st_mode
+        except NotADirectoryError as error:
+            raise FileNotFoundError(str(path)) from error
+        if stat.S_ISLNK(mode):
+            raise BlindspotError(f"{path} is a symbolic link, which is not followed: put a copy of the file there.")
+    if not stat.S_ISREG(mode):
+        raise BlindspotError(f"{path} is no regular file, so it is not opened: put the file itself there.")
+    return path
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a sibling of `path`, then move it into place, so that `path` is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
+    partial.unlink(missing_ok=True)
     try:
         write(partial)
+        with open(partial, "rb") as handle:
+            os.fsync(handle.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys."""
+    """Write JSON with sorted keys; a name that is no valid UTF-8 is kept in escapes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
     # Bytes of a file name that are not UTF-8 are lone surrogates in Python, which JSON can only escape.
     text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -60,8 +88,9 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """Write one array as .npy."""
 
     def write(partial: Path) -> None:
+        # Not the handle itself: numpy would write past Python, and forget why a write failed (a full disk).
         with open(partial, "wb") as handle:
-            np.save(handle, array, allow_pickle=False)
+            np.save(SimpleNamespace(write=handle.write), array, allow_pickle=False)  # type: ignore[call-overload]
 
     write_whole(path, write)
 
@@ -103,8 +132,10 @@ def content_hash(path: Path) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or `unreadable`."""
+    """SHA-256 of a regular file, or `unreadable`."""
     try:
+        if not path.is_file():
+            return "unreadable"
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError:

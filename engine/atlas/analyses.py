@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 from engine.atlas import schema
 from engine.atlas.loading import Pieces
 from engine.atlas.schema import AtlasInfo
-from engine.atlas.storage import damaged, read_drawn
+from engine.atlas.storage import BYTES_PER_BYTE, MIB, damaged, parsing, read_drawn
 from engine.errors import BlindspotError
+from engine.files import regular_file
 
 
 class Composition(NamedTuple):
@@ -153,13 +154,16 @@ class Analyses:
         """
         self.info.source(source)
         path = self.path / schema.COMPOSITION
-        if not path.is_file():
+        if not path.exists():
             raise self._older("composition")
-        try:
+        with parsing(path):
+            regular_file(self.path, schema.COMPOSITION)
+            with ZipFile(path) as members:
+                unpacked, size = sum(member.file_size for member in members.infolist()), path.stat().st_size
+            if unpacked > 4 * MIB + BYTES_PER_BYTE * size or unpacked > 512 * MIB:
+                raise damaged(path, f"it claims {unpacked} bytes in a file of {size} bytes")
             with np.load(path, allow_pickle=False) as stored:
                 return Composition.of(stored, source)
-        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise damaged(path, error) from error
 
     def gallery(self, concept: int | None = None) -> pd.DataFrame:
         """The images that were drawn into the atlas for a concept, or for all (`python -m precompute gallery`).

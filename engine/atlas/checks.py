@@ -43,7 +43,7 @@ def _columns(found: pa.Schema) -> str:
 
 
 def _in_order(table: pa.Table, column: str, count: int) -> Iterator[str]:
-    if not np.array_equal(table[column].to_numpy(), np.arange(count)):
+    if len(table) != count or not np.array_equal(table[column].to_numpy(), np.arange(count)):
         yield f"its {column}s are not 0 to {count - 1} in order"
 
 
@@ -107,7 +107,8 @@ def _per_concept(table: pa.Table, column: str, names: list[str], concepts: int) 
     key, concept = table[column].to_numpy(), table["concept"].to_numpy()
     yield from _known(key, names, f"{column} of this atlas")
     for name in names:
-        if not np.array_equal(np.sort(concept[key == name]), np.arange(concepts)):
+        own = np.sort(concept[key == name])
+        if len(own) != concepts or not np.array_equal(own, np.arange(concepts)):
             yield f"{name!r} does not have each concept once"
 
 

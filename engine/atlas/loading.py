@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ import pyarrow.compute as pc
 from engine.atlas import schema
 from engine.atlas.schema import AtlasInfo
 from engine.atlas.search import ConceptSearch, ImageIndex
-from engine.atlas.storage import CSR, RankedTable, damaged, read_table
+from engine.atlas.storage import CSR, RankedTable, damaged, parsing, read_document, read_table
 from engine.blindspots.significance import Moments
+from engine.errors import BlindspotError
 
 Part = TypeVar("Part")
 
@@ -52,13 +52,21 @@ class Pieces:
     def __init__(self, root: Path, info: AtlasInfo) -> None:
         self._root, self._info = root, info
         self._kept: dict[str, Any] = {}
+        self._opened = header_state(root)
         self._lock = threading.RLock()
 
     def _keep(self, key: str, load: Callable[[], Part]) -> Part:
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = load()
+                found = load()
+                self.require_same()
+                self._kept[key] = found
             return self._kept[key]
+
+    def require_same(self) -> None:
+        """Raise `BlindspotError` if the atlas was replaced since it was opened: its parts would not fit together."""
+        if header_state(self._root) != self._opened:
+            raise BlindspotError(f"The atlas {self._root} was rebuilt while it was open: open it again.")
 
     @property
     def concepts(self) -> pd.DataFrame:
@@ -131,7 +139,7 @@ class Pieces:
     def matrix(self, kind: str, source: str) -> CSR:
         """The memory-mapped matrix `codes/<source>` or `energy/<source>`."""
         rel = f"{kind}/{source}"
-        return self._keep(rel, lambda: CSR.open(self._root / rel, self._info.concepts))
+        return self._keep(rel, lambda: CSR.open(self._root / rel, self._info.concepts, self._root))
 
     @property
     def _sources(self) -> list[str]:
@@ -142,6 +150,15 @@ class Pieces:
         return self._keep(
             name, lambda: RankedTable(_image_table(self._root, name, self._info), group, groups, columns, count)
         )
+
+
+def header_state(root: Path) -> tuple[int, ...]:
+    """What changes when another header takes the place of the one at `root`."""
+    try:
+        found = (root / schema.HEADER).stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def load_concepts(root: Path, info: AtlasInfo) -> pd.DataFrame:
@@ -163,11 +180,9 @@ def load_images(root: Path, info: AtlasInfo) -> pd.DataFrame:
 def load_report(root: Path, info: AtlasInfo) -> DictionaryReport:
     """`dictionary/report.json` and `dictionary/report.parquet`."""
     frame = _by_id(root, schema.REPORT_TABLE, read_table(root, schema.REPORT_TABLE), info)
-    try:
-        summary = json.loads((root / schema.REPORT).read_text(encoding="utf-8"))
+    summary = read_document(root, schema.REPORT)
+    with parsing(root / schema.REPORT):
         frame.insert(1, "frequency", frame["fires"] / summary["tokens"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(root / schema.REPORT, error) from error
     return DictionaryReport(summary, frame)
 
 
@@ -214,5 +229,5 @@ def _rows_of(root: Path, name: str, table: pa.Table, column: str, value: str, co
 
 
 def _expect_ids(root: Path, name: str, ids: pa.ChunkedArray, count: int) -> None:
-    if not np.array_equal(ids.to_numpy(), np.arange(count)):
+    if len(ids) != count or not np.array_equal(ids.to_numpy(), np.arange(count)):
         raise damaged(root / schema.table_file(name), f"its ids are not 0 to {count - 1}, each once")

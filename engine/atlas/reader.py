@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -16,10 +15,13 @@ from engine.atlas import schema
 from engine.atlas.analyses import Analyses
 from engine.atlas.loading import DictionaryReport, Pieces
 from engine.atlas.schema import AtlasInfo, Source
-from engine.atlas.storage import CSR, damaged, decode_thumb, read_thumb
+from engine.atlas.storage import CSR, ROWS_PER_BYTE, damaged, decode_thumb, read_document, read_thumb
 from engine.blindspots.delta import ESTIMATORS, classify, delta_columns
 from engine.errors import BlindspotError
 from engine.hub import find_model
+
+PLAUSIBLE = 1 << 20
+"""Numbers of concepts and images that fit the memory, whatever the files say."""
 
 
 class Atlas(Analyses):
@@ -53,13 +55,15 @@ class Atlas(Analyses):
         header = folder / schema.HEADER
         if not folder.is_dir():
             raise BlindspotError(f"There is no atlas at {folder}: build one with `python -m precompute run RECIPE`.")
-        if not header.is_file():
+        if not header.exists():
             raise BlindspotError(f"{folder} is not an atlas, it has no {schema.HEADER}: open a folder that has one.")
-        try:
-            document = json.loads(header.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise damaged(header, error) from error
-        return cls(folder, AtlasInfo.from_dict(document, str(header)))
+        info = AtlasInfo.from_dict(read_document(folder, schema.HEADER), str(header))
+        for count, name in ((info.concepts, "concepts"), (info.images, "images")):
+            table = folder / schema.table_file(name)
+            size = table.stat().st_size if table.is_file() else 0
+            if count > PLAUSIBLE + ROWS_PER_BYTE * size:
+                raise damaged(header, f"it says {count} {name}, more than a table of {size} bytes can hold")
+        return cls(folder, info)
 
     @property
     def sources(self) -> list[Source]:
@@ -177,10 +181,12 @@ class Atlas(Analyses):
 
     def image(self, image: int) -> Image.Image:
         """The thumbnail of `image`, RGB."""
+        self._pieces.require_same()
         return decode_thumb(self.path, self._image(image))
 
     def thumb_bytes(self, image: int) -> bytes:
         """The thumbnail of `image` as webp bytes."""
+        self._pieces.require_same()
         return read_thumb(self.path, self._image(image))
 
     def caption(self, image: int) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -99,6 +99,15 @@ OPTIONAL_TABLES = frozenset({"labels", "links", "published", "gallery", REPORT_T
 IMAGE_TABLES = frozenset({"images", "exemplars"})
 """Tables that an atlas of published statistics does without: it has no images."""
 
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "str": str, "bool": bool, "int": int, "int | None": (int, type(None)), "Mapping[str, Any]": Mapping,
+    "Mapping[str, Any] | None": (Mapping, type(None)),
+}  # fmt: skip
+"""What the header's fields must be, by their annotations."""
+_NUMBERS = ("concepts", "dim", "sparsity", "r2", "l0", "dead_share", "steps")
+"""Entries of the header's `dictionary` that are numbers, if they are there."""
+LARGEST = 2**31 - 1
+"""Of all numbers of concepts, images and tokens: ids are int32."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -211,7 +220,7 @@ class AtlasInfo:
             int(self.dictionary["concepts"])
             if not self.published:
                 int(self.encoder["prefix_tokens"]), tuple(map(int, self.encoder["grid"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BlindspotError(
                 f"The header of atlas {self.name!r} must give dictionary.concepts, encoder.grid and "
                 f"encoder.prefix_tokens as whole numbers ({error!r})."
@@ -292,9 +301,35 @@ class AtlasInfo:
             known["sources"] = tuple(Source(**source) for source in known.get("sources", ()))
             known["delta"] = DeltaSettings(**known.get("delta", {}))
             known["files"] = {rel: FileEntry(**entry) for rel, entry in known.get("files", {}).items()}
-            return cls(**known)
-        except (TypeError, AttributeError) as error:
+            info = cls(**known)
+            _check_types(info)
+            return info
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
             raise BlindspotError(f"{where} is damaged ({error}): rebuild the atlas.") from error
+
+
+def _check_types(info: AtlasInfo) -> None:
+    """Raise `ValueError` unless the header's values are of the types that readers rely on, and counts can be."""
+    for block in (info, *info.sources, *info.files.values()):
+        for one in fields(block):
+            value, kind = getattr(block, one.name), _KINDS.get(str(one.type))
+            if kind and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
+                raise ValueError(f"{one.name} cannot be {str(value)[:50]!r}")
+    numbers = {name: info.dictionary.get(name) for name in _NUMBERS if info.dictionary.get(name) is not None}
+    numbers |= {one.name: getattr(info.delta, one.name) for one in fields(info.delta) if one.name != "estimator"}
+    if not isinstance(info.delta.estimator, str):
+        raise ValueError(f"estimator cannot be {info.delta.estimator!r}")
+    for block in (info.encoder, info.dictionary, info.prior or {}):
+        texts = {name: block[name] for name in ("id", "kind") if name in block}
+        if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
+            raise ValueError(f"{wrong[0]} cannot be {str(texts[wrong[0]])[:50]!r}")
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{name} cannot be {str(number)[:50]!r}")
+    tokens = [] if info.published else [*info.encoder["grid"], info.prefix_tokens, info.tokens]
+    for number in (info.dictionary["concepts"], info.images, *tokens):
+        if type(number) is not int or not 0 <= number <= LARGEST:
+            raise ValueError(f"a number of concepts, images or tokens cannot be {str(number)[:50]}")
 
 
 def _check_origin(name: str, origin: Any, images: int) -> None:

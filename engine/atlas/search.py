@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.atlas.storage import damaged
+from engine.atlas.storage import damaged, parsing
 from engine.errors import BlindspotError
+from engine.files import regular_file
 
 _TERM = re.compile(r"\w+")
 _EXACT, _PREFIX, _INSIDE = 1.0, 0.6, 0.3
 _LABEL_WEIGHT = 2.0
+_HEADER = Struct("<4siq16xBiQ")
+"""How FAISS begins a flat index: its kind, dim, rows, whether it is trained, the metric and how many numbers follow."""
 
 
 class Match(NamedTuple):
@@ -91,15 +95,10 @@ class ImageIndex:
     """
 
     def __init__(self, root: Path, images: int) -> None:
-        import faiss
-
         path = root / "images.faiss"
-        if not path.is_file():
+        if not path.exists():
             raise BlindspotError(f"{path} is missing: this atlas cannot search by image; rebuild it with its index.")
-        try:
-            self._index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            raise damaged(path, "FAISS cannot read it") from error
+        self._index: Any = open_index(root, path.name)
         if self._index.ntotal != images:
             raise damaged(path, f"it holds {self._index.ntotal} images instead of {images}")
 
@@ -132,3 +131,27 @@ class ImageIndex:
         finally:
             faiss.omp_set_num_threads(threads)
         return Hits(ids[0][ids[0] >= 0], values[0][ids[0] >= 0])
+
+
+def open_index(root: Path, name: str) -> Any:
+    """Map the cosine index `name` of the atlas at `root` from disk.
+
+    FAISS sees only what its own header and the file's size show to be a flat inner-product index: other kinds may name
+    further files to open, and a damaged one can crash it.
+
+    Raises
+    ------
+    BlindspotError
+        If the file is missing, or anything else.
+    """
+    import faiss
+
+    path = root / name
+    with parsing(path):
+        size = regular_file(root, name).stat().st_size
+        with path.open("rb") as file:
+            kind, dim, rows, trained, metric, numbers = _HEADER.unpack(file.read(_HEADER.size).ljust(_HEADER.size))
+        whole = numbers == dim * rows and size == _HEADER.size + 4 * numbers
+        if (kind, trained, metric) != (b"IxFI", 1, faiss.METRIC_INNER_PRODUCT) or dim < 1 or rows < 0 or not whole:
+            raise damaged(path, "FAISS cannot read it as a whole cosine index")
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,21 +21,48 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from numpy.typing import DTypeLike
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy import sparse
 
 from engine.atlas import schema
 from engine.atlas.schema import FileEntry
 from engine.errors import BlindspotError
-from engine.files import write_array
+from engine.files import regular_file, write_array
 
 PICTURES = ("thumbs", "gallery")
 """Folders of folders of pictures."""
+MIB = 1 << 20
+JSON_BYTES = PICTURE_BYTES = 32 * MIB
+PICTURE_SIDE = 4096
+ROWS_PER_BYTE, BYTES_PER_BYTE = 64, 500
+"""How far a table can be compressed; one that claims more is made to fill the memory."""
 
 
 def damaged(path: Path, why: object) -> BlindspotError:
     """The error for a file that is there and cannot be what it should be."""
     return BlindspotError(f"{path} is damaged ({why}): run `python -m precompute verify` on the atlas, or rebuild it.")
+
+
+@contextmanager
+def parsing(path: Path) -> Iterator[None]:
+    """Turn whatever a parser raises on a file that is missing or damaged into one sentence."""
+    try:
+        yield
+    except BlindspotError:
+        raise
+    except FileNotFoundError as error:
+        raise BlindspotError(f"{path} is missing: the atlas is incomplete, rebuild it.") from error
+    except Exception as error:
+        raise damaged(path, (str(error).splitlines() or [type(error).__name__])[0][:200]) from error
+
+
+def read_document(root: Path, rel: str) -> Any:
+    """What the JSON file `rel` of the atlas at `root` says; raises `BlindspotError` when it is missing or damaged."""
+    with parsing(root / rel):
+        path = regular_file(root, rel)
+        if path.stat().st_size > JSON_BYTES:
+            raise damaged(path, f"it has more than {JSON_BYTES} bytes")
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_table(root: Path, name: str) -> pa.Table:
@@ -45,16 +75,24 @@ def read_table(root: Path, name: str) -> pa.Table:
     """
     path = root / schema.table_file(name)
     wanted = schema.TABLES[name]
-    try:
-        table = pq.read_table(path)
+    with parsing(path):
+        regular_file(root, schema.table_file(name))
+        _expect_moderate(path)
+        table = pq.ParquetFile(path).read()
         for column in schema.LATER.get(name, ()):
             if column not in table.column_names:
                 table = table.append_column(column, pa.nulls(len(table)))
-        return table.select(wanted.names).cast(wanted).combine_chunks()
-    except FileNotFoundError as error:
-        raise BlindspotError(f"{path} is missing: the atlas is incomplete, rebuild it.") from error
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise damaged(path, str(error).splitlines()[0]) from error
+        table = table.select(wanted.names).cast(wanted).combine_chunks()
+        table.validate(full=True)
+        return table
+
+
+def _expect_moderate(path: Path) -> None:
+    """Raise `BlindspotError` for a table that would fill the memory, by what its footer says."""
+    found, size = pq.read_metadata(path), path.stat().st_size
+    unpacked = sum(found.row_group(group).total_byte_size for group in range(found.num_row_groups))
+    if not (0 <= found.num_rows <= ROWS_PER_BYTE * size and 0 <= unpacked <= BYTES_PER_BYTE * size + 64 * MIB):
+        raise damaged(path, f"it claims {found.num_rows} rows and {unpacked} bytes in a file of {size} bytes")
 
 
 class CSR(NamedTuple):
@@ -70,21 +108,38 @@ class CSR(NamedTuple):
     """Number of columns."""
 
     @classmethod
-    def open(cls, folder: Path, concepts: int) -> CSR:
-        """Map `<folder>/{indptr,indices,values}.npy`; raises `BlindspotError` when one is missing or damaged."""
+    def open(cls, folder: Path, concepts: int, root: Path | None = None) -> CSR:
+        """Map `<folder>/{indptr,indices,values}.npy`, below which no link leads out of `root` (by default the folder).
+
+        Raises `BlindspotError` when one is missing, no array of its kind, or the row pointers are out of order; the
+        entries are checked when they are read.
+        """
         parts = []
         for part in schema.CSR_PARTS:
             path = folder / f"{part}.npy"
-            try:
+            with parsing(path):
+                regular_file(root or folder, path.relative_to(root or folder).as_posix())
                 parts.append(np.load(path, mmap_mode="r", allow_pickle=False))
-            except FileNotFoundError as error:
-                raise BlindspotError(f"{path} is missing: the atlas is incomplete, rebuild it.") from error
-            except (OSError, ValueError) as error:
-                raise damaged(path, error) from error
         indptr, indices, values = parts
-        if indptr.size == 0 or not indptr[-1] == len(indices) == len(values):
+        if any(part.ndim != 1 for part in parts) or indptr.size == 0 or not indptr[-1] == len(indices) == len(values):
             raise damaged(folder, "its three arrays do not fit together")
+        kinds = (indptr.dtype, indices.dtype, values.dtype)
+        if kinds[0] != np.int64 or kinds[1] not in (np.uint16, np.uint32) or values.dtype.kind != "f":
+            raise damaged(folder, f"its dtypes are {', '.join(map(str, kinds))}")
+        if indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any():
+            raise damaged(folder, "its row pointers do not rise from 0")
         return cls(indptr, indices, values, concepts)
+
+    def entries(self, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Concepts and values of the entries `start` to `stop`; raises `BlindspotError` when they cannot be any."""
+        indices, values = self.indices[start:stop], self.values[start:stop]
+        if len(indices) and int(indices.max()) >= self.concepts:
+            raise BlindspotError(
+                f"A matrix of the atlas names concept {int(indices.max())} of {self.concepts}: verify it."
+            )
+        if not np.isfinite(values).all():
+            raise BlindspotError("A matrix of the atlas holds a value that is not a finite number: verify the atlas.")
+        return indices, values
 
     @classmethod
     def concatenate(cls, blocks: Sequence[CSR]) -> CSR:
@@ -113,19 +168,18 @@ class CSR(NamedTuple):
         """Rows `start` to `stop` as a float32 scipy matrix in memory."""
         start, stop, _ = slice(start, stop).indices(self.shape[0])
         pointers = self.indptr[start : max(stop, start) + 1]
-        entries = slice(int(pointers[0]), int(pointers[-1]))
-        indices = self.indices[entries].astype(np.int32)
-        values = self.values[entries].astype(np.float32)
+        stored, values = self.entries(int(pointers[0]), int(pointers[-1]))
+        indices, values = stored.astype(np.int32), values.astype(np.float32)
         return sparse.csr_matrix((values, indices, pointers - pointers[0]), shape=(len(pointers) - 1, self.concepts))
 
     def column(self, concept: int, start: int, stop: int) -> np.ndarray:
         """[stop - start] float32 values of one concept over consecutive rows."""
         pointers = np.asarray(self.indptr[start : stop + 1])
-        entries = slice(int(pointers[0]), int(pointers[-1]))
-        hits = np.flatnonzero(np.asarray(self.indices[entries]) == concept)
+        indices, values = self.entries(int(pointers[0]), int(pointers[-1]))
+        hits = np.flatnonzero(np.asarray(indices) == concept)
         dense = np.zeros(stop - start, np.float32)
         rows = np.searchsorted(pointers - pointers[0], hits, side="right") - 1
-        dense[rows] = self.values[entries][hits]
+        dense[rows] = values[hits]
         return dense
 
 
@@ -162,17 +216,19 @@ class RankedTable:
 def read_thumb(root: Path, image: int) -> bytes:
     """The webp bytes of the thumbnail of `image`."""
     path = root / schema.thumb_file(image)
-    return _read_picture(path, f"The thumbnail {path} is missing: the atlas is incomplete, rebuild it.")
+    return _read_picture(root, path, f"The thumbnail {path} is missing: the atlas is incomplete, rebuild it.")
 
 
 def read_drawn(root: Path, concept: int, rank: int) -> bytes:
     """The webp bytes of one of the images drawn for a concept."""
     path = root / schema.gallery_file(concept, rank)
-    return _read_picture(path, f"The drawn image {path} is missing: run `python -m precompute gallery` again.")
+    return _read_picture(root, path, f"The drawn image {path} is missing: run `python -m precompute gallery` again.")
 
 
-def _read_picture(path: Path, missing: str) -> bytes:
+def _read_picture(root: Path, path: Path, missing: str) -> bytes:
     try:
+        if regular_file(root, path.relative_to(root).as_posix()).stat().st_size > PICTURE_BYTES:
+            raise damaged(path, f"it has more than {PICTURE_BYTES} bytes")
         return path.read_bytes()
     except OSError as error:
         raise BlindspotError(missing) from error
@@ -180,27 +236,45 @@ def _read_picture(path: Path, missing: str) -> bytes:
 
 def decode_thumb(root: Path, image: int) -> Image.Image:
     """The thumbnail of `image` as an RGB picture."""
-    try:
-        with Image.open(io.BytesIO(read_thumb(root, image)), formats=["WEBP"]) as picture:
-            return picture.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise damaged(root / schema.thumb_file(image), error) from error
+    content = read_thumb(root, image)
+    with (
+        parsing(root / schema.thumb_file(image)),
+        Image.open(io.BytesIO(content), formats=["WEBP"]) as picture,
+    ):
+        if max(picture.size) > PICTURE_SIDE:
+            raise ValueError(f"it is {picture.width} x {picture.height} pixels large")
+        return picture.convert("RGB")
+
+
+def files_below(root: Path) -> tuple[list[str], list[str]]:
+    """Relative paths of all regular files below `root`, and of all links, pipes and devices, both sorted."""
+    regular, odd = [], []
+    for folder, folders, names in os.walk(root):
+        for name in (*names, *folders):
+            path = Path(folder, name)
+            rel = path.relative_to(root).as_posix()
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                odd.append(rel)
+            elif name in names:
+                regular.append(rel)
+    return sorted(regular), sorted(odd)
 
 
 def manifest(root: Path) -> dict[str, FileEntry]:
-    """Describe every file under `root` but the header, by its path relative to `root`, sorted.
+    """Describe every regular file under `root` but the header, by its path relative to `root`, sorted.
 
     A file whose rows cannot be read (a truncated table) is listed without rows.
     """
     entries: dict[str, FileEntry] = {}
-    for path in sorted(root.rglob("*")):
-        rel = path.relative_to(root).as_posix()
-        if path.is_dir():
-            if path.parent.name in PICTURES and path.parent.parent == root:
-                entries[rel + "/"] = _folder_entry(path)
-        elif rel != schema.HEADER and rel.split("/")[0] not in PICTURES:
-            entries[rel] = FileEntry(_sha256(path), path.stat().st_size, _rows(path))
-    return entries
+    pictures: dict[str, list[Path]] = {}
+    for rel in files_below(root)[0]:
+        parts = rel.split("/")
+        if parts[0] not in PICTURES and rel != schema.HEADER:
+            entries[rel] = FileEntry(_sha256(root / rel), (root / rel).stat().st_size, _rows(root / rel))
+        elif parts[0] in PICTURES and len(parts) == 3:
+            pictures.setdefault("/".join(parts[:2]) + "/", []).append(root / rel)
+    entries |= {rel: _folder_entry(files) for rel, files in pictures.items()}
+    return dict(sorted(entries.items()))
 
 
 def _sha256(path: Path) -> str:
@@ -208,10 +282,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _folder_entry(folder: Path) -> FileEntry:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    lines = "".join(f"{path.name} {_sha256(path)}\n" for path in files)
-    return FileEntry(hashlib.sha256(lines.encode()).hexdigest(), sum(p.stat().st_size for p in files), len(files))
+def _folder_entry(files: list[Path]) -> FileEntry:
+    lines = "".join(f"{path.name} {_sha256(path)}\n" for path in sorted(files))
+    digest = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+    return FileEntry(digest, sum(path.stat().st_size for path in files), len(files))
 
 
 def _rows(path: Path) -> int | None:
@@ -221,6 +295,6 @@ def _rows(path: Path) -> int | None:
             return pq.read_metadata(path).num_rows
         if path.suffix == ".npy":
             return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
-    except (OSError, ValueError, IndexError):
+    except Exception:  # whatever a parser says of a damaged file
         return None
     return None

@@ -132,7 +132,7 @@ def image_pair(atlas: Atlas, view: ReportView) -> ImagePair:
 def _energy(atlas: Atlas, source: str, image: int) -> sparse.csr_matrix:
     """Return the energies [1, K] of one image; only its row is read."""
     row = image - atlas.info.image_range(source).start
-    return CSR.open(atlas.path / "energy" / source, atlas.count).rows(row, row + 1)
+    return CSR.open(atlas.path / "energy" / source, atlas.count, atlas.path).rows(row, row + 1)
 
 
 @register("pair", "model", "image", possible=has("divergence"))
