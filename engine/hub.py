@@ -8,6 +8,8 @@ from pathlib import Path
 
 from engine.errors import BlindspotError
 
+ALLOW = "BLINDSPOT_ALLOW_MODELS"
+"""Variable of the environment that agrees to any model that an atlas names."""
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -42,3 +44,49 @@ def find_model(
     if isinstance(source, Path) or not HUB_ID.fullmatch(source) or (needs_owner and "/" not in source):
         raise BlindspotError(missing)
     return source
+
+
+def agreed_model(
+    found: str | Path, named: str, atlas: Path, built_here: bool, revision: str | None = None
+) -> str | Path:
+    """Return where to load a model from that an atlas's header names, which somebody else may have written.
+
+    A folder beside the atlas, or of an atlas that was built here, is used. An id stands for what an earlier download
+    left on this machine; nothing is fetched.
+
+    Parameters
+    ----------
+    found
+        What `find_model` says of it.
+    named
+        The header's words.
+    atlas
+        The atlas's folder.
+    built_here
+        Whether this machine built the atlas.
+    revision
+        Of the id.
+
+    Raises
+    ------
+    BlindspotError
+        If a folder lies elsewhere, or nothing was downloaded, unless the environment has `BLINDSPOT_ALLOW_MODELS`.
+    """
+    if os.environ.get(ALLOW):
+        return found
+    if isinstance(found, Path):
+        if built_here or found.resolve().is_relative_to(atlas.resolve().parent):
+            return found
+        raise BlindspotError(
+            f"The atlas {atlas} names the model {named!r}, which does not lie beside it: if you trust the atlas, set "
+            f"{ALLOW}=1 and try again."
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(found, revision=revision, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise BlindspotError(
+            f"The atlas {atlas} names the model {named!r} of the Hugging Face hub, which is not on this machine: to "
+            f"download it, use --allow-download or set {ALLOW}=1."
+        ) from error

@@ -6,7 +6,9 @@ Bad input ends with one sentence on stderr and exit code 1; with --json, stdout 
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,8 +27,8 @@ DEMO_RECIPE = DATA / "recipes" / "demo.yaml"
 ATLASES = Path("atlases")
 PAPER_TARGETS = [5.0, 6.0, 7.0]
 """Mean scores in EnergyDPS (arXiv:2605.17504), Table 2."""
-STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+STOPPED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C and after SIGTERM, as shells have them."""
 
 app = typer.Typer(
     help="Build, check and sample atlases of what text-to-image models under- and over-produce.",
@@ -60,6 +62,8 @@ def run(
     from precompute.recipe import load_recipe
 
     read = load_recipe(recipe, settings or ())
+    if out is None and (read.name in ("", ".", "..") or set(read.name) & set("/\\") or len(read.name) > 100):
+        raise BlindspotError(f"The recipe's name {read.name[:100]!r} is no folder's: change it, or give --out.")
     _build(read, out or ATLASES / read.name, as_json)
 
 
@@ -95,7 +99,11 @@ def verify(
             typer.echo(f"- {problem}", err=True)
     if problems:
         count = f"{len(problems)} problem" + "s" * (len(problems) > 1)
-        raise BlindspotError(f"{atlas} has {count}; rebuild it with `python -m precompute run`.")
+        sentence = f"{atlas} has {count}; rebuild it with `python -m precompute run`."
+        if as_json:  # stdout has its document
+            typer.echo(sentence, err=True)
+            raise SystemExit(1)
+        raise BlindspotError(sentence)
     if not as_json:
         typer.echo(f"{atlas} is in order.")
 
@@ -233,25 +241,42 @@ def _build(recipe: Any, out: Path, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 1."""
+    signals: list[int] = []
+
+    def terminate(number: int, frame: Any) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
     try:
         code = app(standalone_mode=False)
+        if signals:  # a command that ended itself
+            code = TERMINATED
     except BlindspotError as error:
         code = _complain(str(error))
     except KeyboardInterrupt:
         _complain("Stopped; run the same command to go on.")
-        code = STOPPED
+        code = TERMINATED if signals else STOPPED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        code = _complain(f"{error.filename} cannot be used: {error.strerror}.")
     except Exception as error:
         # typer's own complaints about arguments: they know how to say themselves.
         if not hasattr(error, "format_message"):
             if type(error).__name__ != "Abort":
                 raise
             _complain("Stopped; run the same command to go on.")
-            sys.exit(STOPPED)
+            sys.exit(TERMINATED if signals else STOPPED)
         message = error.format_message().rstrip(".")
         code = _complain(f"{message}; see --help." if message else "Say what to do, for example run RECIPE.")
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _complain(sentence: str) -> int:
-    typer.echo(" ".join(sentence.split()), err=True)
+    sentence = " ".join(sentence.split()).encode("utf-8", "backslashreplace").decode()
+    if "--json" in sys.argv:
+        print_json({"error": sentence})
+    typer.echo(sentence, err=True)
     return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.errors import BlindspotError
+from engine.hub import ALLOW
 from engine.samplers.generation import GenerationRequest
 from precompute.console import AsJson, ProgressBar, Reporter, print_json
 
@@ -28,6 +30,10 @@ States = Annotated[
 ]
 Matching = Annotated[
     bool, typer.Option("--match", help="Find the strength whose mean score is that of the four best real images.")
+]
+AllowDownload = Annotated[
+    bool,
+    typer.Option("--allow-download", help="Load any model that the atlas names, from the hub too: trust it first."),
 ]
 
 
@@ -65,6 +71,7 @@ def sample(
     states: States = GenerationRequest.candidates,
     count: Count = GenerationRequest.count,
     seed: Seed = 0,
+    allow_download: AllowDownload = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw images that excite a concept of an atlas, or a weighted set, as PNG files with their scores."""
@@ -73,6 +80,8 @@ def sample(
     from engine.samplers.calibration import standard_error
     from engine.samplers.generation import generate_images, load_generation, reproduction_command, save_generation
 
+    if allow_download:
+        os.environ[ALLOW] = "1"
     opened, weights = Atlas.open(atlas), tuple(weight or ())
     if len(weights) == len(concept) - 1:
         weights = (1.0, *weights)
@@ -106,7 +115,7 @@ def sample(
 def gallery(
     atlas: AtlasFolder,
     concepts: Annotated[
-        int | None, typer.Option("--concepts", help="How many: those that models miss or overdo most.")
+        int | None, typer.Option("--concepts", min=1, help="How many: those that models miss or overdo most.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All live concepts.")] = False,
     method: Method = GenerationRequest.method,
@@ -117,6 +126,7 @@ def gallery(
     states: States = GenerationRequest.candidates,
     count: Count = GenerationRequest.count,
     seed: Seed = 0,
+    allow_download: AllowDownload = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw many concepts into the atlas, so that their cards show samples at once; resumes what was drawn.
@@ -127,6 +137,8 @@ def gallery(
     from engine.files import full_disk_explained
     from precompute.gallery import DEFAULT, draw_gallery
 
+    if allow_download:
+        os.environ[ALLOW] = "1"
     if concepts is not None and every:
         raise BlindspotError("Give --concepts N or --all, not both.")
     template = GenerationRequest(

@@ -25,6 +25,7 @@ from engine.samplers.generation import (
     save_generation,
     warm_up,
 )
+from precompute.runner import WorkDirectory
 
 DEFAULT = 32
 """Concepts that are drawn when nobody says how many."""
@@ -78,8 +79,20 @@ def draw_gallery(
     chosen = interesting(atlas)[:concepts]
     if not len(chosen):
         raise BlindspotError(f"There is no live concept to draw in {path}: ask for at least one.")
-    warm_up(atlas)
     work = Path(path).resolve().with_name(f"{Path(path).resolve().name}.gallery.work")
+    with WorkDirectory(work).lock():
+        return _draw(atlas, template, chosen, work, report, began)
+
+
+def _draw(
+    atlas: Atlas,
+    template: GenerationRequest,
+    chosen: np.ndarray,
+    work: Path,
+    report: Callable[[int, int], None],
+    began: float,
+) -> Gallery:
+    warm_up(atlas)
     folders, skipped, drawn = {}, {}, 0
     for number, concept in enumerate(chosen.tolist()):
         report(number * template.count, len(chosen) * template.count)

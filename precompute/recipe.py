@@ -7,6 +7,7 @@ are relative to the recipe's file, paths in `--set` to the working directory.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +32,12 @@ MODEL_KEYS: tuple[KeyPath, ...] = (("models", "*", "pipeline"), ("encoder", "id"
 """Keys whose value is a folder or a Hugging Face id."""
 SHORTHANDS: tuple[KeyPath, ...] = (("real",), ("models", "*"))
 """Keys where a plain string means `{folder: string}`."""
+
+
+LARGEST, DEEPEST, MOST_VALUES = 1 << 20, 50, 100_000
+"""Bytes of a recipe, its levels, and its values with those that YAML repeats."""
+UNUSABLE = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")
+"""NUL and halves of characters, except those that stand for bytes of a file's name."""
 
 
 class RecipeBlock(BaseModel):
@@ -168,7 +175,9 @@ def load_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
     BlindspotError
         If the file is missing or not YAML, or a key is unknown, missing or has a bad value.
     """
-    raw = _resolved(_read(path), path.resolve().parent)
+    read = _read(path)
+    _expect_plain(read, path.name)
+    raw = _resolved(read, path.resolve().parent)
     raw.setdefault("name", path.stem)
     for setting in settings:
         raw = _with_setting(raw, setting)
@@ -178,9 +187,33 @@ def load_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
         raise BlindspotError(f"{path.name}: {_sentence(error)}") from None
 
 
+def _expect_plain(value: Any, where: str) -> None:
+    """Raise `BlindspotError` for what no recipe says: keys that are no text, numbers beyond use, endless nesting."""
+    waiting, seen = [(where, value, 0)], 0
+    while waiting:
+        place, value, depth = waiting.pop()
+        seen += 1
+        if depth > DEEPEST or seen > MOST_VALUES:
+            raise BlindspotError(f"{where} nests deeper or says more than a recipe can: shorten it.")
+        if isinstance(value, Mapping):
+            if wrong := [key for key in value if not isinstance(key, str)]:
+                raise BlindspotError(f"{place} has the key {str(wrong[0])[:50]!r}, which is no text: put it in quotes.")
+            waiting += [(f"{place}: {key[:50]}", item, depth + 1) for key, item in value.items()]
+        elif isinstance(value, list | tuple | set):
+            waiting += [(place, item, depth + 1) for item in value]
+        elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < 2**63):
+            raise BlindspotError(f"{place} is {str(value)[:50]}: give a number of ordinary size.")
+        elif isinstance(value, str) and UNUSABLE.search(value):
+            raise BlindspotError(f"{place} is {value[:50]!r}, which holds a character that no name can have.")
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise BlindspotError(f"The recipe {path} is no regular file: give a YAML file.")
+        if path.stat().st_size > LARGEST:
+            raise BlindspotError(f"The recipe {path} has more than {LARGEST} bytes: give a shorter one.")
+        raw = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise BlindspotError(f"There is no recipe {path}; the project's own are in data/recipes.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -190,9 +223,17 @@ def _read(path: Path) -> dict[str, Any]:
         where = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "bad syntax"
         raise BlindspotError(f"{path.name}{where} is not valid YAML: {problem}.") from None
+    except BlindspotError:
+        raise
+    except Exception as error:  # of PyYAML: endless nesting, a 31st of February, a number of 5,000 digits
+        raise BlindspotError(f"{path.name} is not valid YAML: {_first_line(error)}.") from None
     if not isinstance(raw, dict):
         raise BlindspotError(f"{path.name} is not a recipe: it must be keys and values such as 'real: DIR'.")
     return raw
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _with_setting(raw: dict[str, Any], setting: str) -> dict[str, Any]:
@@ -203,8 +244,9 @@ def _with_setting(raw: dict[str, Any], setting: str) -> dict[str, Any]:
         raise BlindspotError(f"--set {setting} is not of the form key=value, such as --set dictionary.concepts=512.")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise BlindspotError(f"--set {setting}: the value is not valid YAML; put it in quotes.") from None
+    except Exception:  # of PyYAML, as above
+        raise BlindspotError(f"--set {setting[:100]}: the value is not valid YAML; put it in quotes.") from None
+    _expect_plain(value, f"--set {key}")
     # A folder may be called 2024 or no.
     if any(_matches(keys, path) for path in (*FOLDER_KEYS, *MODEL_KEYS, *SHORTHANDS)) and not isinstance(
         value, dict | None
@@ -234,10 +276,10 @@ def _resolved(raw: dict[str, Any], base: Path) -> dict[str, Any]:
     """A recipe without shorthands, and with absolute paths, taken from `base`; Hugging Face ids stay as they are."""
 
     def absolute(text: str) -> str:
-        return os.path.abspath(base / Path(text).expanduser())
+        return os.path.abspath(base / os.path.expanduser(text))
 
     def model(text: str) -> str:
-        path = Path(text).expanduser()
+        path = Path(os.path.expanduser(text))
         inside = path.is_absolute() or text.startswith(".") or (base / path).exists() or text.count("/") > 1
         return absolute(text) if inside else text
 
@@ -286,7 +328,7 @@ def _sentence(error: ValidationError) -> str:
         case "value_error":
             return f"'{where}' {first['ctx']['error']}."
     problem = first["msg"][0].lower() + first["msg"][1:]
-    return f"'{where}' is {given!r}, but {problem}."
+    return f"'{where}' is {repr(given)[:200]}, but {problem}."
 
 
 def _allowed_keys(loc: tuple[Any, ...]) -> list[str]:

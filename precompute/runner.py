@@ -2,9 +2,9 @@
 
 A stage owns a folder of the work directory. Its fingerprint is the SHA-256 of its parameters, the contents of what it
 reads and the fingerprints of the stages before it. `stage.json` in the folder records the fingerprint, and once the
-stage is finished also every file with its size. A folder with another fingerprint is emptied; one with the same
-fingerprint that is not finished is gone on with, so stages write whole files (`engine.files`) and skip those that
-are there.
+stage is finished also every file with its size and SHA-256. A folder with another fingerprint
+is emptied; one with the same fingerprint that is not finished is gone on with, so stages write whole files
+(`engine.files`) and skip those that are there.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from engine.atlas.schema import HEADER, REAL
 from engine.atlas.writer import AtlasWriter
 from engine.errors import BlindspotError
-from engine.files import content_hash, file_hash, full_disk_explained, read_json, write_json
+from engine.files import PARTIAL, content_hash, file_hash, full_disk_explained, read_arrays, read_json, write_json
 from engine.hub import find_model
 from precompute.recipe import Folder, Pipeline, Recipe, World
 
@@ -68,8 +70,13 @@ class WorkDirectory:
         return (
             record.get("fingerprint") == mark
             and bool(record.get("done"))
-            and record["files"] == sizes(self.folder(stage))
+            and record.get("files") == sizes(self.folder(stage))
         )
+
+    def intact(self, stage: str) -> bool:
+        """Whether the files of a finished stage still have the contents they were written with."""
+        known = self.record(stage).get("sha256")
+        return known is None or known == hashes(self.folder(stage))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -197,9 +204,16 @@ def sizes(folder: Path) -> dict[str, int]:
         folders.sort()
         for name in sorted(names):
             path = os.path.join(root, name)
-            found[os.path.relpath(path, folder)] = os.path.getsize(path)
+            found[os.path.relpath(path, folder)] = os.lstat(path).st_size
     found.pop(RECORD, None)
     return found
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a stage's folder, by relative path; the record itself is left out."""
+    names = list(sizes(folder))
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(lambda name: file_hash(folder / name), names), strict=True))
 
 
 def fingerprint_fields(block: Any, *others: str) -> dict[str, Any]:
@@ -242,28 +256,64 @@ def run_stages(stages: Sequence[Stage], work: WorkDirectory, progress: Callable[
     progress : called once per stage that runs; returns what the stage reports to.
     """
     marks: dict[str, str] = {}
-    outcomes = []
     for stage in stages:
         marks[stage.name] = fingerprint(stage, marks)
-        outcomes.append(_run_stage(stage, marks[stage.name], work, progress))
-    return outcomes
+    due: set[str] = set()
+    for stage in reversed(stages):
+        read = any(stage.name in other.after for other in stages if other.name in due)
+        if not work.finished(stage.name, marks[stage.name]) or (read and not work.intact(stage.name)):
+            due.add(stage.name)
+    return [_run_stage(stage, marks[stage.name], work, progress, stage.name in due) for stage in stages]
 
 
-def _run_stage(stage: Stage, mark: str, work: WorkDirectory, progress: Callable[[Stage], Progress]) -> Outcome:
-    if work.finished(stage.name, mark):
+def _run_stage(
+    stage: Stage, mark: str, work: WorkDirectory, progress: Callable[[Stage], Progress], due: bool
+) -> Outcome:
+    if not due and work.finished(stage.name, mark):
         return Outcome(stage.name, "kept", 0.0, mark, work.summary(stage.name))
     started = time.monotonic()
     folder = work.folder(stage.name)
     resumed = work.record(stage.name) == {"fingerprint": mark, "done": False}
-    if not resumed:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+    if resumed:
+        _drop_damaged(folder)
+    else:
+        _clear(folder, work.record(stage.name))
         write_json(folder / RECORD, {"fingerprint": mark, "done": False})
     summary = dict(stage.run(folder, progress(stage)) or {})
-    record = {"fingerprint": mark, "done": True, "summary": summary, "files": sizes(folder)}
-    write_json(folder / RECORD, record)
+    record = {"fingerprint": mark, "done": True, "summary": summary}
+    write_json(folder / RECORD, record | {"files": sizes(folder), "sha256": hashes(folder)})
     return Outcome(stage.name, "resumed" if resumed else "ran", time.monotonic() - started, mark, summary)
+
+
+def _clear(folder: Path, record: Mapping[str, Any]) -> None:
+    """Empty a stage's folder of an earlier run; raises `BlindspotError` if it holds what no run wrote."""
+    found = [name for name in sizes(folder) if not Path(name).name.startswith(".") and not name.endswith(PARTIAL)]
+    foreign = found if not record else sorted({*found} - {*record["files"]}) if "files" in record else []
+    if foreign or folder.is_symlink():
+        raise BlindspotError(
+            f"{folder / (foreign or [''])[0]} is of no earlier run and is kept: move it, or use another --out."
+        )
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
+def _drop_damaged(folder: Path) -> None:
+    """Delete what a power cut left of a stage that is gone on with: empty files, arrays and JSON that end too soon."""
+    for name in sizes(folder):
+        path = folder / name
+        try:
+            whole = path.is_file() and path.stat().st_size > 0
+            if whole and path.suffix == ".npy":
+                np.load(path, mmap_mode="r", allow_pickle=False)
+            elif whole and path.suffix == ".npz":
+                read_arrays(path)
+            elif whole and path.suffix == ".json":
+                read_json(path)
+        except Exception:  # whatever a parser says of a damaged file
+            whole = False
+        if not whole:
+            path.unlink()
 
 
 def build_stages(

@@ -65,6 +65,10 @@ class Atlas(Analyses):
                 raise damaged(header, f"it says {count} {name}, more than a table of {size} bytes can hold")
         return cls(folder, info)
 
+    def require_same(self) -> None:
+        """Raise `BlindspotError` if the atlas was replaced since it was opened."""
+        self._pieces.require_same()
+
     @property
     def sources(self) -> list[Source]:
         """All sources, the real one first."""

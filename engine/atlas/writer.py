@@ -11,8 +11,8 @@ and nothing in it depends on the clock: the same content has the same checksums.
 
 from __future__ import annotations
 
+import glob
 import io
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -29,9 +29,9 @@ from PIL import Image
 
 from engine.atlas import schema
 from engine.atlas.reader import Atlas
-from engine.atlas.storage import manifest
+from engine.atlas.storage import PICTURES, manifest
 from engine.errors import BlindspotError
-from engine.files import FULL
+from engine.files import FULL, write_json
 
 THUMB_SIZE = 224
 """Pixels of a thumbnail's longer side."""
@@ -64,6 +64,7 @@ class AtlasWriter:
             self._clear_leftovers()
             if self.path.exists() and not (self.path / schema.HEADER).is_file() and not _empty_folder(self.path):
                 raise BlindspotError(f"{self.path} exists and is not an atlas: choose another place to write to.")
+            require_own_files(self.path)
             self.folder.mkdir()
         return self
 
@@ -168,8 +169,7 @@ class AtlasWriter:
         """
         with self._disk():
             info = replace(info, files=manifest(self.folder))
-            document = json.dumps(info.to_dict(), indent=1, ensure_ascii=False, sort_keys=True)
-            (self.folder / schema.HEADER).write_text(document + "\n", encoding="utf-8")
+            write_json(self.folder / schema.HEADER, info.to_dict())
             for rel in (*info.files, schema.HEADER, "."):
                 _fsync(self.folder / rel)
             self._swap()
@@ -186,12 +186,13 @@ class AtlasWriter:
 
     def _clear_leftovers(self) -> None:
         """Undo what a killed writer left: bring back an atlas it had moved away, remove half-written folders."""
-        for old in sorted(self.path.parent.glob(f".{self.path.name}.old-*")):
+        name = glob.escape(self.path.name)
+        for old in sorted(self.path.parent.glob(f".{name}.old-[0-9]*")):
             if not self.path.exists():
                 old.rename(self.path)
             elif not _alive(old):
                 shutil.rmtree(old)
-        for partial in self.path.parent.glob(f".{self.path.name}.partial-*"):
+        for partial in self.path.parent.glob(f".{name}.partial-[0-9]*"):
             if not _alive(partial) or partial == self.folder:
                 shutil.rmtree(partial)
 
@@ -221,6 +222,17 @@ class AtlasWriter:
         return BlindspotError(f"The atlas {self.path} cannot be written: {error.strerror or error}.")
 
 
+def require_own_files(path: Path) -> None:
+    """Raise `BlindspotError` if the atlas at `path`, which will be replaced, holds files that are no part of one."""
+    own = {schema.HEADER, schema.COMPOSITION, "images.faiss", "atoms.faiss", *schema.CSR_VALUES, *PICTURES}
+    own |= {schema.table_file(name) for name in schema.TABLES} | {"dictionary"}
+    foreign = (
+        [name for name in os.listdir(path) if not name.startswith(".") and name not in own] if path.exists() else []
+    )
+    if foreign:
+        raise BlindspotError(f"{path / min(foreign)} is no part of an atlas, and would be deleted with it: move it.")
+
+
 def add_to_gallery(path: Path, rows: pd.DataFrame, picture: Callable[[int, int], Image.Image]) -> None:
     """Put images drawn for concepts into the atlas at `path`, all or nothing; other concepts keep those they have.
 
@@ -248,6 +260,7 @@ def add_to_gallery(path: Path, rows: pd.DataFrame, picture: Callable[[int, int],
             writer.add_file(schema.gallery_file(concept, rank), _webp(picture(concept, rank), QUALITY, method=4))
         together = pd.concat([before[~replaced], rows]) if not replaced.all() else rows
         writer.write_table("gallery", together.sort_values(["concept", "rank"]))
+        atlas.require_same()
         writer.finish(atlas.info)
 
 
@@ -269,7 +282,7 @@ def _share(old: Path, new: Path, without: set[str]) -> None:
     """Link all files of a folder into another, but for some; where the disk knows no links, copy them."""
     for path in old.rglob("*"):
         rel = path.relative_to(old)
-        if path.is_file() and rel.as_posix() not in without:
+        if path.is_file() and not path.is_symlink() and rel.as_posix() not in without:
             (new / rel).parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(path, new / rel)

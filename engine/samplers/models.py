@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from engine.dictionary.base import Dictionary
+from engine.dictionary.base import CONFIG, WEIGHTS, Dictionary
 from engine.errors import BlindspotError
+from engine.files import read_json, regular_file
+from engine.hub import agreed_model
 from engine.priors.base import DiffusionPrior
 from engine.priors.loading import load_prior, open_pipeline
 from engine.priors.spec import PriorSpec
@@ -49,12 +51,15 @@ class ModelBundle:
     def encoder(self) -> Encoder:
         """The atlas's image encoder."""
         spec = self.atlas.info.encoder
-        return _shared(_encoder, str(self.atlas.resolve(spec["id"])), _frozen(spec), self.device)
+        return _shared(_encoder, str(self._model(spec)), _frozen(spec), self.device)
 
     @property
     def dictionary(self) -> Dictionary:
         """The atlas's dictionary of concepts."""
         folder = Path(self.atlas.path) / "dictionary"
+        for name in (CONFIG, WEIGHTS):
+            if (folder / name).exists():
+                regular_file(self.atlas.path, f"dictionary/{name}")
         return _shared(_dictionary, str(folder), _version(folder), self.device)
 
     @property
@@ -71,7 +76,7 @@ class ModelBundle:
             raise BlindspotError(
                 f"Atlas {self.atlas.info.name!r} names no diffusion prior to draw with: set `prior` in its recipe."
             )
-        path = self.atlas.resolve(prior["id"])
+        path = self._model(prior)
         return _shared(_prior, str(path), _version(Path(path)), _frozen(prior), self.device)
 
     @property
@@ -89,13 +94,28 @@ class ModelBundle:
                 f"Atlas {self.atlas.info.name!r} names no text-to-image prior to write prompts for: choose a method "
                 "without prompts."
             )
-        path = self.atlas.resolve(prior["id"])
+        path = self._model(prior)
         return _shared(_pipeline, str(path), _version(Path(path)), self.device)
+
+    def _model(self, described: Mapping[str, Any]) -> str | Path:
+        """Where a model of the header is, once it may be loaded."""
+        found = self.atlas.resolve(described["id"])
+        return agreed_model(found, described["id"], self.atlas.path, _built_here(self.atlas), described.get("revision"))
 
     def load(self) -> None:
         """Load everything now, so that the first drawing need not wait for it."""
         for part in (self.encoder, self.dictionary, self.prior):
             del part
+
+
+def _built_here(atlas: Atlas) -> bool:
+    """Whether the work directory beside the atlas is that of the run which encoded its images."""
+    mark = atlas.info.stages.get("encode/real")
+    try:
+        record = read_json(atlas.path.with_name(atlas.path.name + ".work") / "encode" / "real" / "stage.json")
+        return mark is not None and record["fingerprint"] == mark
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def real_images(atlas: Atlas, at_most: int | None = None) -> np.ndarray:

@@ -93,7 +93,8 @@ def encode(
     """
     starts = range(0, len(images), SHARD)
     embedded = [folder / f"embeddings-{number:05d}.npy" for number in range(len(starts))]
-    left = [number for number, path in enumerate(embedded) if not path.exists()]
+    shards = [folder / f"tokens-{number:05d}.npy" for number in range(len(starts))]
+    left = [number for number in range(len(starts)) if not (embedded[number].exists() and shards[number].exists())]
     progress((len(starts) - len(left)) * SHARD, len(images))
     if left or not (folder / SPEC).exists():
         encoder = Encoder.from_pretrained(config)
@@ -115,7 +116,7 @@ def encode(
                 found = encoder(torch.cat(batch))
                 tokens.append(found.flat().flatten(0, 1).float().cpu().numpy())
                 embeddings.append(embed(found.prefix, found.patches).cpu().numpy())
-        write_array(folder / f"tokens-{number:05d}.npy", np.concatenate(tokens).astype(config.store))
+        write_array(shards[number], np.concatenate(tokens).astype(config.store))
         write_array(embedded[number], np.concatenate(embeddings))
         progress(end, len(images))
     write_array(folder / EMBEDDINGS, np.concatenate([np.load(path) for path in embedded]))
