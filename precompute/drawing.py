@@ -33,7 +33,7 @@ Matching = Annotated[
 ]
 AllowDownload = Annotated[
     bool,
-    typer.Option("--allow-download", help="Load any model that the atlas names, from the hub too: trust it first."),
+    typer.Option("--allow-download", help="Load any model the atlas names, from the hub too: trust it first."),
 ]
 
 

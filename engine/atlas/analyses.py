@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -78,7 +79,7 @@ class Analyses:
         """Whether the atlas holds the table `name` (`links`, `divergence`), the analysis `composition`, or the folder
         `name` (`codes`, `energy`)."""
         files = (schema.table_file(name), f"{name}.npz")
-        return any((self.path / file).is_file() for file in files) or (self.path / name).is_dir()
+        return any(os.path.lexists(self.path / file) for file in files) or (self.path / name).is_dir()
 
     def divergence(self, model: str) -> pd.DataFrame:
         """How far each image of `model` is from the real one of its pair (`engine.blindspots.divergence`).

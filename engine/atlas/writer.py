@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import glob
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +32,7 @@ from engine.atlas import schema
 from engine.atlas.reader import Atlas
 from engine.atlas.storage import PICTURES, manifest
 from engine.errors import BlindspotError
-from engine.files import FULL, write_json
+from engine.files import FULL
 
 THUMB_SIZE = 224
 """Pixels of a thumbnail's longer side."""
@@ -169,7 +170,8 @@ class AtlasWriter:
         """
         with self._disk():
             info = replace(info, files=manifest(self.folder))
-            write_json(self.folder / schema.HEADER, info.to_dict())
+            document = json.dumps(info.to_dict(), indent=1, ensure_ascii=False, sort_keys=True)
+            (self.folder / schema.HEADER).write_text(document + "\n", encoding="utf-8")
             for rel in (*info.files, schema.HEADER, "."):
                 _fsync(self.folder / rel)
             self._swap()
