@@ -159,13 +159,13 @@ class Source:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise BlindspotError(
-                f"Source name {str(self.name)[:100]!r} cannot be a folder name: use up to 64 letters, digits, dots, dashes or "
-                "underscores, starting with a letter or digit."
+                f"Source name {str(self.name)[:100]!r} cannot be a folder name: use up to 64 letters, digits, "
+                "dots, dashes or underscores, starting with a letter or digit."
             )
         if self.kind not in ("real", "model") or (self.kind == "real") != (self.name == REAL):
             raise BlindspotError(
-                f"Source {self.name!r} has kind {str(self.kind)[:50]!r}: the one real source is named '{REAL}' and has kind "
-                "'real', every other source has kind 'model'."
+                f"Source {self.name!r} has kind {str(self.kind)[:50]!r}: the one real source is named '{REAL}' "
+                "and has kind 'real', every other source has kind 'model'."
             )
         if not isinstance(self.images, int) or self.images < 0:
             raise BlindspotError(
