@@ -272,7 +272,7 @@ def _eight_bits(values: np.ndarray, name: str, bits: int) -> np.ndarray:
     if values.dtype.kind == "f" and np.isfinite([low, high]).all() and low >= -0.01 and high <= 1.01:
         return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
     depth = next((depth for depth in DEPTHS if depth >= bits and high < 2**depth), 0) if low >= 0 else 0
-    if not depth or (high > 0 and high / 2 ** (depth - 8) < 16 and depth > bits):
+    if not depth or (high / 2 ** (depth - 8) < 16 and (depth > bits or values.dtype.kind == "f")):
         raise ImageError(
             f"The image {name} has values from {low:g} to {high:g}, which does not tell what is black and white; save "
             "it with 8 or 16 bits.",
