@@ -105,7 +105,7 @@ def _list_skipped(context: Context) -> Path | None:
     rows = []
     for name in context.sources:
         folder = context.folder(context.images_stage(name))
-        left_out = [*read_skipped(folder), *read_unread_captions(folder)]
+        left_out: list[Any] = [*read_skipped(folder), *read_unread_captions(folder)]
         rows += [(name, one.file, one.reason) for one in left_out]
     if not rows:
         path.unlink(missing_ok=True)

@@ -312,7 +312,8 @@ class AtlasInfo:
 
 def _check_types(info: AtlasInfo) -> None:
     """Raise `ValueError` unless the header's values are of the types that readers rely on, and counts can be."""
-    for block in (info, *info.sources, *info.files.values()):
+    blocks: list[Any] = [info, *info.sources, *info.files.values()]
+    for block in blocks:
         for one in fields(block):
             value, kind = getattr(block, one.name), _KINDS.get(str(one.type))
             if kind and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):

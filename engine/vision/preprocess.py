@@ -136,7 +136,7 @@ def decoded_image(path: str | Path | BinaryIO, *, max_pixels: int = MAX_PIXELS) 
                 opened.load()
                 _check_size(opened, name, max_pixels)
                 image = _to_rgb(opened, name)
-                if deep and opened.mode not in DEEP_MODES and max(high for _, high in image.getextrema()) < 16:
+                if deep and opened.mode not in DEEP_MODES and np.asarray(image).max() < 16:
                     raise ImageError(
                         f"The image {name} has 16 bits per channel and its values end below 4096, so that it would be "
                         "black; save it with 8 bits.",

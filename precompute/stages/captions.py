@@ -232,8 +232,9 @@ def _records(document: Any) -> Iterator[Any]:
     if isinstance(document, list):
         yield from document
     elif isinstance(document, dict) and isinstance(document.get("annotations"), list):
-        images = document.get("images") if isinstance(document.get("images"), list) else []
-        by_id = {str(one.get("id")): one for one in images if isinstance(one, dict)}
+        images = document.get("images")
+        rows = images if isinstance(images, list) else []
+        by_id = {str(one.get("id")): one for one in rows if isinstance(one, dict)}
         for one in document["annotations"]:
             yield {**by_id.get(str(one.get("image_id")), {}), **one} if isinstance(one, dict) else one
     elif isinstance(document, dict):
