@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.checkpoints import refuse_unusable
 from engine.errors import BlindspotError
 from engine.priors.base import States, class_label
 from engine.priors.pixel import PixelPrior
@@ -233,6 +234,7 @@ def fill_adm(unet: Any, config: ADMConfig, state: Mapping[str, Tensor], where: s
         )
     renamed: dict[str, Tensor] = {}
     for name, (targets, shape) in places.items():
+        refuse_unusable(name, state[name], where)
         parts = [state[name][..., 0] if len(shape) == CONVOLUTION_1D else state[name]]
         if len(targets) > 1:
             heads = unet.get_submodule(targets[0].rsplit(".", 2)[0]).heads if config.qkv == "legacy" else 1

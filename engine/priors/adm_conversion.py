@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine.checkpoints import harmless, merged, shards_of, unwrapped, without_prefixes
 from engine.errors import BlindspotError
 from engine.priors.adm import CONFIG, NOISES, WEIGHTS, ADMConfig, empty_adm, fill_adm
 
@@ -113,6 +114,8 @@ def save_adm(state: Mapping[str, Tensor], config: ADMConfig, noise: str, folder:
 def read_state(source: str | Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint, mapped from disk where its format allows.
 
+    Wrappers around it (`engine.checkpoints`) and the buffers of a noise schedule are left out; shards are joined.
+
     Raises
     ------
     BlindspotError
@@ -121,12 +124,23 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
     path = Path(source)
     if not path.is_file():
         raise BlindspotError(f"There is no checkpoint {path}: give a .pt or .safetensors file of guided-diffusion.")
+    state = without_prefixes(merged((shard, _tensors(shard)) for shard in shards_of(path)))
+    plain = (torch.float16, torch.bfloat16, torch.float32)
+    return {
+        name: tensor if tensor.dtype in plain or not tensor.is_floating_point() else tensor.float()
+        for name, tensor in state.items()
+        if not harmless(name)
+    }
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         if not zipfile.is_zipfile(path) and path.open("rb").read(1) != PICKLE:
             raise ValueError("neither of torch's formats")
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except UnpicklingError as error:
         refused = REFUSED.search(str(error))
         what = f"objects ({refused[1]})" if refused else "objects"
@@ -135,7 +149,8 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
         ) from error
     except (OSError, EOFError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BlindspotError(f"{path} is not a readable checkpoint: get an intact copy.") from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    state = unwrapped(loaded)[0] if isinstance(loaded, dict) else {}
+    if not state:
         raise BlindspotError(f"{path} holds no state dict of tensors: give a checkpoint of guided-diffusion.")
     return state
 

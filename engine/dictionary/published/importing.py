@@ -91,7 +91,9 @@ def read_published(src: str, kind: str = AUTO, options: Options | None = None) -
                 f"{', '.join(READERS)}."
             )
         kind = found
-    return READERS[kind].read(published, options or Options()), kind
+    imported = READERS[kind].read(published, options or Options())
+    published.refuse_unread()
+    return imported, kind
 
 
 def import_dictionary(src: str, out: str | Path, kind: str = AUTO, options: Options | None = None) -> ImportReport:

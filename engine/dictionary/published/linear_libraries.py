@@ -201,6 +201,7 @@ def read_dictionary_learning(published: Published, options: Options) -> Imported
             f"{', '.join(DICTIONARY_LEARNING_CLASSES)} can be imported."
         )
     linear, thresholds = _dictionary_learning(published, name)
+    published.taken.add("k")  # of a token in a TopK; of a batch in the others, whose threshold is what counts
     assumed = linear.assumptions(
         "none; trainSAE scales its weights back to raw activations before it saves them", "added to reconstructions"
     )

@@ -65,7 +65,9 @@ def _encoder(published: Published, atoms: Tensor) -> tuple[Tensor, Tensor]:
     if "encoder.final_block.0.weight" in names and not any(name.startswith("encoder.mlp_blocks") for name in names):
         weight = published.take("encoder.final_block.0.weight", *atoms.shape)
         return weight, published.take("encoder.final_block.0.bias", len(atoms))
-    tied = any(name.startswith("encoder.tied_to.") for name in names)
+    copies = {name for name in names if name.startswith("encoder.tied_to.")}
+    published.taken.update(copies)  # the dictionary's own tensors, once more
+    tied = bool(copies)
     if not tied and "encoder.weight" not in names:
         raise BlindspotError(
             f"{published.where} has an encoder that is not linear (or none); only overcomplete's 'linear', 'mlp_ln_1', "

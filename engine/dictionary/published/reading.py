@@ -14,7 +14,7 @@ import re
 import warnings
 import zipfile
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -24,6 +24,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.checkpoints import (
+    harmless,
+    merged,
+    one_per_checkpoint,
+    refuse_unusable,
+    shard_names,
+    shards_of,
+    unwrapped,
+    without_prefixes,
+)
 from engine.dictionary.published.modules import SavedObject, contains_code, flatten, reading_saved_modules
 from engine.errors import BlindspotError
 
@@ -32,8 +42,6 @@ OWN_NAMES = ("sae_weights.safetensors", "sae.safetensors", "ae.pt", "sae.pt")
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 CONFIGS = ("cfg.json", "config.json")
 IGNORED = ("sparsity.safetensors", "activation_whitening.safetensors", "activations_store_state.safetensors")
-WRAPPERS = ("state_dict", "model_state_dict", "model", "sae")
-PREFIXES = ("module.", "_orig_mod.")
 REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 """How the weights-only reader names what it refused to build."""
 PICKLE = b"\x80"
@@ -46,6 +54,7 @@ class Source(NamedTuple):
     """The files of one published dictionary: its weights, and the JSON file beside them if there is one."""
 
     weights: Path
+    """Where they are in shards, the first one."""
     config: Path | None
 
 
@@ -63,8 +72,11 @@ def find_source(src: str) -> Source:
             raise BlindspotError(f"There is no file or folder {src}, nor is it an owner/name on the Hugging Face hub.")
         path = _download(src)
     if not path.is_file():
-        path /= _pick_weights(sorted(file.name for file in path.iterdir() if file.is_file()), str(path))
-    config = next((path.parent / name for name in CONFIGS if (path.parent / name).is_file()), None)
+        names = [file.name for file in path.iterdir() if file.is_file() and file.suffix in SUFFIXES]
+        path /= _pick_weights(one_per_checkpoint(path, names), str(path))
+    # dictionary_learning keeps the dictionaries of earlier steps in `checkpoints/`, below the configuration.
+    folders = (path.parent, path.parent.parent) if path.absolute().parent.name == "checkpoints" else (path.parent,)
+    config = next((at / name for at in folders for name in CONFIGS if (at / name).is_file()), None)
     return Source(path, config)
 
 
@@ -121,8 +133,10 @@ def files_of_one(files: list[str], inner: str, where: str) -> list[str]:
     if not here:
         raise BlindspotError(f"{where}: the repository has no folder or file {inner}; check the name.")
     here = [file for file in here if "/" not in file]
-    weights = inner.removeprefix(prefix) if inner in files else _pick_weights(here, where)
-    return [prefix + file for file in (weights, *CONFIGS) if file in here]
+    firsts = [file for file in here if file == (shard_names(file) or [file])[0]]
+    weights = inner.removeprefix(prefix) if inner in files else _pick_weights(firsts, where)
+    shards = [file for file in shard_names(weights) if file != weights]
+    return [prefix + file for file in (weights, *shards, *CONFIGS) if file in here]
 
 
 def _refuse_remote_code(repo_id: str, name: str, revision: str | None) -> None:
@@ -182,6 +196,8 @@ class Published:
     """The JSON file beside the weights, overlaid with plain values saved next to the state dict."""
     header: dict[str, Any] | None = None
     """The JSON line in front of the weights (saev)."""
+    taken: set[str] = field(default_factory=set, compare=False)
+    """Names of the tensors that were read."""
 
     def take(self, key: str, *shape: int | None) -> Tensor:
         """The tensor named `key` as float32, checked against a shape (None: any size).
@@ -194,6 +210,7 @@ class Published:
         if key not in self.tensors:
             names = ", ".join(sorted(self.tensors)[:8]) or "nothing"
             raise BlindspotError(f"{self.where} has no tensor {key!r} (it holds {names}); check --kind and the file.")
+        self.taken.add(key)
         tensor = self.tensors[key].detach().float()
         if len(tensor.shape) != len(shape) or any(
             size not in (None, found) for size, found in zip(shape, tensor.shape, strict=True)
@@ -203,9 +220,23 @@ class Published:
                 f"{self.where}: {key!r} has shape {list(tensor.shape)} where [{wanted}] belongs; "
                 "check --kind and the file."
             )
-        if not torch.isfinite(tensor).all():
-            raise BlindspotError(f"{self.where}: {key!r} holds values that are not finite; get an intact copy.")
+        refuse_unusable(key, self.tensors[key] if tensor.ndim else tensor, self.where)
         return tensor
+
+    def refuse_unread(self) -> None:
+        """Refuse a dictionary of which a tensor was not read: without it the codes would be others.
+
+        Raises
+        ------
+        BlindspotError
+            With the tensors' names.
+        """
+        left = [name for name in sorted(self.tensors) if name not in self.taken and not harmless(name)]
+        if left:
+            raise BlindspotError(
+                f"{self.where} holds tensors that no dictionary of its kind has ({', '.join(map(repr, left[:4]))}), so "
+                "its codes would not be those of its authors; check --kind, or save the sparse autoencoder alone."
+            )
 
     def setting(self, *names: str) -> Any:
         """The first of these keys that the configuration holds (tensors of one entry become numbers), or None."""
@@ -226,14 +257,19 @@ def read_source(source: Source) -> Published:
     """
     path = source.weights
     config = _read_config(source.config) if source.config else {}
+    shards = shards_of(path)
     if path.suffix == ".safetensors":
         try:
-            return Published(str(path), _without_prefixes(load_file(path)), config)
+            return Published(str(path), without_prefixes(merged((one, load_file(one)) for one in shards)), config)
         except (OSError, SafetensorError) as error:
             raise _unreadable(path) from error
+    if len(shards) > 1:
+        return Published(
+            str(path), without_prefixes(merged((one, _split(one, _load(one, None))[0]) for one in shards)), config
+        )
     header, rest = _open_header(path)
     tensors, extras = _split(path, _load(path, rest))
-    return Published(str(path), _without_prefixes(tensors), {**config, **extras}, header)
+    return Published(str(path), tensors, {**config, **extras}, header)
 
 
 def _open_header(path: Path) -> tuple[dict[str, Any] | None, io.BytesIO | None]:
@@ -267,22 +303,13 @@ def _load(path: Path, buffer: io.BytesIO | None) -> Any:
 def _split(path: Path, loaded: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state dict in what was loaded, and the plain values beside it."""
     if isinstance(loaded, SavedObject):
-        return flatten(loaded, str(path))
+        tensors, said = flatten(loaded, str(path))
+        return without_prefixes(tensors), said
     if not isinstance(loaded, dict):
         raise BlindspotError(
             f"{path} holds a {type(loaded).__name__}, not a state dict; save sae.state_dict() instead."
         )
-    inner = next((loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), dict)), loaded)
-    tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
-    extras = {} if inner is loaded else {k: v for k, v in loaded.items() if v is not inner}
-    return tensors, extras
-
-
-def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
+    return unwrapped(loaded)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
