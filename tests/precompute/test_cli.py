@@ -91,3 +91,21 @@ def test_the_module_runs_without_a_traceback(tmp_path: Path):
         text=True,
     )
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "is not an atlas" in done.stderr
+
+
+def test_an_error_is_one_json_document_too(command, tmp_path: Path):
+    code, out, err = command("verify", str(tmp_path), "--json")
+    assert code == 1 and "is not an atlas" in json.loads(out)["error"] and "is not an atlas" in err
+
+
+@pytest.mark.parametrize("name", ["/tmp/x", "../x", "..", ""])
+def test_a_recipes_name_stays_in_its_folder(command, tmp_path: Path, monkeypatch, name: str):
+    monkeypatch.chdir(tmp_path)
+    recipe = save_recipe(tmp_path / "r.yaml", name=name, real="photos", models={"m": "photos"})
+    code, _, err = command("run", str(recipe))
+    assert code == 1 and "is no folder's" in err
+
+
+def test_a_negative_number_of_concepts_is_refused(command, tmp_path: Path):
+    code, _, err = command("gallery", str(tmp_path), "--concepts", "-5")
+    assert code == 1 and "--concepts" in err
