@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COMMON = {"errors", "files", "devices", "hub"}
+COMMON = {"checkpoints", "errors", "files", "devices", "hub"}
 """Single files that every engine package may use."""
 ENGINE_UPPER = {
     "samplers": {"priors", "vision", "dictionary", "klsc", "jobs", "atlas"},
