@@ -75,7 +75,7 @@ def agreed_model(
     if os.environ.get(ALLOW):
         return found
     if isinstance(found, Path):
-        if built_here or found.resolve().is_relative_to(atlas.resolve().parent):
+        if built_here or Path(os.path.abspath(found)).is_relative_to(Path(os.path.abspath(atlas)).parent):
             return found
         raise BlindspotError(
             f"The atlas {atlas} names the model {named!r}, which does not lie beside it: if you trust the atlas, set "

@@ -270,13 +270,15 @@ def main() -> None:
             _complain("Stopped; run the same command to go on.")
             sys.exit(TERMINATED if signals else STOPPED)
         message = error.format_message().rstrip(".")
-        code = _complain(f"{message}; see --help." if message else "Say what to do, for example run RECIPE.")
+        code = _complain(
+            f"{message}; see --help." if message else "Say what to do, for example run RECIPE.", usage=True
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(sentence: str) -> int:
+def _complain(sentence: str, usage: bool = False) -> int:
     sentence = " ".join(sentence.split()).encode("utf-8", "backslashreplace").decode()
-    if "--json" in sys.argv:
+    if "--json" in sys.argv and not usage:
         print_json({"error": sentence})
     typer.echo(sentence, err=True)
     return 1

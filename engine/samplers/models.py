@@ -110,11 +110,11 @@ class ModelBundle:
 
 def _built_here(atlas: Atlas) -> bool:
     """Whether the work directory beside the atlas is that of the run which encoded its images."""
-    mark = atlas.info.stages.get("encode/real")
     try:
+        mark = atlas.info.stages.get("encode/real")
         record = read_json(atlas.path.with_name(atlas.path.name + ".work") / "encode" / "real" / "stage.json")
         return mark is not None and record["fingerprint"] == mark
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

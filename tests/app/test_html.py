@@ -55,7 +55,7 @@ def hostile_atlas(plain_atlas, tmp_path_factory) -> Path:
     header = json.loads((path / "atlas.json").read_text())
     header |= {"name": HOSTILE, "description": HOSTILE}
     header["encoder"] |= {"id": HOSTILE, "layer": HOSTILE}
-    header["dictionary"] |= {"kind": HOSTILE, "sparsity": HOSTILE, "dim": HOSTILE}
+    header["dictionary"] |= {"kind": HOSTILE}
     for source in header["sources"]:
         source |= {"label": HOSTILE, "pairing": HOSTILE if source["kind"] == "model" else source.get("pairing")}
     (path / "atlas.json").write_text(json.dumps(header))
