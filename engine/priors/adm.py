@@ -176,7 +176,7 @@ def build_adm(config: ADMConfig) -> Any:
         out_channels=6 if config.learned_variance else 3,
         layers_per_block=config.blocks,
         block_out_channels=tuple(int(config.channels * multiplier) for multiplier in config.multipliers),
-        attention_head_dim=config.head_channels,
+        attention_head_dim=1,  # divides every width; the heads are set below
         down_block_types=tuple("AttnDownBlock2D" if it else "ResnetDownsampleBlock2D" for it in attentive),
         up_block_types=tuple("AttnUpBlock2D" if it else "ResnetUpsampleBlock2D" for it in reversed(attentive)),
         downsample_type="resnet",
@@ -199,6 +199,7 @@ def build_adm(config: ADMConfig) -> Any:
             module.heads = config.heads or module.inner_dim // config.head_channels
             if module.heads < 1 or module.inner_dim % module.heads:
                 raise ValueError(f"an attention over {module.inner_dim} channels cannot have {module.heads} heads")
+            module.scale = (module.inner_dim // module.heads) ** -0.5
     return unet
 
 

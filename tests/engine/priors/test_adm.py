@@ -95,6 +95,8 @@ def test_the_time_embedding_is_cosines_then_sines():
     {"classes": 3},
     {"qkv": "new"},
     {"heads": 2},
+    {"heads": 2, "head_channels": 64, "attention": (0, 1, 2)},
+    {"multipliers": (1, 3), "head_channels": 64},
     {"multipliers": (0.5, 1, 2), "channels": 64},
     {"multipliers": (1, 2, 3), "attention": (0, 1, 2), "blocks": 2},
     {"attention": ()},
