@@ -11,7 +11,9 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -26,6 +28,7 @@ from engine.errors import BlindspotError
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
 STALE_SECONDS = 24 * 3600
+JOB_ID = re.compile(r"[0-9a-f]{16}")
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,8 @@ class _Record:
 
     job: Job
     work: Callable[[Task], None]
+    holders: set[str] = field(default_factory=set)
+    """Who wants the result: a job goes on while one of them does."""
     cancel: bool = False
     pace: tuple[float, int] | None = None
     latest: float = 0.0
@@ -121,10 +126,26 @@ class JobQueue:
         How many jobs may wait; more are refused.
     remembered
         How many ended jobs are kept in memory (their results stay on disk).
+    each
+        How many jobs that have not ended one holder may have; more are refused.
+    kept
+        How many results are kept on disk; the oldest go when another one is finished.
+    alive
+        Whether a holder is still there; one that has gone counts no more.
     """
 
-    def __init__(self, results: Path, devices: Sequence[str] = ("cpu",), limit: int = 8, remembered: int = 64):
+    def __init__(
+        self,
+        results: Path,
+        devices: Sequence[str] = ("cpu",),
+        limit: int = 8,
+        remembered: int = 64,
+        each: int = 4,
+        kept: int = 256,
+        alive: Callable[[str], bool] = lambda holder: True,
+    ):
         self.results, self.limit, self.remembered = Path(results), limit, remembered
+        self.each, self.kept, self._alive = each, kept, alive
         self._records: dict[str, _Record] = {}
         self._waiting: list[_Record] = []
         self._changed = threading.Condition()
@@ -137,7 +158,7 @@ class JobQueue:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, parameters: Mapping[str, Any], work: Callable[[Task], None]) -> Job:
+    def submit(self, parameters: Mapping[str, Any], work: Callable[[Task], None], holder: str | None = None) -> Job:
         """Queue `work`, or join the job that already does or did the same.
 
         Parameters
@@ -146,24 +167,33 @@ class JobQueue:
             Everything the result depends on, JSON-like: they name the job.
         work
             Called with a `Task` in a worker thread.
+        holder
+            Who asks, such as the id of a browser's session.
 
         Raises
         ------
         BlindspotError
-            If the queue is full.
+            If the queue is full, or the holder has too many jobs that have not ended.
         """
         key = job_id(parameters)
         with self._changed:
             found = self._find(key)
             dying = key in self._records and self._records[key].cancel
             if found is not None and (found.state in ("queued", "done") or (found.state == "running" and not dying)):
+                self._hold(key, holder)
                 return found
+            held = [record for record in self._records.values() if holder in record.holders and not record.job.ended]
+            if len(held) >= self.each:
+                raise BlindspotError(
+                    f"You have {len(held)} jobs that have not ended: cancel one or wait until one has ended."
+                )
             if len(self._waiting) >= self.limit:
                 raise BlindspotError(
                     f"The queue is full with {self.limit} waiting jobs: cancel one or try again when one has ended."
                 )
             self._records.pop(key, None)
             record = self._records[key] = _Record(Job(key, "queued"), work)
+            self._hold(key, holder)
             self._waiting.append(record)
             ended = [key for key, record in self._records.items() if record.job.ended]
             for old in ended[: max(0, len(ended) - self.remembered)]:
@@ -176,21 +206,42 @@ class JobQueue:
         with self._changed:
             return self._find(key)
 
+    def follow(self, key: str, holder: str) -> Job | None:
+        """The job of that id, which now goes on until `holder`, too, has cancelled it or has gone."""
+        with self._changed:
+            self._hold(key, holder)
+            return self._find(key)
+
+    def finished(self) -> list[Job]:
+        """All jobs whose results are on disk, also those of earlier processes, newest first."""
+        return [Job(folder.name, "done", result_dir=folder) for folder in self._stored()]
+
     def jobs(self) -> list[Job]:
         """All jobs in memory, oldest first."""
         with self._changed:
             return [self._snapshot(record) for record in self._records.values()]
 
-    def cancel(self, key: str) -> None:
-        """End a job: at once if it waits, at its next report if it runs; nothing if it has ended."""
+    def cancel(self, key: str, holder: str | None = None) -> bool:
+        """End a job: at once if it waits, at its next report if it runs; nothing if it has ended.
+
+        With a `holder`, the job ends only when nobody else holds it.
+
+        Returns
+        -------
+        Whether the job ends or has ended.
+        """
         with self._changed:
             record = self._records.get(key)
             if record is None or record.job.ended:
-                return
+                return True
+            record.holders = {other for other in record.holders - {holder} if self._alive(other)}
+            if holder is not None and record.holders:
+                return False
             record.cancel = True
             if record.job.state == "queued":
                 self._waiting.remove(record)
                 self._end(record, "cancelled")
+            return True
 
     def wait(self, key: str, timeout: float | None = None) -> Job | None:
         """Block until the job has ended or `timeout` seconds have passed; the job as it is then."""
@@ -212,10 +263,23 @@ class JobQueue:
 
     def _find(self, key: str) -> Job | None:
         record = self._records.get(key)
-        if record is not None and (record.job.state != "done" or self._folder(key).is_dir()):
+        if record is not None and (record.job.state != "done" or _is_folder(self._folder(key))):
             return self._snapshot(record)
-        stored = len(key) == 16 and key.isalnum() and self._folder(key).is_dir()
+        stored = JOB_ID.fullmatch(key) and _is_folder(self._folder(key))
         return Job(key, "done", result_dir=self._folder(key)) if stored else None
+
+    def _hold(self, key: str, holder: str | None) -> None:
+        if holder is not None and key in self._records:
+            self._records[key].holders.add(holder)
+
+    def _stored(self) -> list[Path]:
+        """Folders of results, newest first."""
+        try:
+            names = [name for name in os.listdir(self.results) if JOB_ID.fullmatch(name)]
+        except OSError:
+            return []
+        changed = {self._folder(name): _changed(self._folder(name)) for name in names}
+        return sorted((folder for folder, at in changed.items() if at), key=lambda folder: -changed[folder])
 
     def _snapshot(self, record: _Record) -> Job:
         position = self._waiting.index(record) + self._running if record.job.state == "queued" else 0
@@ -247,17 +311,20 @@ class JobQueue:
         """Do the work in a hidden folder and give it the job's name when all is written."""
         folder = None
         try:
-            self.results.mkdir(parents=True, exist_ok=True)
+            self.results.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=f".{record.job.id}.partial-", dir=self.results))
             record.work(Task(folder, device, partial(self._progress, record)))
-            if not self._folder(record.job.id).is_dir():
+            if not _is_folder(self._folder(record.job.id)):
+                self._folder(record.job.id).unlink(missing_ok=True)  # a link or a file in its place is none of ours
                 os.replace(folder, self._folder(record.job.id))
+            for old in self._stored()[self.kept :]:
+                shutil.rmtree(old, ignore_errors=True)
             return "done", None
         except Cancelled:
             return "cancelled", None
         except BlindspotError as error:
             return "failed", " ".join(str(error).split())
-        except Exception as error:
+        except BaseException as error:  # a worker outlives whatever a job raises, SystemExit too
             log.exception("Job %s failed", record.job.id)
             reason = " ".join(str(error).split()) or "no reason given"
             return "failed", f"The job ended with {type(error).__name__}: {reason[:200]}."
@@ -272,3 +339,16 @@ class JobQueue:
 
     def _folder(self, key: str) -> Path:
         return self.results / key
+
+
+def _changed(path: Path) -> int:
+    """When a folder was last changed, in nanoseconds; 0 for a link and anything else that is no folder."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0
+    return found.st_mtime_ns if stat.S_ISDIR(found.st_mode) else 0
+
+
+def _is_folder(path: Path) -> bool:
+    return _changed(path) > 0

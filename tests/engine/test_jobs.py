@@ -213,3 +213,89 @@ def test_what_a_killed_process_left_is_swept_a_day_later(tmp_path):
 
 def test_cancelled_is_not_a_user_s_error():
     assert not issubclass(Cancelled, BlindspotError)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), MemoryError()])
+def test_whatever_a_job_raises_the_next_one_runs(queue, error):
+    def work(task):
+        raise error
+
+    failed = queue.wait(queue.submit({"concept": 1}, work).id, 5)
+    assert failed.state == "failed" and type(error).__name__ in failed.error
+    good = Gate()
+    good.opened.set()
+    assert queue.wait(queue.submit({"concept": 2}, good).id, 5).state == "done"
+
+
+def test_a_cancel_ends_only_what_nobody_else_holds(queue):
+    work, waiting = Gate(), Gate()
+    running = queue.submit({"concept": 1}, work, "ann")
+    work.started.wait(5)
+    queue.submit({"concept": 1}, work, "bob")
+    queue.submit({"concept": 2}, waiting, "ann")
+    followed = queue.submit({"concept": 2}, waiting, "ann")
+    assert queue.follow(followed.id, "eve").state == "queued"
+    assert not queue.cancel(running.id, "ann") and not queue.cancel(followed.id, "ann")
+    assert queue.cancel(followed.id, "eve") and queue.get(followed.id).state == "cancelled"
+    work.opened.set()
+    assert queue.wait(running.id, 5).state == "done"
+
+
+def test_a_holder_who_has_gone_keeps_no_job_alive(tmp_path):
+    queue, work = JobQueue(tmp_path, alive=lambda holder: holder != "gone"), Gate()
+    job = queue.submit({"concept": 1}, work, "gone")
+    queue.follow(job.id, "ann")
+    assert queue.cancel(job.id, "ann")
+    work.opened.set()
+    assert queue.wait(job.id, 5).state == "cancelled"
+    queue.close(5)
+
+
+def test_one_holder_cannot_fill_the_queue(tmp_path):
+    queue, work = JobQueue(tmp_path, limit=8, each=2), Gate()
+    jobs = [queue.submit({"concept": n}, work, "ann") for n in range(2)]
+    with pytest.raises(BlindspotError, match="You have 2 jobs that have not ended"):
+        queue.submit({"concept": 3}, work, "ann")
+    assert queue.submit({"concept": 1}, work, "ann").id == jobs[1].id
+    assert queue.submit({"concept": 3}, work, "bob").state == "queued"
+    queue.cancel(jobs[1].id, "ann")
+    assert queue.submit({"concept": 4}, work, "ann").state == "queued"
+    work.opened.set()
+    queue.close(5)
+
+
+def test_old_results_go_and_only_results(tmp_path):
+    queue, work = JobQueue(tmp_path, kept=2), Gate()
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "f" / ("0" * 16)).mkdir(parents=True)
+    (tmp_path / ("0" * 16)).symlink_to(tmp_path / "f" / ("0" * 16))
+    work.opened.set()
+    ids = []
+    for n in range(4):
+        ids.append(queue.submit({"concept": n}, work).id)
+        queue.wait(ids[-1], 5)
+        time.sleep(0.02)
+    assert [job.id for job in queue.finished()] == ids[:1:-1]
+    assert queue.get(ids[0]) is None and queue.get(ids[3]).state == "done"
+    assert sorted(os.listdir(tmp_path)) == sorted(["holiday", "f", "0" * 16, *ids[2:]])
+    queue.close(5)
+    assert [job.id for job in JobQueue(tmp_path).finished()] == ids[:1:-1]
+
+
+@pytest.mark.parametrize("plant", ["link", "dangling", "file"])
+def test_what_is_planted_in_the_place_of_results_is_no_result(queue, tmp_path, plant):
+    queue.results.mkdir(exist_ok=True)
+    place, elsewhere = queue.results / job_id({"concept": 1}), tmp_path / "elsewhere"
+    if plant == "file":
+        place.write_text("x")
+    else:
+        place.symlink_to(elsewhere)
+    if plant == "link":
+        elsewhere.mkdir()
+        (elsewhere / "secret").write_text("x")
+    assert queue.get(place.name) is None
+    work = Gate()
+    work.opened.set()
+    assert queue.wait(queue.submit({"concept": 1}, work).id, 5).state == "done"
+    assert not place.is_symlink() and os.listdir(place) == ["answer.txt"]
+    assert plant != "link" or os.listdir(elsewhere) == ["secret"]
