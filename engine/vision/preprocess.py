@@ -41,7 +41,7 @@ LONG = 16
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 # load_image has a limit of its own.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", message=".*EXIF data", category=UserWarning, module="PIL")
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 
 class ImageError(BlindspotError):

@@ -1,5 +1,7 @@
-"""Damages an atlas or a recipe again and again, and reads it: `mutations.py atlas|recipe ATLAS FOLDER COUNT`."""
+"""Damages inputs again and again, and reads them: `mutations.py atlas|recipe|image|metadata ATLAS FOLDER COUNT`."""
 
+import csv
+import io
 import json
 import os
 import random
@@ -12,11 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import faiss  # noqa: F401  (its memory is not the damaged atlas's)
+import numpy as np
+import pandas as pd
+from PIL import Image
 
 from engine.atlas import Atlas
 from engine.atlas.verify import verify
 from engine.errors import BlindspotError
-from precompute.recipe import load_recipe
+from engine.files import read_json
+from engine.vision.preprocess import image_formats, load_image
+from precompute.recipe import Folder, Limits, load_recipe
+from precompute.stages.captions import TABLES
+from precompute.stages.corpus import CAPTIONS, MANIFEST, SKIPPED, gather_folder, image_names, read_manifest
 from tests.engine.atlas.test_verify import reseal
 
 RECIPE = """name: fuzz
@@ -51,7 +60,7 @@ def damage_header(path: Path, rng: random.Random) -> None:
 
 
 def damage_file(path: Path, rng: random.Random) -> None:
-    file = rng.choice(sorted(one for one in path.rglob("*") if one.is_file()))
+    file = path if path.is_file() else rng.choice(sorted(one for one in path.rglob("*") if one.is_file()))
     content = bytearray(file.read_bytes())
     kind = rng.choice(["flip", "flip", "flip", "head", "cut", "empty", "link", "pipe", "folder", "device", "grow"])
     if kind in ("link", "pipe", "folder", "device"):
@@ -115,10 +124,93 @@ def damaged_recipe(rng: random.Random) -> str:
     return "\n".join(lines)
 
 
+def whole_images() -> list[bytes]:
+    """Images of every format that is read here, in every mode that the format takes; some are sequences or turned."""
+    values = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = []
+    for name in sorted({*image_formats(), "TGA"} & {*Image.SAVE}):
+        for mode in ("RGB", "L", "RGBA", "P", "1", "I;16", "F", "CMYK", "LA", "I"):
+            image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+            image = image if mode == "I;16" else Image.fromarray(values).convert(mode)
+            options = {"exif": exif} if mode in ("L", "RGBA") else {}
+            if name in ("GIF", "WEBP", "PNG", "TIFF", "AVIF") and mode == "P":
+                options |= {"save_all": True, "append_images": [image] * 3}
+            for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits") if name == "TIFF" else (None,):
+                written = io.BytesIO()
+                with suppress(OSError, ValueError, KeyError):  # a mode that the format does not have
+                    image.save(written, format=name, **options, **({"compression": compression} if compression else {}))
+                    found.append(written.getvalue())
+    return found
+
+
+def damaged_image(path: Path, rng: random.Random, images: list[bytes]) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.write_bytes(rng.choice(images))
+    damage_file(path, rng)
+
+
+def damaged_metadata(folder: Path, rng: random.Random) -> None:
+    """A folder of images whose captions are told in any of the ways that are read, in odd encodings, and damaged."""
+    (folder / "below").mkdir(parents=True)
+    names = ["a.png", "b.png", "caf\u00e9.png", "below/d.png"]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(folder / name)
+    rows = [{"file_name": name, "text": rng.choice(["a cat", "\u732b", "=1+1", "e\u0301", *ODD])} for name in names]
+    for _ in range(rng.choice([0, 0, 1, 3])):
+        rng.choice(rows)[rng.choice(["file_name", "text", "n"])] = rng.choice(ODD)
+    table = folder / rng.choice(["", "below/"]) / rng.choice(TABLES)
+    encoding = rng.choice(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252", "shift_jis", "utf-7"])
+    text = {
+        ".jsonl": lambda: "\n".join(json.dumps(row, ensure_ascii=rng.random() < 0.5) for row in rows),
+        ".json": lambda: json.dumps(
+            rng.choice([rows, {row["text"]: 1 for row in rows if isinstance(row["text"], str)}])
+        ),
+        ".csv": lambda: separated(rows, ","),
+        ".tsv": lambda: separated(rows, "\t"),
+    }
+    if table.suffix == ".parquet":
+        pd.DataFrame([{key: ascii(value) for key, value in row.items()} for row in rows]).to_parquet(table)
+    else:
+        table.write_bytes(text[table.suffix]().encode(encoding, "replace"))
+    beside = folder / rng.choice(["a.txt", "a.caption", "b.png.txt", "below/d.txt"])
+    beside.write_bytes(rng.choice(["a dog", "\u732b", "\0" * 9, "x" * 10_000]).encode(encoding, "replace"))
+    damage_file(rng.choice([table, table, beside]), rng)
+
+
+def separated(rows: list[dict], sign: str) -> str:
+    written = io.StringIO()
+    writer = csv.DictWriter(written, ["file_name", "text", "n"], delimiter=sign)
+    writer.writeheader()
+    writer.writerows(rows)
+    return written.getvalue()
+
+
+def gather(source: Path, stage: Path) -> None:
+    """Gather the images and captions; what is written is whole, and no image is lost without a word."""
+    shutil.rmtree(stage, ignore_errors=True)
+    gather_folder(Folder(folder=source), Limits(), stage, lambda done, total: None)
+    assert {file.name for file in stage.iterdir()} == {MANIFEST, SKIPPED, CAPTIONS}
+    assert len(read_manifest(stage)) == 4 == len(image_names(source))
+    assert all(one["reason"].count("\n") == 0 for one in [*read_json(stage / SKIPPED), *read_json(stage / CAPTIONS)])
+
+
+def memory(field: str) -> int:
+    """Bytes of this process: `VmHWM` at the highest, `VmRSS` now. A child's `ru_maxrss` starts with its parent's."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+
 def main(what: str, whole: str, folder: str, count: str) -> None:
+    # Before the limit, with which AVIF's encoder crashes.
+    images = whole_images() if what == "image" else []
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 2**30, size + 2**30))
-    wrong, sentences, place = [], 0, Path(folder) / what
+    wrong, sentences, place, before = [], 0, Path(folder) / what, memory("VmRSS")
     for seed in range(int(count)):
         rng = random.Random(seed)
         signal.alarm(20)
@@ -126,6 +218,13 @@ def main(what: str, whole: str, folder: str, count: str) -> None:
             if what == "recipe":
                 place.write_text(damaged_recipe(rng), encoding="utf-8")
                 load_recipe(place)
+            elif what == "image":
+                damaged_image(place, rng, images)
+                load_image(place)
+            elif what == "metadata":
+                shutil.rmtree(place, ignore_errors=True)
+                damaged_metadata(place, rng)
+                gather(place, Path(folder) / "stage")
             else:
                 shutil.rmtree(place, ignore_errors=True)
                 shutil.copytree(whole, place)
@@ -141,8 +240,9 @@ def main(what: str, whole: str, folder: str, count: str) -> None:
                 wrong.append(f"{seed}: {str(error)[:300]}")
         except BaseException:
             wrong.append(f"{seed}: {traceback.format_exc()[-1200:]}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps({"tried": int(count), "wrong": wrong, "sentences": sentences, "mebibytes": peak}))
+        signal.alarm(0)
+    grown = (memory("VmHWM") - before) >> 20
+    print(json.dumps({"tried": int(count), "wrong": wrong, "sentences": sentences, "mebibytes": grown}))
 
 
 main(*sys.argv[1:])
