@@ -5,12 +5,13 @@ were compared on to the browser, which keeps them, so that a click moves a few k
 """
 
 import streamlit as st
+from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from engine.reports import samplers
-from pages.routes import routes
+from pages.routes import KnownHosts, routes
 from pages.widgets.reports import SAMPLER_IMAGES
 
 pictures = Mount(SAMPLER_IMAGES, StaticFiles(directory=samplers.FOLDER, check_dir=False))
-app = st.App("pages/shell.py", routes=[*routes(), pictures])
+app = st.App("pages/shell.py", routes=[*routes(), pictures], middleware=[Middleware(KnownHosts)])

@@ -10,7 +10,7 @@ from pages.widgets.reports import find_report, show_report
 KEYS = ("model", "estimator", "temperature", "low", "high", "top", "quantity", "margin")
 
 
-@st.fragment
+@html.fragment
 def one_model() -> None:
     """One model's ranking as pictures and as intervals, and whether rare concepts are the misaligned ones."""
     view = session.open_view("blindspots", KEYS)
@@ -25,7 +25,7 @@ def one_model() -> None:
     show_report("frequency", view)
 
 
-@st.fragment
+@html.fragment
 def together() -> None:
     """Blindspots of all models at once, and those of one model alone."""
     view = session.open_view("blindspots", KEYS)
@@ -47,7 +47,7 @@ def group(title: str, rows: pd.DataFrame, column: str, of: list[str]) -> dict:
     return {"title": title, "model": of[0], "sides": sides}
 
 
-@st.fragment
+@html.fragment
 def agreement() -> None:
     """How alike models are in what they miss."""
     view = session.open_view("blindspots", KEYS)

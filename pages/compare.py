@@ -17,7 +17,7 @@ KEYS = ("models", "concept", "estimator", "temperature", "low", "high")
 ROWS = 24
 
 
-@st.fragment
+@html.fragment
 def explore() -> None:
     """Everything that a click changes."""
     view = session.open_view("compare", KEYS)

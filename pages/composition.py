@@ -10,7 +10,7 @@ from pages.widgets.reports import find_report, missing, show_report
 KEYS = ("model", "estimator", "temperature", "low", "high", "top")
 
 
-@st.fragment
+@html.fragment
 def one_model() -> None:
     """What one model combines differently."""
     view = session.open_view("composition", KEYS)

@@ -17,7 +17,7 @@ KEYS = (
 )  # fmt: skip
 
 
-@st.fragment
+@html.fragment
 def explore() -> None:
     """Map and card in one fragment, so that a click runs only this; the controls above it run the page."""
     view = session.open_view("concept_map", KEYS)

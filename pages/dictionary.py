@@ -65,7 +65,7 @@ report = atlas.dictionary_report()
 if report is None and atlas.info.published:
     st.info(UNPUBLISHED.format(concepts=f"{atlas.count:,}"))
 elif report is None:
-    st.info(MISSING.format(path=session.atlas_path()))
+    st.info(MISSING.format(path=str(session.atlas_path()).replace("`", "'")))
 else:
     html.show("dictionary.headline", key="headline", info=atlas.info, summary=report.summary)
     st.header("How it is used", anchor="use", divider="gray")

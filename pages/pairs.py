@@ -11,7 +11,7 @@ KEYS = ("model", "estimator", "temperature", "low", "high", "models", "image", "
 PARTS = 8
 
 
-@st.fragment
+@html.fragment
 def post_training() -> None:
     """Two models on the same captions."""
     view = session.open_view("pairs", KEYS)
@@ -21,7 +21,7 @@ def post_training() -> None:
     html.show("pairs.post_training", key="post_training", captions=len(found.rows), found=found.found)
 
 
-@st.fragment
+@html.fragment
 def single_images() -> None:
     """One model's pairs: candidates for copies, failures, and the chosen pair in detail."""
     view = session.open_view("pairs", KEYS)

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import plotly.io
+import streamlit as st
 from plotly.offline import get_plotlyjs
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.errors import BlindspotError
 from engine.figures.map import model_maps
@@ -34,7 +39,72 @@ KINDS = {
     ".html": "text/html",
 }
 DOWNLOADS = (".csv", ".html")
-FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+FOREVER = {
+    "Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding",
+    "X-Content-Type-Options": "nosniff",
+}  # fmt: skip
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+class KnownHosts:
+    """Lets in only requests that name this machine, and that no other site's page sent.
+
+    A page of another site can have its name resolved to 127.0.0.1 and would then read the app (DNS rebinding). What
+    Streamlit itself would ask of an origin is answered here: it asks another host for this machine's address.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            headers = Headers(scope=scope)
+            origin = headers.get("origin")
+            if not (is_known(headers.get("host", "")) and (origin is None or is_known(origin.partition("://")[2]))):
+                if scope["type"] == "websocket":
+                    await send({"type": "websocket.close", "code": 1008})
+                else:
+                    await PlainTextResponse("This app does not answer under that name.", 403)(scope, receive, send)
+                return
+            scope = scope | {"headers": [pair for pair in scope["headers"] if pair[0] != b"origin"]}
+        await self.app(scope, receive, send)
+
+
+def is_known(host: str) -> bool:
+    """Return whether a Host header names this machine, as it was told to listen or to be reached.
+
+    An app that listens everywhere also answers to its machine's names and to any address that is a number.
+    """
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    told, allowed = st.config.get_option("server.address"), st.config.get_option("server.allowedHosts") or []
+    origins = st.config.get_option("server.corsAllowedOrigins") or []
+    known = {*LOOPBACK, told, st.config.get_option("browser.serverAddress"), *allowed, *map(_hostname, origins)}
+    if not name:
+        return False
+    if name in known or any(one.startswith("*.") and name.endswith(one[1:]) for one in allowed):
+        return True
+    return told in (None, "", *EVERYWHERE) and (name in _own_names() or _is_number(name))
+
+
+def _hostname(origin: str) -> str | None:
+    return urlsplit(origin).hostname
+
+
+@lru_cache(maxsize=1)
+def _own_names() -> set[str]:
+    name = socket.gethostname().lower()
+    return {name, f"{name}.local", socket.getfqdn().lower()}
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return bool(ip_address(name))
+    except ValueError:
+        return False
 
 
 def routes() -> list[Route]:
@@ -46,8 +116,8 @@ def routes() -> list[Route]:
         "maps.json": lambda request: maps_json(request.query_params),
         "scatter.json": lambda request: figure_json("delta-scatter", request.query_params),
         "exhibit/{name}.{suffix}": _download,
-        "thumb/{number:int}.webp": lambda request: session.atlas().thumb_bytes(_number(request, "images")),
-        "best/{number:int}.webp": lambda request: _best(_number(request, "concepts")),
+        "thumb/{number}.webp": lambda request: session.atlas().thumb_bytes(_number(request, "images")),
+        "best/{number}.webp": lambda request: _best(_number(request, "concepts")),
     }
     return [Route(f"/atlas/{{version}}/{path}", _endpoint(answer)) for path, answer in answers.items()]
 
@@ -61,12 +131,25 @@ def _endpoint(answer: Callable[[Request], bytes]) -> Callable:
         except (BlindspotError, LookupError, OSError, ValueError):
             return Response("There is no such thing in this atlas.", 404, media_type="text/plain")
         path = Path(request.url.path)
-        headers = {"Content-Encoding": "gzip"} if path.suffix != ".webp" else {}
+        headers = {}
+        if path.suffix != ".webp" and accepts_gzip(request.headers.get("accept-encoding", "")):
+            headers["Content-Encoding"] = "gzip"
+        elif path.suffix != ".webp":
+            body = await run_in_threadpool(gzip.decompress, body)
         if path.suffix in DOWNLOADS:
             headers["Content-Disposition"] = f'attachment; filename="{path.name}"'
         return Response(body, media_type=KINDS[path.suffix], headers={**FOREVER, **headers})
 
     return endpoint
+
+
+def accepts_gzip(header: str) -> bool:
+    """Return whether an Accept-Encoding header names gzip, or everything, with a weight above 0."""
+    weights = {}
+    for entry in header.lower().split(","):
+        name, _, weight = entry.replace(" ", "").partition(";q=")
+        weights[name] = weight.strip("0.") != "" if weight else True
+    return weights.get("gzip", weights.get("*", False))
 
 
 @lru_cache(maxsize=1)
@@ -85,10 +168,10 @@ def _facts(path: Path) -> bytes:
 
 def _number(request: Request, what: str) -> int:
     """Return the number in the address, which must be one of the atlas's ``images`` or ``concepts``."""
-    number = request.path_params["number"]
-    if number >= getattr(session.atlas().info, what):
-        raise LookupError(number)
-    return number
+    found = session.whole(0, getattr(session.atlas().info, what) - 1)(request.path_params["number"])
+    if found is None:
+        raise LookupError(what)
+    return found
 
 
 def _best(concept: int) -> bytes:

@@ -55,7 +55,7 @@ def concept_choice(concepts: list[int]) -> int:
     )  # fmt: skip
 
 
-@st.fragment
+@html.fragment
 def drawings() -> None:
     """One concept by every method."""
     found = samplers.measured()

@@ -34,3 +34,5 @@ except BlindspotError as error:
     st.title("This atlas cannot be shown")
     st.error(html.plain(error, code=True), icon=":material/error:")
     st.caption("Start the app as `streamlit run app.py -- ATLAS`, or set BLINDSPOT_ATLAS to the atlas folder.")
+except Exception as error:
+    html.failed(error)

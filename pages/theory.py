@@ -15,7 +15,7 @@ INTRODUCTION = (
 )
 
 
-@st.fragment
+@html.fragment
 def one_target() -> None:
     """Both laws at the mean score that a person chooses."""
     view = session.open_view("theory", KEYS)

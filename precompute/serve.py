@@ -23,6 +23,8 @@ from engine.files import DATA
 ROOT = Path(__file__).resolve().parents[1]
 DEMO_ATLAS = DATA / "demo" / "atlas"
 START_SECONDS = 60
+EVERYWHERE = ("0.0.0.0", "::")
+"""Addresses to listen on that are no addresses to visit."""
 
 AtlasFolder = Annotated[Path | None, typer.Argument(help="Folder of an atlas.", show_default="the demo atlas")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
@@ -35,10 +37,11 @@ def serve(atlas: AtlasFolder = None, host: Host = "127.0.0.1", port: Port = 8501
     folder = (atlas or DEMO_ATLAS).expanduser().absolute()
     if not folder.is_dir():
         raise BlindspotError(f"There is no atlas at {folder}: give the folder that holds atlas.json.")
+    shown = "localhost" if host in EVERYWHERE else host
     if browser and _has_display():
-        threading.Thread(target=_open_when_ready, args=(port,), daemon=True).start()
+        threading.Thread(target=_open_when_ready, args=(f"http://{shown}:{port}",), daemon=True).start()
     command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.address", host,
-               "--server.port", str(port), "--", str(folder)]  # fmt: skip
+               "--server.port", str(port), "--browser.serverAddress", shown, "--", str(folder)]  # fmt: skip
     try:
         done = subprocess.run(command, cwd=DATA.parent)
     except KeyboardInterrupt:
@@ -57,13 +60,13 @@ def _has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _open_when_ready(port: int) -> None:
+def _open_when_ready(address: str) -> None:
     """Open the browser once the server answers."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1):
-                webbrowser.open(f"http://127.0.0.1:{port}")
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
+                webbrowser.open(address)
                 return
         except OSError:
             time.sleep(0.3)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import re
 import shlex
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +43,9 @@ REFERENCES_OF_EACH = 16
 """Best real images of each concept among which those of a set of concepts are looked for."""
 RECORD = "drawing.json"
 """File that describes the images of a folder; it is written last."""
+LARGEST_RECORD, LARGEST_IMAGE = 8 << 20, 64 << 20
+"""Bytes of a record and of an image that are read at most."""
+IMAGE_NAME, PNG = re.compile(r"[0-9]{2}\.png"), b"\x89PNG\r\n\x1a\n"
 STORED_NAMES = {"candidates": "states", "score_cap": "cap", "guidance_end": "until"}
 """Fields of `GenerationRequest` that files, the gallery table and the command line spell otherwise."""
 OPTIONS = ("method", "count", "seed", "steps", "strength", "particles", "candidates", "score_cap", "guidance_end")
@@ -251,15 +257,16 @@ def warm_up(atlas: Atlas, device: str | None = None) -> None:
     ModelBundle(atlas, device).load()
 
 
-def submit_generation(queue: JobQueue, atlas: Atlas, request: GenerationRequest) -> Job:
+def submit_generation(queue: JobQueue, atlas: Atlas, request: GenerationRequest, holder: str | None = None) -> Job:
     """Queue a generation on the queue's device, or join the one that is the same.
 
-    The job's results are the files of `save_generation`; its previews show all samples in a row.
+    The job's results are the files of `save_generation`; its previews show all samples in a row. `holder` is who asks
+    (`JobQueue.submit`).
 
     Raises
     ------
     BlindspotError
-        If the queue is full.
+        If the queue is full, or the holder has too many jobs.
     """
 
     def work(task: Task) -> None:
@@ -267,9 +274,9 @@ def submit_generation(queue: JobQueue, atlas: Atlas, request: GenerationRequest)
             task.report(event.step, event.steps, preview_jpeg(event.images))
 
         task.report(0, request.steps)
-        save_generation(generate_images(atlas, request, task.device, report), task.folder)
+        save_generation(generate_images(atlas, request, task.device, report), task.folder, str(atlas.path))
 
-    return queue.submit(job_parameters(atlas, request), work)
+    return queue.submit(job_parameters(atlas, request), work, holder)
 
 
 def job_parameters(atlas: Atlas, request: GenerationRequest) -> dict[str, Any]:
@@ -279,8 +286,10 @@ def job_parameters(atlas: Atlas, request: GenerationRequest) -> dict[str, Any]:
     return {"atlas": {**models, "stages": info.stages}, **request.parameters()}
 
 
-def save_generation(result: GenerationResult, folder: Path) -> list[Path]:
+def save_generation(result: GenerationResult, folder: Path, atlas: str | None = None) -> list[Path]:
     """Write `00.png`, `01.png` ... and, last, `drawing.json`; each file appears whole or not at all.
+
+    `atlas` is the path of the atlas, for a folder that holds drawings of several.
 
     Returns
     -------
@@ -303,7 +312,7 @@ def save_generation(result: GenerationResult, folder: Path) -> list[Path]:
         "reference_score": result.reference_score,
         "matched": None if result.calibration is None else result.calibration._asdict(),
         "seconds": round(result.seconds, 3),
-    }
+    } | ({} if atlas is None else {"atlas": atlas})
     try:
         for file, picture in zip(files, pictures, strict=True):
             write_whole(file, partial(picture.save, format="PNG"))
@@ -320,17 +329,90 @@ def load_generation(folder: Path) -> dict[str, Any]:
     -------
     A dict with `parameters` (`GenerationRequest.parameters`), `images` (file names), `scores`, `codes_scores`, `trace`
     [steps][n], `references` (list of {image, score}, best first), `reference_score`, `matched` (the fields of a
-    `Calibration`, or None) and `seconds`.
+    `Calibration`, or None) and `seconds`. Links are not followed.
 
     Raises
     ------
     BlindspotError
         If the folder holds no drawing.
     """
+    from pydantic import TypeAdapter
+
     try:
-        return json.loads((Path(folder) / RECORD).read_text())
-    except (OSError, ValueError) as error:
+        content = _read_own(Path(folder), RECORD, LARGEST_RECORD)
+        record, stored = json.loads(content), TypeAdapter(_StoredGeneration).validate_json(content, strict=True)
+        names = {old: new for new, old in STORED_NAMES.items()}
+        request = {names.get(name, name): value for name, value in stored.parameters.items()}
+        TypeAdapter(GenerationRequest).validate_json(json.dumps(request), strict=True)
+    except (OSError, ValueError, RecursionError) as error:
         raise BlindspotError(f"{folder} holds no drawing: generate it again.") from error
+    sizes = {len(stored.images), len(stored.scores), len(stored.codes_scores)}
+    if len(sizes) > 1 or not 1 <= len(stored.images) <= MAX_COUNT or not all(map(IMAGE_NAME.fullmatch, stored.images)):
+        raise BlindspotError(f"{folder} holds no drawing: generate it again.")
+    return record
+
+
+@dataclass(frozen=True)
+class _StoredGeneration:
+    """What must stand in a record for it to be shown."""
+
+    parameters: dict[str, Any]
+    images: list[str]
+    scores: list[float]
+    codes_scores: list[float]
+    references: list[Reference]
+    reference_score: float | None
+    seconds: float
+    atlas: str | None = None
+
+
+def generated_images(folder: Path, record: Mapping[str, Any]) -> list[bytes]:
+    """Read the PNG files that a record of `load_generation` names; links and other kinds of files are not followed.
+
+    Raises
+    ------
+    BlindspotError
+        If one is missing or is no PNG.
+    """
+    try:
+        files = [_read_own(Path(folder), name, LARGEST_IMAGE) for name in record["images"]]
+    except (OSError, ValueError) as error:
+        raise BlindspotError(f"An image in {folder} is missing or is no regular file: generate it again.") from error
+    if not all(content.startswith(PNG) for content in files):
+        raise BlindspotError(f"An image in {folder} is no PNG: generate it again.")
+    return files
+
+
+def _read_own(folder: Path, name: str, limit: int) -> bytes:
+    """Read a regular file of a folder; neither of them may be a link, and it may have `limit` bytes at most."""
+    if folder.is_symlink() or (folder / name).is_symlink():  # where the flag below does not exist
+        raise OSError(f"{folder / name} is a link")
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(folder / name, flags), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{folder / name} is no regular file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{folder / name} has more than {limit} bytes")
+    return content
+
+
+def finished_generations(queue: JobQueue, atlas: Atlas, concept: int) -> list[tuple[Job, dict[str, Any]]]:
+    """All finished generations of one concept of an atlas, also of earlier processes, newest first."""
+    found = ((job, _record(job.result_dir, job.result_dir.stat().st_mtime_ns)) for job in queue.finished())
+    return [
+        (job, record)
+        for job, record in found
+        if record and record.get("atlas") == str(atlas.path) and record["parameters"]["concept"] == concept
+    ]
+
+
+@lru_cache(maxsize=512)
+def _record(folder: Path, changed: int) -> dict[str, Any] | None:
+    try:
+        return load_generation(folder)
+    except BlindspotError:
+        return None
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import tempfile
+import stat
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit import runtime
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from engine.errors import BlindspotError
 from engine.jobs import Job, JobQueue
 from engine.samplers.generation import (
     GenerationRequest,
+    finished_generations,
+    generated_images,
     load_generation,
     reproduction_command,
     submit_generation,
@@ -27,6 +32,8 @@ from pages.widgets import html, session
 from pages.widgets.session import View
 
 RESULTS = "BLINDSPOT_RESULTS"
+EARLIER = 8
+"""Finished drawings of a concept that its card lists."""
 BEGINNINGS = (
     "Each image begins as so many; those that promise the concept go on, and the last is guided. "
     "1: guided from the start, as in the paper."
@@ -36,13 +43,63 @@ BEGINNINGS = (
 @st.cache_resource(show_spinner=False)
 def queue() -> JobQueue:
     """Return the process's queue; its results outlive it, so that a link to a job keeps working."""
-    folder = os.environ.get(RESULTS) or Path(tempfile.gettempdir()) / f"blindspot-atlas-{os.getuid()}" / "jobs"
-    return JobQueue(Path(folder))
+    return JobQueue(results_folder(), alive=_is_here)
+
+
+def results_folder() -> Path:
+    """Return the folder of all drawings: what BLINDSPOT_RESULTS says, else one that only this user may open.
+
+    Raises
+    ------
+    BlindspotError
+        If it cannot be made, or if the default one is somebody else's.
+    """
+    named = os.environ.get(RESULTS)
+    folder = Path(named).expanduser() if named else _user_data() / "blindspot-atlas" / "jobs"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if not named and os.name == "posix":
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                raise BlindspotError(
+                    f"Drawings are not kept in {folder}, which is a link or somebody else's: remove it, or set "
+                    f"{RESULTS} to a folder of your own."
+                )
+            folder.chmod(0o700)
+    except OSError as error:
+        raise BlindspotError(
+            f"Drawings cannot be kept in {folder}: {error.strerror or error}; set {RESULTS} to a folder of your own."
+        ) from error
+    return folder
+
+
+def _user_data() -> Path:
+    """Return the folder where this user's programs keep their data."""
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support"
+    told = os.environ.get("XDG_DATA_HOME", "")
+    return Path(told) if told.startswith("/") else Path.home() / ".local" / "share"
+
+
+def _me() -> str:
+    """Return the id of this browser tab's session."""
+    context = get_script_run_ctx()
+    return context.session_id if context is not None else ""
+
+
+def _is_here(holder: str) -> bool:
+    """Return whether a session's tab is still open."""
+    return not runtime.exists() or runtime.get_instance().is_active_session(holder)
 
 
 @st.cache_resource(show_spinner=False)
 def _warmed(path: Path) -> Thread:
-    """Load an atlas's models in the background, once, while its first card is being read."""
+    """Load the demo atlas's models in the background, once, while its first card is being read.
+
+    Another atlas's models are loaded, and fetched from a hub, only when a person asks for a drawing.
+    """
     atlas = session.atlas()
 
     def load() -> None:
@@ -72,7 +129,17 @@ def generate(view: View) -> None:
     st.caption(
         "EnergyDPS steers a diffusion prior towards images that excite exactly this concept while they stay natural."
     )
-    _warmed(session.atlas_path())
+    if session.atlas_path() == session.DEFAULT:
+        _warmed(session.atlas_path())
+    else:
+        names = " and ".join(f"“{html.plain(part.get('id'))}”" for part in (atlas.info.encoder, atlas.info.prior))
+        st.caption(f"Generate loads {names}, which this atlas names; from the Hugging Face hub if they are not here.")
+    with html.explained():
+        _jobs(view)
+
+
+def _jobs(view: View) -> None:
+    """Show the form, the job that the URL names, and earlier drawings of the concept."""
     _form(view)
     job = queue().get(view.job) if view.job else None
     if view.job and job is None:
@@ -81,6 +148,11 @@ def generate(view: View) -> None:
         show_results(job, load_generation(job.result_dir))
     elif job is not None:
         progress(job.id)
+    earlier = [(other, record) for other, record in finished_generations(queue(), session.atlas(), view.concept)
+               if other.id != view.job][:EARLIER]  # fmt: skip
+    if earlier:
+        rows = [(other.id, how_drawn(record["parameters"])) for other, record in earlier]
+        html.show("generate.earlier", key="earlier", rows=rows)
 
 
 def _form(view: View) -> None:
@@ -97,7 +169,7 @@ def _form(view: View) -> None:
         if not st.form_submit_button("Generate", type="primary", icon=":material/auto_awesome:"):
             return
         try:
-            job = submit_generation(queue(), session.atlas(), GenerationRequest(view.concept, **settings))
+            job = submit_generation(queue(), session.atlas(), GenerationRequest(view.concept, **settings), _me())
         except BlindspotError as error:
             st.error(html.plain(error, code=True), icon=":material/error:")
             return
@@ -105,10 +177,10 @@ def _form(view: View) -> None:
         st.rerun()
 
 
-@st.fragment(run_every=0.5)
+@html.fragment(run_every=0.5)
 def progress(key: str) -> None:
     """Follow one job while it lives; the page runs again when it has ended."""
-    job = queue().get(key)
+    job = queue().follow(key, _me())
     if job is None or job.state == "done":
         st.rerun()
     if job.ended:
@@ -123,8 +195,10 @@ def progress(key: str) -> None:
     st.progress(job.step / job.steps if job.steps else 0.0, text=progress_text(job))
     if job.preview:
         st.html(html.render("generate.preview", src=html.data_uri(job.preview, "jpeg")))
-    if st.button("Cancel", icon=":material/close:", key="cancel_job"):
-        queue().cancel(key)
+    if st.button("Cancel", icon=":material/close:", key="cancel_job") and not queue().cancel(key, _me()):
+        st.toast("Somebody else waits for these images too, so they are drawn all the same.")
+        session.change(job=None)
+        st.rerun()
 
 
 def progress_text(job: Job) -> str:
@@ -139,15 +213,22 @@ def progress_text(job: Job) -> str:
 
 def show_results(job: Job, record: Mapping[str, Any]) -> None:
     """Show a finished job's images with their scores, then the best real images by the same score."""
-    settings, files = record["parameters"], [job.result_dir / name for name in record["images"]]
-    how = f"seed {settings['seed']}, {settings['steps']} steps, strength {settings['strength']:g}"
-    sources = [html.data_uri(file.read_bytes(), "png") for file in files]
+    settings, images = record["parameters"], session.atlas().info.images
+    sources = [html.data_uri(content, "png") for content in generated_images(job.result_dir, record)]
+    references = [real for real in record["references"] if 0 <= real["image"] < images]
     html.show(
         "generate.drawn", key="results", title=f"Drawn for concept {settings['concept']}",
-        how=f"{how}, {record['seconds']:.1f} s", scores=record["scores"], best=record["reference_score"],
-        images=list(zip(sources, record["scores"], record["codes_scores"], strict=True)), command=command(settings),
-        job=job.id, references=record["references"],
+        how=f"{how_drawn(settings)}, {record['seconds']:.1f} s", scores=record["scores"],
+        best=record["reference_score"],
+        images=list(zip(sources, record["scores"], record["codes_scores"], strict=True)),
+        command=command(settings), job=job.id, references=references,
     )  # fmt: skip
+
+
+def how_drawn(settings: Mapping[str, Any]) -> str:
+    """Return seed, steps and strength in a few words."""
+    settings = {"seed": 0, "steps": GenerationRequest.steps, "strength": GenerationRequest.strength, **settings}
+    return f"seed {settings['seed']}, {settings['steps']} steps, strength {settings['strength']:g}"
 
 
 def show_gallery(rows: pd.DataFrame) -> None:

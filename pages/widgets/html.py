@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,11 +27,13 @@ from jinja2.ext import Extension
 from jinja2.lexer import Token, TokenStream
 from markupsafe import Markup
 
+from engine.errors import BlindspotError
 from engine.figures.style import EXAGGERATED, NEUTRAL, SUPPRESSED, delta_colour
 from engine.figures.tables import LEVEL
 from pages.widgets import session
 
 HERE = Path(__file__).parent
+log = logging.getLogger(__name__)
 
 _component = st.components.v2.component(
     "blindspot_html",
@@ -136,9 +141,13 @@ def plain(text: object, code: bool = False) -> str:
 
     With `code`, what stands between single backticks stays code: for sentences of ours that may quote an atlas.
     """
-    parts = re.split(r"(?<!`)(`[^`]+`)(?!`)", str(text)) if code else [str(text)]
-    marks = r"([\\`*\[\]<$~]|(?<!\w)_|_(?!\w))"
-    return "".join(part if place % 2 else re.sub(marks, r"\\\1", part) for place, part in enumerate(parts))
+    whole = " ".join(str(text).split())
+    parts = re.split(r"(?<!`)(`[^`]+`)(?!`)", whole) if code else [whole]
+    marks = r"([\\`*\[\]<$~&|]|(?<!\w)_|_(?!\w)|^[#>+=-]|(?<=^\d)[.)])"
+    shown = (part if place % 2 else re.sub(marks, r"\\\1", part) for place, part in enumerate(parts))
+    # A word joiner, which nobody sees, breaks what is a link or an icon even when escaped: ://, www., @ and :name:
+    linked = r":(?=//|[\w+\-/]+:)|www(?=\.)|(?<=\w)@(?=\w)"
+    return re.sub(linked, "\\g<0>\u2060", "".join(shown), flags=re.IGNORECASE)
 
 
 class _Compact(Extension):
@@ -185,6 +194,31 @@ def show(name: str, /, *, key: str, **values: Any) -> None:
             session.follow(go)
 
     _component(key=key, data={"html": render(name, **values)}, on_go_change=follow)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say in one sentence why a part of the page ended, instead of Streamlit's box that hides it."""
+    try:
+        yield
+    except BlindspotError as error:
+        st.error(plain(error, code=True), icon=":material/error:")
+    except Exception as error:
+        failed(error)
+
+
+def failed(error: Exception) -> None:
+    """Say that a part of the page ended by a defect, and log where."""
+    log.error("A part of the page failed", exc_info=error)
+    reason = " ".join(str(error).split())[:200] or "no reason given"
+    st.error(plain(f"This part of the page ended with {type(error).__name__}: {reason}. The log says where."))
+
+
+def fragment(function: Callable | None = None, *, run_every: float | None = None) -> Callable:
+    """Make a part of a page run on its own, as `st.fragment` does, and say in one sentence why it ended if it fails."""
+    if function is None:
+        return partial(fragment, run_every=run_every)
+    return st.fragment(wraps(function)(explained()(function)), run_every=run_every)
 
 
 def styles() -> None:

@@ -7,7 +7,6 @@ concept changes. This component (``plot.js``) fetches a figure once by its URL a
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,10 +92,13 @@ def plot(
     _component(key=key, data=payload, on_pick_change=follow)
 
 
+MOST_CONCEPTS = 10**9
+
+
 def picked(event: Any) -> int | None:
     """Turn what a plot reports into a concept id; None for anything that is not one."""
     value = event.get("concept") if isinstance(event, Mapping) else event
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < MOST_CONCEPTS:
         return None
     return int(value)
 

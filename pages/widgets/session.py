@@ -129,8 +129,8 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
     """Return, per parameter, a parser that gives None for what does not fit."""
     return {
         "model": _one_of(known.models),
-        "concept": _whole(0, known.concepts - 1),
-        "image": _whole(0, known.images - 1),
+        "concept": whole(0, known.concepts - 1),
+        "image": whole(0, known.images - 1),
         "estimator": _one_of(tuple(known.temperatures)),
         "temperature": _number(0.05, 20.0),
         "low": _number(0.0, 0.5),
@@ -141,12 +141,12 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
         "q": _number(0.0, 1.0),
         "text": lambda text: text if len(text) <= LONGEST_TEXT and text.isprintable() else None,
         "side": _one_of(SIDES),
-        "top": _whole(6, 96),
+        "top": whole(6, 96),
         "models": _several(known.models, 1, MOST_MODELS),
         "quantity": _one_of(QUANTITIES),
         "margin": _number(*MARGINS),
         "target": _number(*TARGETS),
-        "job": lambda text: text if len(text) <= 64 and text.isalnum() else None,
+        "job": lambda text: text if len(text) <= 64 and text.isascii() and text.isalnum() else None,
     }
 
 
@@ -162,7 +162,9 @@ def _several(allowed: tuple[str, ...], fewest: int, most: int) -> Callable[[str]
     return parse
 
 
-def _whole(low: int, high: int) -> Callable[[str], int | None]:
+def whole(low: int, high: int) -> Callable[[str], int | None]:
+    """Return a parser of whole numbers from `low` to `high`, of eleven digits at most."""
+
     def parse(text: str) -> int | None:
         fits = text.isascii() and text.isdigit() and len(text) < 12 and low <= int(text) <= high
         return int(text) if fits else None
