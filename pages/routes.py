@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -25,6 +26,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.figures.map import model_maps
 from engine.reports import files
@@ -43,6 +45,7 @@ FOREVER = {
     "Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding",
     "X-Content-Type-Options": "nosniff",
 }  # fmt: skip
+VERSION = re.compile(r"[0-9a-f]{10}")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
 
@@ -111,7 +114,7 @@ def routes() -> list[Route]:
     """Return the app's own routes, all below ``/atlas/``."""
     answers: dict[str, Callable[[Request], bytes]] = {
         "plotly.js": lambda request: _script(),
-        "facts.json": lambda request: _facts(session.atlas_path()),
+        "facts.json": lambda request: _facts(session.atlas()),
         "map.json": lambda request: figure_json("map", request.query_params),
         "maps.json": lambda request: maps_json(request.query_params),
         "scatter.json": lambda request: figure_json("delta-scatter", request.query_params),
@@ -127,6 +130,9 @@ def _endpoint(answer: Callable[[Request], bytes]) -> Callable:
 
     async def endpoint(request: Request) -> Response:
         try:
+            version = request.path_params["version"]
+            if VERSION.fullmatch(version) and version != session.version(session.atlas()):
+                raise LookupError(version)  # of an atlas that was rebuilt: a browser would keep it as what it is not
             body = await run_in_threadpool(answer, request)
         except (BlindspotError, LookupError, OSError, ValueError):
             return Response("There is no such thing in this atlas.", 404, media_type="text/plain")
@@ -158,9 +164,9 @@ def _script() -> bytes:
 
 
 @lru_cache(maxsize=2)
-def _facts(path: Path) -> bytes:
+def _facts(atlas: Atlas) -> bytes:
     """Return label and first words of every concept, by id: what the hover card shows."""
-    concepts = session.open_atlas(path).concepts
+    concepts = atlas.concepts
     words = [" · ".join(list(some)[:4]) if some is not None else "" for some in concepts["words"]]
     text = json.dumps({"label": concepts["label"].fillna("").tolist(), "words": words}, ensure_ascii=False)
     return gzip.compress(text.encode(), 5)
@@ -196,11 +202,11 @@ def _download(request: Request) -> bytes:
 def figure_json(name: str, params: Mapping[str, str]) -> bytes:
     """Return a report's figure as gzipped JSON."""
     found = find_report(name, session.read(params, session.known()))
-    return _figure(session.atlas_path(), name, found.query)
+    return _figure(session.atlas(), name, found.query)
 
 
 @lru_cache(maxsize=16)
-def _figure(path: Path, name: str, query: str) -> bytes:
+def _figure(atlas: Atlas, name: str, query: str) -> bytes:
     figure = find_report(name, session.read(dict(parse_qsl(query)), session.known())).report.figure
     if figure is None:
         raise LookupError(name)

@@ -27,10 +27,13 @@ PAGES = [
 page = st.navigation(PAGES, position="top")
 html.styles()
 try:
-    session.atlas()
+    if session.was_rebuilt():
+        st.toast("The atlas was rebuilt; this is the new one.", icon=":material/refresh:")
     html.notice()
     page.run()
 except BlindspotError as error:
+    if session.is_rebuilt():
+        st.rerun()
     st.title("This atlas cannot be shown")
     st.error(html.plain(error, code=True), icon=":material/error:")
     st.caption("Start the app as `streamlit run app.py -- ATLAS`, or set BLINDSPOT_ATLAS to the atlas folder.")

@@ -87,7 +87,7 @@ def gather_exemplars(concept: int, source: str, other: str, title: str, peak: fl
 def image_details(view: View, peak: float) -> ImageDetails:
     """Collect the view's image and its counterparts, with heat maps."""
     atlas = session.atlas()
-    row = session.image_table(session.atlas_path()).loc[view.image]
+    row = session.image_table(session.atlas()).loc[view.image]
     images = {row["source"]: view.image, **atlas.counterparts(view.image)}
     heats = [np.asarray(atlas.heatmap(image, view.concept)) for image in images.values()]
     return ImageDetails(row, images, heat_sheet(heats, peak))

@@ -68,7 +68,7 @@ class Fit:
 
 def fit_of(image: int) -> Fit:
     """Return how the atlas's encoder saw an image."""
-    row = session.image_table(session.atlas_path()).loc[image]
+    row = session.image_table(session.atlas()).loc[image]
     encoder = session.atlas().info.encoder
     crop = float(encoder.get("crop_fraction", 0.875)) if encoder.get("resize") == "crop" else None
     return Fit(aspect=row["width"] / row["height"] if row["height"] else 1.0, crop=crop)
@@ -103,7 +103,7 @@ def encoder_name() -> str:
 
 def asset(path: str) -> str:
     """Return the address of one of the atlas's own routes (`pages.routes`), such as ``thumb/12.webp``."""
-    return f"/atlas/{session.version(session.atlas_path())}/{path}"
+    return f"/atlas/{session.version(session.atlas())}/{path}"
 
 
 def address(go: Mapping[str, Any], page: str | None = None) -> str:
@@ -202,6 +202,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BlindspotError as error:
+        if session.is_rebuilt():
+            st.rerun()
         st.error(plain(error, code=True), icon=":material/error:")
     except Exception as error:
         failed(error)
@@ -228,7 +230,7 @@ def styles() -> None:
 
 def notice() -> None:
     """Say at the top of the page what a link asks for that the atlas does not have; nothing for a link that fits."""
-    params, known = dict(st.query_params), session.known(session.atlas_path())
+    params, known = dict(st.query_params), session.known()
     wrong = session.misfits(params, known)
     if wrong:
         show("parts.misfits", key="notice", wrong=wrong, view=session.read(params, known))

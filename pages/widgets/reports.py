@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 import streamlit as st
 
+from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.reports import REPORTS, Report, ReportView, report, samplers
 from pages.widgets import html, session
@@ -44,12 +44,12 @@ def find_report(name: str, view: View) -> FoundReport:
     """
     params = session.write(view, session.known(), REPORTS[name].parameters)
     reduced = session.read(params, session.known())
-    return FoundReport(name, urlencode(params), _report(session.atlas_path(), name, reduced))
+    return FoundReport(name, urlencode(params), _report(session.atlas(), name, reduced))
 
 
 @lru_cache(maxsize=24)
-def _report(path: Path, name: str, view: ReportView) -> Report:
-    return report(session.open_atlas(path), name, view)
+def _report(atlas: Atlas, name: str, view: ReportView) -> Report:
+    return report(atlas, name, view)
 
 
 def sampler_image(concept: int) -> str:

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,9 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from engine.atlas import Atlas
+from engine.atlas.loading import header_state
 from engine.blindspots.delta import ESTIMATORS
+from engine.errors import BlindspotError
 from engine.figures.style import Basis
 from engine.figures.tables import STATUSES
 from engine.files import DATA
@@ -43,8 +46,8 @@ SETTINGS = ("model", "estimator", "temperature", "low", "high")
 """What every link to another page takes along."""
 SHARED = (*SETTINGS, "concept")
 """What follows a person from page to page."""
-CACHE, PAGE = "view_cache", "view_page"
-"""Session keys: the parameters of `SHARED` as last shown, and the page that showed them."""
+CACHE, PAGE, VERSION = "view_cache", "view_page", "view_version"
+"""Session keys: the parameters of `SHARED` as last shown, the page that showed them, and the atlas's version."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +193,13 @@ def atlas_path() -> Path:
     return Path(named[0] if named else os.environ.get(ENVIRONMENT) or DEFAULT).expanduser().resolve()
 
 
-@st.cache_resource(show_spinner=False)
 def open_atlas(path: Path) -> Atlas:
-    """Open an atlas once per process; raises `BlindspotError` when it cannot be opened."""
+    """Open an atlas once per process, and again once it was rebuilt; raises `BlindspotError` when that fails."""
+    return _opened(path, header_state(path))
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _opened(path: Path, state: tuple[int, ...]) -> Atlas:
     return Atlas.open(path)
 
 
@@ -202,19 +209,34 @@ def atlas() -> Atlas:
 
 
 @lru_cache(maxsize=8)
-def version(path: Path) -> str:
+def version(opened: Atlas) -> str:
     """Return a short hash of an atlas's header: the part of every data URL that lets browsers cache for ever."""
-    return hashlib.sha256((path / "atlas.json").read_bytes()).hexdigest()[:10]
+    header = (opened.path / "atlas.json").read_bytes()
+    opened.require_same()
+    return hashlib.sha256(header).hexdigest()[:10]
+
+
+def was_rebuilt() -> bool:
+    """Return whether the atlas was rebuilt since this browser tab last asked."""
+    before, now = st.session_state.get(VERSION), version(atlas())
+    st.session_state[VERSION] = now
+    return before not in (None, now)
+
+
+def is_rebuilt() -> bool:
+    """Return whether the atlas was rebuilt since the page was begun; not once nothing can be opened there."""
+    with suppress(BlindspotError, OSError):
+        return st.session_state.get(VERSION, now := version(atlas())) != now
+    return False
 
 
 def known(path: Path | None = None) -> Known:
     """Return what a URL may name in an atlas; in this process's if none is given."""
-    return _known(path or atlas_path())
+    return _known(open_atlas(path or atlas_path()))
 
 
 @lru_cache(maxsize=8)
-def _known(path: Path) -> Known:
-    opened = open_atlas(path)
+def _known(opened: Atlas) -> Known:
     delta = opened.info.delta
     temperatures = {name: ESTIMATORS[name].temperature for name in opened.estimators}
     return Known(
@@ -235,9 +257,9 @@ def table(view: View, model: str | None = None) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=8)
-def image_table(path: Path) -> pd.DataFrame:
+def image_table(opened: Atlas) -> pd.DataFrame:
     """Return source, pair, caption, file, width and height of every image, indexed by image."""
-    return open_atlas(path).images
+    return opened.images
 
 
 def basis(view: View, model: str | None = None) -> Basis:
@@ -258,6 +280,8 @@ def open_view(page: str, keys: tuple[str, ...]) -> View:
     keys
         The parameters this page understands; others leave the URL, but what follows a person is remembered.
     """
+    if is_rebuilt():
+        st.rerun()  # a part of a page alone would show another atlas than the rest
     params = dict(st.query_params)
     cached = st.session_state.get(CACHE, {})
     context = get_script_run_ctx()

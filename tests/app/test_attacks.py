@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import threading
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,16 +17,22 @@ from streamlit.testing.v1 import AppTest
 from engine.errors import BlindspotError
 from engine.samplers.generation import GenerationRequest, generated_images, load_generation
 from pages import routes
-from pages.widgets import generate, html
+from pages.widgets import generate, html, session
 from pages.widgets.plot import picked
+from tests.app.test_pages import html as html_of
 from tests.app.test_pages import opened
+from tests.synthetic import build_synthetic_atlas
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.fixture
-def client(use_atlas, plain_atlas):
+@pytest.fixture(autouse=True)
+def plain(use_atlas, plain_atlas):
     use_atlas(plain_atlas)
+
+
+@pytest.fixture
+def client():
     return TestClient(Starlette(routes=routes.routes()))
 
 
@@ -91,8 +98,7 @@ def test_an_odd_click_picks_nothing(value):
     assert picked(value) is None
 
 
-def test_an_odd_link_shows_the_page(use_atlas, plain_atlas):
-    use_atlas(plain_atlas)
+def test_an_odd_link_shows_the_page():
     opened("concept_map", concept="9" * 4400, text="9" * 80, job="٣" * 16)
 
 
@@ -217,19 +223,13 @@ def test_finished_drawings_are_listed_after_a_restart(drawable, drawable_atlas):
     planted(drawable / ("c" * 16), record(atlas="/another"))
     planted(drawable / ("d" * 16), [])
     (drawable / ("e" * 16)).symlink_to(drawable / ("b" * 16))
-    shown = "".join(
-        json.loads(element.proto.json).get("html", "")
-        for element in opened("concept_map", concept="5").get("bidi_component")
-        if element.proto.json
-    )
+    shown = html_of(opened("concept_map", concept="5"))
     assert "Drawn before" in shown and "b" * 16 in shown
     assert not any(letter * 16 in shown for letter in "cde")
 
 
 @pytest.mark.parametrize("kind", [BlindspotError, KeyError, TypeError])
-def test_an_error_inside_a_fragment_is_one_sentence(use_atlas, plain_atlas, kind, caplog):
-    use_atlas(plain_atlas)
-
+def test_an_error_inside_a_fragment_is_one_sentence(kind, caplog):
     def script(name: str) -> None:
         from engine.errors import BlindspotError
         from pages.widgets import html
@@ -263,3 +263,44 @@ def test_no_text_is_markdown(text):
     assert {child.type for child in tokens[1].children} <= {"text", "text_special"}
     assert "".join(child.content for child in tokens[1].children).replace("\u2060", "") == " ".join(text.split())
     assert "://" not in shown and "www." not in shown and "@e" not in shown
+
+
+@pytest.fixture
+def rebuilt(use_atlas, tmp_path):
+    """An atlas, and what builds another one in its place."""
+
+    build = partial(build_synthetic_atlas, tmp_path / "atlas", pairs=12)
+    use_atlas(build(concepts=48))
+    return partial(build, concepts=40, models=("gamma",), seed=1)
+
+
+def test_an_atlas_rebuilt_while_it_is_open_is_noticed_by_pages(rebuilt):
+    app = opened("concept_map", model="beta", concept="5")
+    rebuilt()
+    app.run()
+    assert not app.exception and [entry.value for entry in app.toast] == ["The atlas was rebuilt; this is the new one."]
+    assert "alpha" not in html_of(app) and "gamma" in html_of(app)
+    assert not app.run().toast
+
+
+def test_an_atlas_rebuilt_while_it_is_open_is_noticed_by_parts_of_pages(rebuilt, monkeypatch):
+    app = opened("concept_map", model="beta", concept="5")
+    rebuilt()
+    monkeypatch.setattr(session, "was_rebuilt", lambda: False)  # as where a part of a page runs alone
+    asked, stop = [], session.st.stop
+    monkeypatch.setattr(session.st, "rerun", lambda: asked.append(1) or stop())
+    app.run()
+    assert asked == [1] and not app.exception
+
+
+def test_an_address_of_an_atlas_that_was_rebuilt_is_404(rebuilt, client):
+    old = session.version(session.atlas())
+    picture = client.get(f"/atlas/{old}/thumb/3.webp").content
+    assert len(client.get(f"/atlas/{old}/facts.json").json()["label"]) == 48
+    rebuilt()
+    for path in ("thumb/3.webp", "facts.json", "map.json", "exhibit/delta-ranking.csv"):
+        assert client.get(f"/atlas/{old}/{path}").status_code == 404
+    new = session.version(session.atlas())
+    assert client.get(f"/atlas/{new}/thumb/3.webp").content not in (b"", picture)
+    assert len(client.get(f"/atlas/{new}/facts.json").json()["label"]) == 40
+    assert "gamma" in client.get(f"/atlas/{new}/map.json").text
