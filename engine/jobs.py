@@ -152,7 +152,7 @@ class JobQueue:
         self._running = 0
         self._closed = False
         for folder in self.results.glob(".*.partial-*"):  # left by a killed process; a younger one may still be written
-            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
+            if 0 < _changed(folder) < (time.time() - STALE_SECONDS) * 1e9:
                 shutil.rmtree(folder, ignore_errors=True)
         self._threads = [threading.Thread(target=self._serve, args=(device,), daemon=True) for device in devices]
         for thread in self._threads:
@@ -281,6 +281,16 @@ class JobQueue:
         changed = {self._folder(name): _changed(self._folder(name)) for name in names}
         return sorted((folder for folder, at in changed.items() if at), key=lambda folder: -changed[folder])
 
+    def _keep(self, folder: Path, place: Path) -> None:
+        """Give results their place, unless another process put the same there meanwhile."""
+        try:
+            if not _is_folder(place):
+                place.unlink(missing_ok=True)  # a link or a file in its place is none of ours
+                os.replace(folder, place)
+        except OSError:
+            if not _is_folder(place):
+                raise
+
     def _snapshot(self, record: _Record) -> Job:
         position = self._waiting.index(record) + self._running if record.job.state == "queued" else 0
         return replace(record.job, position=position, seconds_left=record.seconds_left())
@@ -314,9 +324,7 @@ class JobQueue:
             self.results.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=f".{record.job.id}.partial-", dir=self.results))
             record.work(Task(folder, device, partial(self._progress, record)))
-            if not _is_folder(self._folder(record.job.id)):
-                self._folder(record.job.id).unlink(missing_ok=True)  # a link or a file in its place is none of ours
-                os.replace(folder, self._folder(record.job.id))
+            self._keep(folder, self._folder(record.job.id))
             for old in self._stored()[self.kept :]:
                 shutil.rmtree(old, ignore_errors=True)
             return "done", None

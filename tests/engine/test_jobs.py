@@ -1,11 +1,18 @@
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from engine.errors import BlindspotError
 from engine.jobs import STALE_SECONDS, Cancelled, JobQueue, job_id
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -299,3 +306,93 @@ def test_what_is_planted_in_the_place_of_results_is_no_result(queue, tmp_path, p
     assert queue.wait(queue.submit({"concept": 1}, work).id, 5).state == "done"
     assert not place.is_symlink() and os.listdir(place) == ["answer.txt"]
     assert plant != "link" or os.listdir(elsewhere) == ["secret"]
+
+
+def python(code: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Run code in another process, which has `queue` over the folder of its first argument."""
+    begin = "import os, sys, time\nfrom pathlib import Path\nfrom engine.jobs import JobQueue\n"
+    begin += "queue = JobQueue(Path(sys.argv[1]))\n"
+    command = [sys.executable, "-c", begin + textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_a_job_whose_process_dies_leaves_nothing_and_runs_again(tmp_path):
+    ended = python(
+        """
+        def work(task):
+            (task.folder / "half").write_text("x")
+            os.kill(os.getpid(), 9)
+        queue.wait(queue.submit({"concept": 1}, work).id, 20)
+        """,
+        tmp_path,
+    )
+    assert ended.returncode == -9 and len(os.listdir(tmp_path)) == 1
+    queue, work = JobQueue(tmp_path), Gate()
+    assert queue.finished() == [] and queue.get(job_id({"concept": 1})) is None
+    work.opened.set()
+    job = queue.wait(queue.submit({"concept": 1}, work).id, 5)
+    assert job.state == "done" and os.listdir(job.result_dir) == ["answer.txt"]
+    queue.close(5)
+
+
+def test_a_full_disk_fails_the_job_alone_and_half_a_result_is_none(tmp_path):
+    """A file may not grow beyond a kilobyte in that process until it is told otherwise."""
+    ended = python(
+        """
+        import resource
+        def work(task):
+            (task.folder / "large").write_bytes(b"x" * 5000)
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+        failed = queue.wait(queue.submit({"concept": 1}, work).id, 20)
+        assert failed.state == "failed" and os.strerror(27) in failed.error, failed
+        assert os.listdir(queue.results) == [] and queue.get("0" * 16) is None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        done = queue.wait(queue.submit({"concept": 1}, work).id, 20)
+        assert done.state == "done" and (done.result_dir / "large").stat().st_size == 5000
+        """,
+        tmp_path,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_two_processes_may_do_the_same_job_in_one_folder(tmp_path):
+    """Both wait for each other inside the work, so that both come to keep its results."""
+    code = """
+        def work(task):
+            (queue.results / f"here-{sys.argv[2]}").touch()
+            (task.folder / "answer.txt").write_text("42")
+            while len(list(queue.results.glob("here-*"))) < 2:
+                time.sleep(0.01)
+        job = queue.wait(queue.submit({"concept": 1}, work).id, 40)
+        assert job.state == "done" and (job.result_dir / "answer.txt").read_text() == "42", job
+        """
+    with ThreadPoolExecutor() as pool:
+        for ended in pool.map(lambda number: python(code, tmp_path, number), range(2)):
+            assert ended.returncode == 0, ended.stderr
+    assert sorted(os.listdir(tmp_path)) == [job_id({"concept": 1}), "here-0", "here-1"]
+
+
+def test_results_that_another_process_keeps_at_the_same_moment_are_the_job_s(queue, monkeypatch):
+    seen = []
+
+    def replaced(source, place):
+        place.mkdir()
+        (place / "answer.txt").write_text("42")
+        seen.append(source)
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr("engine.jobs.os.replace", replaced)
+    work = Gate()
+    work.opened.set()
+    job = queue.wait(queue.submit({"concept": 1}, work).id, 5)
+    assert job.state == "done" and os.listdir(queue.results) == [job.id] and len(seen) == 1
+
+
+def test_links_named_like_leftovers_are_left_alone(tmp_path):
+    (tmp_path / ".aaaa.partial-x").symlink_to("/nowhere")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / ".bbbb.partial-x").symlink_to(tmp_path / "kept")
+    os.utime(tmp_path / "kept", (0, 0))
+    JobQueue(tmp_path).close(5)
+    assert sorted(os.listdir(tmp_path)) == [".aaaa.partial-x", ".bbbb.partial-x", "kept"]
