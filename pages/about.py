@@ -28,6 +28,23 @@ def published(origin: dict) -> None:
     html.show("about.origin", key="origin", origin=origin)
 
 
+def images() -> None:
+    """Per source: its images, captions and pairs, and why others were left out."""
+    st.header("The images", anchor="images")
+    table, info = session.image_table(session.atlas()), session.atlas().info
+    rows = []
+    for source in info.sources:
+        own, skipped = table[table["source"] == source.name], info.left_out.get(source.name)
+        rows.append(
+            {
+                "name": source.label or source.name, "images": len(own), "captions": int((own["caption"] != "").sum()),
+                "pairs": int((own["pair"] >= 0).sum()) if source.kind == "model" else None, "skipped": source.skipped,
+                "reasons": skipped, "broken": sum(n for why, n in (skipped or {}).items() if "finite" in why),
+            }
+        )  # fmt: skip
+    html.show("about.images", key="images", rows=rows)
+
+
 session.open_view("about", session.SETTINGS)
 introduction, *sections = SECTION.split(TEXT)
 _, middle, _ = st.columns([1, 4, 1])
@@ -36,6 +53,8 @@ with middle:
     st.markdown(introduction)
     if (origin := session.atlas().info.origin) is not None:
         published(origin)
+    if session.atlas().has_images:
+        images()
     for title, anchor, text in zip(*(sections[part::3] for part in range(3)), strict=True):
         st.header(title, anchor=anchor)
         if anchor == "delta":

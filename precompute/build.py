@@ -15,7 +15,6 @@ A new stage is a file in `precompute/stages` with a subclass of `Stage`, and a l
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from precompute.recipe import Folder, Recipe
 from precompute.runner import Build, Context, Progress, Stage, WorkDirectory, build_stages
 from precompute.stages.assemble import AssembleStage
 from precompute.stages.composition import CompositionStage
-from precompute.stages.corpus import CorpusStage, images_of, read_skipped, read_unread_captions
+from precompute.stages.corpus import CorpusStage, count_skipped, images_of, read_skipped, read_unread_captions
 from precompute.stages.dictionary import DictionaryStage
 from precompute.stages.divergence import DivergenceStage
 from precompute.stages.encode import EncodeStage
@@ -92,7 +91,7 @@ def _count(context: Context) -> dict[str, Any]:
             "images": len(images),
             "captions": sum(bool(image.caption) for image in images),
             "pairs": int((pairing_of(context, name).pair_index >= 0).sum()) if name != REAL else None,
-            "skipped": dict(Counter(one.kind for one in read_skipped(folder)).most_common()),
+            "skipped": count_skipped(folder),
             "captions not read": [one.reason for one in read_unread_captions(folder)],
         }
     write_json(context.work.path / "sources.json", counts)
@@ -105,8 +104,8 @@ def _list_skipped(context: Context) -> Path | None:
     rows = []
     for name in context.sources:
         folder = context.folder(context.images_stage(name))
-        left_out: list[Any] = [*read_skipped(folder), *read_unread_captions(folder)]
-        rows += [(name, one.file, one.reason) for one in left_out]
+        listed: list[Any] = [*read_skipped(folder), *read_unread_captions(folder)]
+        rows += [(name, one.file, one.reason) for one in listed]
     if not rows:
         path.unlink(missing_ok=True)
         return None

@@ -159,7 +159,8 @@ def print_summary(made: Build) -> None:
     for name, count in made.counts.items():
         of = count["images"]
         pairs = f", pairs: {count['pairs']} of {of}" if count["pairs"] is not None else ""
-        console.print(f"{name}: captions: {count['captions']} of {of}{pairs}", markup=False)
+        broken = sum(times for kind, times in count["skipped"].items() if "finite" in kind)
+        console.print(f"{name}: captions: {count['captions']} of {of}{pairs}, not finite: {broken}", markup=False)
         if count["skipped"]:
             reasons = ", ".join(f"{times} {kind}" for kind, times in count["skipped"].items())
             console.print(f"{name}: skipped: {reasons}", markup=False)

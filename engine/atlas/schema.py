@@ -195,6 +195,7 @@ class AtlasInfo:
     origin : for an atlas made of statistics that others published: kind, files, missing, assumed. It holds no images,
         no codes and no spread; its sources have 0 images, `sum` is the mean energy, and what was not published is null
         or left out. None for an atlas that was measured.
+    left_out : per source, how many of its images were left out for which reason; empty in atlases that do not say so.
     stages : per stage, a fingerprint of its parameters and inputs.
     files : per file, checksum, size and rows; filled in by the writer.
     """
@@ -208,6 +209,7 @@ class AtlasInfo:
     delta: DeltaSettings = field(default_factory=DeltaSettings)
     prior: Mapping[str, Any] | None = None
     origin: Mapping[str, Any] | None = None
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     stages: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
@@ -329,10 +331,18 @@ def _check_types(info: AtlasInfo) -> None:
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ValueError(f"{name} cannot be {str(number)[:50]!r}")
+    if not isinstance(info.left_out, Mapping) or not all(map(_are_counts, info.left_out.values())):
+        raise ValueError("left_out does not give a number per source and reason")
     tokens = [] if info.published else [*info.encoder["grid"], info.prefix_tokens, info.tokens]
     for number in (info.dictionary["concepts"], info.images, *tokens):
         if type(number) is not int or not 0 <= number <= LARGEST:
             raise ValueError(f"a number of concepts, images or tokens cannot be {str(number)[:50]}")
+
+
+def _are_counts(found: Any) -> bool:
+    return isinstance(found, Mapping) and all(
+        type(number) is int and 0 <= number <= LARGEST for number in found.values()
+    )
 
 
 def _check_origin(name: str, origin: Any, images: int) -> None:

@@ -17,7 +17,7 @@ from engine.atlas.writer import AtlasWriter
 from engine.blindspots.significance import Moments, measure_gap
 from engine.files import file_hash, write_whole
 from precompute.runner import HEADER_MARK, Context, Progress, Stage, model_input
-from precompute.stages.corpus import images_of
+from precompute.stages.corpus import count_skipped, images_of
 from precompute.stages.encode import read_spec
 from precompute.stages.energies import energy_of, live_concepts, statistics_of
 from precompute.stages.layout import concept_map
@@ -68,6 +68,7 @@ class AssembleStage(Stage):
             sources=tuple(_source(context, name) for name in context.sources),
             delta=recipe.delta,
             prior=_prior(context),
+            left_out={name: count_skipped(context.folder(context.images_stage(name))) for name in context.sources},
             stages={stage.name: work.record(stage.name)["fingerprint"] for stage in self.before},
         )
 

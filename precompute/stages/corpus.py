@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
@@ -118,6 +119,11 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
 def read_skipped(folder: Path) -> list[SkippedImage]:
     """The images of a source that were left out, and the files that might have been some."""
     return [SkippedImage(**row) for row in read_json(folder / SKIPPED)]
+
+
+def count_skipped(folder: Path) -> dict[str, int]:
+    """How many images of a source were left out for which reason, most first."""
+    return dict(Counter(one.kind for one in read_skipped(folder)).most_common())
 
 
 def read_unread_captions(folder: Path) -> list[UnreadCaption]:

@@ -172,6 +172,29 @@ def test_method_explains_all_four_estimators():
     assert len(opened("about").latex) == 6
 
 
+def method_rows() -> list[list[str]]:
+    rows = re.findall("<tr>(.*?)</tr>", html(opened("about")))
+    return [[re.sub("<.*?>", "", cell) for cell in re.findall("<t[dh].*?>(.*?)</t[dh]>", row)] for row in rows]
+
+
+def test_method_counts_images_captions_pairs_and_what_was_left_out(use_atlas, plain_atlas, tmp_path):
+    assert method_rows()[1:] == [
+        ["Real scenes", "12", "12 of 12", "–", "–", "none"],
+        ["Model alpha", "12", "12 of 12", "12 of 12", "–", "none"],
+        ["Model beta", "12", "12 of 12", "12 of 12", "–", "none"],
+    ]
+    path = Path(shutil.copytree(plain_atlas, tmp_path / "atlas"))
+    header = json.loads((path / "atlas.json").read_text())
+    header["sources"][0]["skipped"] = 1234
+    header["left_out"] = {"alpha": {"not finite": 3, "by the safety filter": 1}, "beta": {}}
+    (path / "atlas.json").write_text(json.dumps(header))
+    use_atlas(path)
+    assert [row[4:] for row in method_rows()] == [
+        ["not finite", "left out"], ["–", "1,234, reasons not recorded"], ["3", "3 not finite, 1 by the safety filter"],
+        ["0", "none"],
+    ]  # fmt: skip
+
+
 def test_an_atlas_that_cannot_be_opened_is_one_clear_sentence(use_atlas, tmp_path):
     use_atlas(tmp_path / "nowhere")
     app = AppTest.from_file(SHELL, default_timeout=30).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from engine.atlas.reader import Atlas
 from engine.atlas.verify import verify
 from engine.errors import BlindspotError
 from precompute.build import build
+from precompute.console import print_summary
 from precompute.recipe import load_recipe
 from precompute.runner import Build
 from tests.precompute.materials import save_images, save_recipe
@@ -83,6 +85,19 @@ def test_the_atlas_says_how_sources_are_paired_and_what_was_skipped(made: Build)
         "drawn": (True, "generated", 0),
     }
     assert "broken.png" in made.skipped.read_text()
+    none: dict[str, int] = {}
+    assert Atlas.open(made.out).info.left_out == {"real": {"damaged": 1}, "paired": none, "alien": none, "drawn": none}
+
+
+def test_the_summary_counts_images_captions_pairs_and_what_was_left_out(made: Build, capsys):
+    counts = {**made.counts, "drawn": made.counts["drawn"] | {"skipped": {"not finite": 2, "damaged": 1}}}
+    print_summary(replace(made, counts=counts))
+    lines = capsys.readouterr().out.splitlines()
+    assert "real: captions: 12 of 12, not finite: 0" in lines and "real: skipped: 1 damaged" in lines
+    assert "paired: captions: 12 of 12, pairs: 12 of 12, not finite: 0" in lines
+    assert "alien: captions: 0 of 6, pairs: 0 of 6, not finite: 0" in lines
+    assert "drawn: captions: 12 of 12, pairs: 12 of 12, not finite: 2" in lines
+    assert "drawn: skipped: 2 not finite, 1 damaged" in lines
 
 
 def test_counterparts_show_the_same_caption(made: Build):

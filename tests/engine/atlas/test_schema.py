@@ -18,6 +18,11 @@ def test_a_newer_version_is_refused_by_name():
         AtlasInfo.from_dict({"format": "blindspot-atlas", "version": 2})
 
 
+def test_a_header_from_before_reasons_were_kept_is_read(atlas):
+    document = {name: value for name, value in atlas.info.to_dict().items() if name != "left_out"}
+    assert AtlasInfo.from_dict(document).left_out == {}
+
+
 @pytest.mark.parametrize("document", [{}, [], {"format": "zarr", "version": 1}, None])
 def test_other_json_is_no_atlas(document):
     with pytest.raises(BlindspotError, match="not the header of a blindspot-atlas"):
@@ -25,7 +30,19 @@ def test_other_json_is_no_atlas(document):
 
 
 @pytest.mark.parametrize(
-    "change", [{"sources": [{"name": "real"}]}, {"sources": 3}, {"encoder": {}}, {"files": {"a": 1}}, {"delta": []}]
+    "change",
+    [
+        {"sources": [{"name": "real"}]},
+        {"sources": 3},
+        {"encoder": {}},
+        {"files": {"a": 1}},
+        {"delta": []},
+        {"left_out": []},
+        {"left_out": {"real": 3}},
+        {"left_out": {"real": {"damaged": "3"}}},
+        {"left_out": {"real": {"damaged": -1}}},
+        {"left_out": {"real": {"damaged": True}}},
+    ],
 )
 def test_a_damaged_header_is_one_sentence(atlas, change):
     with pytest.raises(BlindspotError):
