@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from engine.errors import BlindspotError
 
 ALLOW = "BLINDSPOT_ALLOW_MODELS"
 """Variable of the environment that agrees to any model that an atlas names."""
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+WEIGHTS = re.compile(
+    r"(?:diffusion_)?(?:pytorch_)?model(?:\.(?P<first>[\w-]+?))?(?:-\d+-of-\d+)?(?:\.(?P<second>[\w-]+))?"
+    r"\.(?P<kind>safetensors|bin)(?:\.index(?:\.(?P<third>[\w-]+))?\.json)?"
+)
+"""Files of weights as diffusers and transformers name them, with their variant in one of three places."""
 
 
 def find_model(
@@ -34,16 +40,50 @@ def find_model(
     Raises
     ------
     BlindspotError
-        With the sentence `missing`.
+        With the sentence `missing`, or another one if it is a file.
     """
     folder = Path(source).expanduser()
     if base is not None:
         folder = Path(os.path.abspath(base / folder))
     if folder.is_dir() and folder != base:
         return folder
+    if folder.is_file():
+        raise BlindspotError(
+            f"{source} is a single file, but a model is a folder with its config: load the file with diffusers' "
+            "`StableDiffusionPipeline.from_single_file` or its like, and give the folder that `save_pretrained` writes."
+        )
     if isinstance(source, Path) or not HUB_ID.fullmatch(source) or (needs_owner and "/" not in source):
         raise BlindspotError(missing)
     return source
+
+
+def loading_options(found: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """Return what every `from_pretrained` of diffusers and transformers is told: run no code, take this variant."""
+    return {"trust_remote_code": False, "variant": variant_of(found, revision)}
+
+
+def variant_of(found: str | Path, revision: str | None = None) -> str | None:
+    """Return the variant, such as "fp16", that a model's folder needs because some part of it has no plain weights.
+
+    Of an id, what an earlier download left on this machine is looked at.
+    """
+    if isinstance(found, str) and not Path(found).is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            found = snapshot_download(found, revision=revision, local_files_only=True)
+        except (OSError, ValueError):
+            return None
+    needed: list[set[str]] = []
+    for part in (Path(found), *sorted(Path(found).iterdir())):
+        names = [name for name in os.listdir(part) if (part / name).is_file()] if part.is_dir() else []
+        weights = [match for match in map(WEIGHTS.fullmatch, names) if match]
+        best = "safetensors" if any(match["kind"] == "safetensors" for match in weights) else "bin"
+        variants = {match["first"] or match["second"] or match["third"] for match in weights if match["kind"] == best}
+        if variants and None not in variants:
+            needed.append(variants)
+    common = set.intersection(*needed) if needed else set()
+    return min(common, key=lambda name: ("ema" in name, name != "fp16", name), default=None)
 
 
 def agreed_model(

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from engine.errors import BlindspotError
-from engine.hub import find_model
+from engine.hub import find_model, loading_options
 from engine.priors.schedule import Prediction, Schedule, named_scheduler
 from engine.priors.spec import PriorSpec
 
@@ -189,9 +189,10 @@ def open_pipeline(path: str | Path, device: str | torch.device, dtype: torch.dty
         raise BlindspotError(f"{path} is not a diffusion pipeline: it has no model_index.json.")
     options: dict[str, Any] = {"local_files_only": isinstance(found, Path)}
     try:
+        loading = loading_options(found)
         if "safety_checker" in DiffusionPipeline.load_config(str(found), **options):
             options["safety_checker"] = None
-        pipeline = DiffusionPipeline.from_pretrained(str(found), use_safetensors=True, **options)
+        pipeline = DiffusionPipeline.from_pretrained(str(found), use_safetensors=True, **options, **loading)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise BlindspotError(f"The diffusion pipeline {path} cannot be loaded: {reason}") from error

@@ -20,7 +20,7 @@ from engine.vision.pretrained import image_settings, load_backbone
 from engine.vision.spec import EncoderConfig, EncoderSpec
 
 DEFAULT_IMAGE_SIZE = 224
-FINAL_NORMS = ("layernorm", "norm", "layer_norm", "post_layernorm")
+FINAL_NORMS = ("layernorm", "norm", "layer_norm", "post_layernorm", "rms_norm")
 
 
 class Tokens(NamedTuple):
@@ -29,7 +29,7 @@ class Tokens(NamedTuple):
     patches: Float[Tensor, "n height width dim"]
     """Patch tokens, rows from top to bottom."""
     prefix: Float[Tensor, "n prefix dim"]
-    """Class token, then registers; none for plain feature maps."""
+    """Class token, then registers or a distillation token; none for feature maps and models without a class token."""
 
     def flat(self) -> Float[Tensor, "n tokens dim"]:
         """All tokens, prefix first, patches row by row."""
@@ -46,9 +46,9 @@ class Encoder(nn.Module):
 
     Layers. `layer=None` is the model's `last_hidden_state`. `layer=n` is `hidden_states[n]` (0: the embeddings, n:
     after block n, negative: from the end) passed through the model's final layer norm, so that `layer=-1` equals None
-    for a transformer and every layer lives on the same scale. Convolutional backbones (ConvNeXt, DINOv3-ConvNeXt)
-    number their stages the same way; a stage's feature map is returned as it is, without a prefix and without a norm,
-    because only the last stage would fit the final one.
+    for a transformer (but CLIP, whose output is before its norm) and every layer lives on the same scale. Convolutional
+    backbones (ConvNeXt, DINOv3-ConvNeXt) number their stages the same way; a stage's feature map is returned as it is,
+    without a prefix and without a norm, because only the last stage would fit the final one.
 
     Hooks. `hook` names any inner module, such as `model.stages.2.layers.20` of DINOv3-ConvNeXt; its output is read as
     it is, a feature map [B, d, h, w] or a token sequence [B, tokens, d], without a norm.
@@ -184,7 +184,9 @@ def _measured(encoder: Encoder, draft: EncoderSpec) -> EncoderSpec:
     try:
         with torch.inference_mode():
             features = encoder._features(blank)
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except BlindspotError:
+        raise
+    except Exception as error:  # whatever a model of another kind says of an image
         raise BlindspotError(
             f"The model {draft.id} does not encode images of {draft.image_size} pixels as an image backbone would; "
             "choose a vision model such as DINOv2, or another image size."
@@ -193,18 +195,25 @@ def _measured(encoder: Encoder, draft: EncoderSpec) -> EncoderSpec:
         _, dim, height, width = features.shape
         return replace(draft, patch=draft.image_size // height, grid=(height, width), prefix_tokens=0, dim=dim)
     tokens, dim = features.shape[1:]
-    prefix = 1 + getattr(encoder.backbone.config, "num_register_tokens", 0)
-    patch = getattr(encoder.backbone.config, "patch_size", None)
-    if isinstance(patch, int) and draft.image_size % patch:
-        nearest = max(1, round(draft.image_size / patch)) * patch
+    config = encoder.backbone.config
+    registers = 1 + getattr(config, "num_register_tokens", 0)
+    patch = getattr(config, "patch_size", None)
+    patch = patch[0] if isinstance(patch, list | tuple) and len({*patch}) == 1 else patch
+    if isinstance(patch, int):
+        if draft.image_size % patch:
+            nearest = max(1, round(draft.image_size / patch)) * patch
+            raise BlindspotError(
+                f"The image size {draft.image_size} is not a multiple of the patch size {patch} of {draft.id}; "
+                f"use {nearest}."
+            )
+        side = draft.image_size // patch
+        prefix = tokens - side * side
+    else:
+        side, prefix = math.isqrt(max(0, tokens - registers)), registers
+    # No class token, one, one with registers, or one with a distillation token.
+    if side == 0 or prefix not in (0, 1, registers, 2) or prefix + side * side != tokens:
         raise BlindspotError(
-            f"The image size {draft.image_size} is not a multiple of the patch size {patch} of {draft.id}; "
-            f"use {nearest}."
-        )
-    side = math.isqrt(max(0, tokens - prefix))
-    if side == 0 or prefix + side * side != tokens or (isinstance(patch, int) and side * patch != draft.image_size):
-        raise BlindspotError(
-            f"The model {draft.id} gives {tokens} tokens, which is not a class token, its registers and a square grid; "
-            "choose a backbone with that layout, such as DINOv2, DINOv3 or ViT."
+            f"The model {draft.id} gives {tokens} tokens, which is not a square grid of patches after a class token "
+            "and its registers or none; choose a backbone with that layout, such as DINOv2, DINOv3 or ViT."
         )
     return replace(draft, patch=draft.image_size // side, grid=(side, side), prefix_tokens=prefix, dim=dim)

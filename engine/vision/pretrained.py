@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModel, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from engine.errors import BlindspotError
-from engine.hub import find_model
+from engine.hub import find_model, loading_options
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resize
 
 PIL_BILINEAR = 2
@@ -26,6 +25,8 @@ NEVER_USED_KEYS = ("pooler", "mask_token")
 def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
     """Load the weights (safetensors only) of a folder or hub id; the hub's local cache is tried before the network.
 
+    Of a model of images and text, such as CLIP, its vision tower is returned.
+
     Raises
     ------
     BlindspotError
@@ -34,17 +35,21 @@ def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreT
     found = find_model(source, f"There is no encoder folder {source}; check the path.")
     if isinstance(found, Path) and not (found / "config.json").is_file():
         raise BlindspotError(f"The encoder folder {source} has no config.json; point to a saved transformers model.")
-    options: dict[str, Any] = {"revision": revision or "main", "dtype": dtype, "use_safetensors": True}
+    options: dict[str, Any] = {"revision": revision or "main", **loading_options(found, revision)}
     misfit = f"The weights of the encoder {source} do not fit its config.json; get both from the same checkpoint."
     for cached in (True, False):
+        options["local_files_only"] = cached
         try:
+            config = _usable_config(str(found), options)
             model, loading = AutoModel.from_pretrained(
-                str(found), local_files_only=cached, output_loading_info=True, **options
+                str(found), config=config, output_loading_info=True, use_safetensors=True, dtype=dtype, **options
             )
             break
-        except RuntimeError as error:
-            raise BlindspotError(misfit) from error
-        except (OSError, ValueError, SafetensorError) as error:
+        except BlindspotError:
+            raise
+        except Exception as error:  # whatever a config of another kind makes transformers say
+            if type(error) is RuntimeError:
+                raise BlindspotError(misfit) from error
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
             if isinstance(found, Path):
                 raise BlindspotError(f"The encoder in {source} cannot be loaded: {first_line}") from error
@@ -53,9 +58,47 @@ def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreT
                     f"The encoder {source} is neither a folder here nor a model that the Hugging Face hub gives us; "
                     f"check its name and the network ({first_line})"
                 ) from error
-    if any(not any(name in key for name in NEVER_USED_KEYS) for key in loading["missing_keys"]):
+    missing = loading["missing_keys"]
+    if hasattr(config, "vision_config"):
+        model, missing = getattr(model, "vision_model", None), [key for key in missing if "vision_model." in key]
+        if not isinstance(model, PreTrainedModel):
+            raise BlindspotError(
+                f"The encoder {source} ({config.model_type}) has no vision tower that is known here; choose CLIP, "
+                "SigLIP or a plain vision model."
+            )
+        model.config._commit_hash = getattr(config, "_commit_hash", None)
+    if any(not any(name in key for name in NEVER_USED_KEYS) for key in missing):
         raise BlindspotError(misfit)
     return model
+
+
+def _usable_config(source: str, options: dict[str, Any]) -> PreTrainedConfig:
+    """The model's config.
+
+    Raises
+    ------
+    BlindspotError
+        If it cannot be an encoder here.
+    """
+    described, _ = PreTrainedConfig.get_config_dict(source, **options)
+    kind = described.get("model_type")
+    if "architecture" in described or (isinstance(kind, str) and kind.startswith("timm")):
+        raise BlindspotError(
+            f"The encoder {source} is a model of timm, which is not read here; use the same one for transformers, for "
+            "example facebook/dinov2-base."
+        )
+    if "auto_map" in described and kind not in CONFIG_MAPPING:
+        raise BlindspotError(
+            f"The encoder {source} comes with code of its own, which is never run; choose a model that transformers "
+            "itself has."
+        )
+    config = AutoConfig.from_pretrained(source, **options)
+    if hasattr(getattr(config, "vision_config", config), "mask_ratio"):
+        raise BlindspotError(
+            f"The encoder {source} ({config.model_type}) hides random parts of every image; choose one that sees all "
+            "of it, such as DINOv2."
+        )
+    return config
 
 
 @dataclass(frozen=True)
@@ -72,23 +115,26 @@ class ImageSettings:
 
 
 def image_settings(source: str, revision: str | None) -> ImageSettings:
-    """Read `preprocessor_config.json` of a folder or hub id; without one, ImageNet's defaults."""
-    path = Path(source).expanduser() / "preprocessor_config.json"
-    if not path.parent.is_dir():
-        found = cached_file(
-            source,
-            "preprocessor_config.json",
-            revision=revision or "main",
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        path = Path(found or path)
-    if not path.is_file():
-        return ImageSettings()
-    try:
-        return parse_settings(json.loads(path.read_text()))
-    except (ValueError, TypeError, KeyError) as error:
-        raise BlindspotError(f"The image settings in {path} cannot be read; repair or remove that file.") from error
+    """Read the preprocessor's or processor's config of a folder or hub id; without one, ImageNet's defaults."""
+    folder = Path(source).expanduser()
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path = folder / name
+        if not folder.is_dir():
+            found = cached_file(
+                source,
+                name,
+                revision=revision or "main",
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            path = Path(found or path)
+        try:
+            if path.is_file():
+                config = json.loads(path.read_text(encoding="utf-8"))
+                return parse_settings(config.get("image_processor", config))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise BlindspotError(f"The image settings in {path} cannot be read; repair or remove that file.") from error
+    return ImageSettings()
 
 
 def parse_settings(config: dict[str, Any]) -> ImageSettings:

@@ -14,6 +14,7 @@ from PIL import Image
 from engine.atlas.schema import REAL
 from engine.devices import pick_device
 from engine.errors import BlindspotError
+from engine.hub import loading_options
 from precompute.recipe import Pipeline
 from precompute.runner import Context, Progress, Stage, fingerprint_fields, model_input
 from precompute.stages.corpus import ImageRecord, image_path, images_of, save_png, stored_image, write_manifest
@@ -109,7 +110,10 @@ def load_pipeline(source: Pipeline) -> Any:
     # Said even for float32: a text encoder stored in half precision would else stay so beside a float32 UNet.
     precision = getattr(torch, source.dtype)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source.pipeline, revision=source.revision, torch_dtype=precision)
+        loading = loading_options(source.pipeline, source.revision)
+        pipeline = DiffusionPipeline.from_pretrained(
+            source.pipeline, revision=source.revision, torch_dtype=precision, **loading
+        )
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BlindspotError(

@@ -1,8 +1,11 @@
+import shutil
+
 import pytest
 import torch
 from diffusers import DDPMPipeline, EulerDiscreteScheduler, StableDiffusionPipeline
 
 from engine.errors import BlindspotError
+from engine.hub import variant_of
 from engine.priors.adm import ADMPrior
 from engine.priors.adm_conversion import save_adm
 from engine.priors.dit import DiTPrior
@@ -62,6 +65,55 @@ def test_a_folder_in_half_precision_computes_in_full(tmp_path):
     StableDiffusionPipeline.from_pretrained(folder).to(torch.float16).save_pretrained(tmp_path / "half")
     prior = load_prior(tmp_path / "half")
     assert prior.dtype == prior.vae.dtype == prior.context.dtype == torch.float32
+
+
+@pytest.mark.parametrize("shards", ["10GB", "40KB"])
+@pytest.mark.parametrize("parts", [("unet",), ("unet", "text_encoder"), ("unet", "text_encoder", "vae")])
+def test_parts_that_are_there_as_a_variant_alone_are_read(tmp_path, parts, shards):
+    folder = tiny_pipeline(tmp_path / "base")
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    for part in parts:
+        shutil.rmtree(folder / part)
+        getattr(pipeline, part).save_pretrained(folder / part, variant="fp16", max_shard_size=shards)
+    assert variant_of(folder) == "fp16"
+    prior = load_prior(folder)
+    for name, tensor in pipeline.unet.state_dict().items():
+        assert torch.equal(prior.unet.state_dict()[name], tensor)
+
+
+def test_plain_weights_are_preferred_to_a_variant(tmp_path):
+    folder = tiny_pipeline(tmp_path / "base")
+    StableDiffusionPipeline.from_pretrained(folder).to(torch.float16).save_pretrained(folder, variant="fp16")
+    assert variant_of(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "variant"),
+    [
+        (["model.fp16.safetensors"], "fp16"),
+        (["model.bf16.safetensors", "model.fp16.safetensors"], "fp16"),
+        (["diffusion_pytorch_model.non_ema.safetensors"], "non_ema"),
+        (["diffusion_pytorch_model.non_ema.safetensors", "diffusion_pytorch_model.bf16.safetensors"], "bf16"),
+        (["pytorch_model.fp16.bin"], "fp16"),
+        (["pytorch_model.bin", "model.fp16.safetensors"], "fp16"),
+        (["model.safetensors", "model.fp16.safetensors"], None),
+        (["model-00001-of-00002.fp16.safetensors", "model.safetensors.index.fp16.json"], "fp16"),
+        (["model.fp16-00001-of-00002.safetensors", "model.safetensors.index.fp16.json"], "fp16"),
+        (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], None),
+        (["model.onnx", "notes.fp16.txt", "model.fp16.safetensors.partial"], None),
+        ([], None),
+    ],
+)
+def test_the_variant_of_a_folder(tmp_path, files, variant):
+    for file in files:
+        (tmp_path / file).touch()
+    assert variant_of(tmp_path) == variant
+
+
+def test_a_single_file_is_named_as_such(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(BlindspotError, match="is a single file, but a model is a folder"):
+        load_prior(tmp_path / "model.safetensors")
 
 
 def test_an_adm_folder_that_is_not_there_says_how_to_make_one(tmp_path):

@@ -48,11 +48,15 @@ def test_the_list_names_the_real_image_that_each_belongs_to(tmp_path: Path, pipe
     assert found[2].caption == "a green ball" and found[2].file == "generate/m/images/0000003.png"
 
 
-def test_weights_stored_in_half_precision_draw_in_the_precision_of_the_recipe(tmp_path: Path, pipeline_folder: Path):
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_weights_stored_in_half_precision_draw_in_the_precision_of_the_recipe(
+    tmp_path: Path, pipeline_folder: Path, variant: str | None
+):
     import torch
     from diffusers import DiffusionPipeline
 
-    DiffusionPipeline.from_pretrained(pipeline_folder, torch_dtype=torch.float16).save_pretrained(tmp_path / "half")
+    half = DiffusionPipeline.from_pretrained(pipeline_folder, torch_dtype=torch.float16)
+    half.save_pretrained(tmp_path / "half", variant=variant)
     assert len(drawn(tmp_path / "a", tmp_path / "half", batch=3)) == 3
 
 
