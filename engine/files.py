@@ -33,6 +33,18 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def user_data() -> Path:
+    """Return the folder where this project keeps what belongs to this user; it need not exist."""
+    if os.name == "nt":
+        shared = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        shared = Path.home() / "Library" / "Application Support"
+    else:
+        told = os.environ.get("XDG_DATA_HOME", "")
+        shared = Path(told) if told.startswith("/") else Path.home() / ".local" / "share"
+    return shared / "blindspot-atlas"
+
+
 def regular_file(folder: Path, rel: str) -> Path:
     """`folder / rel`, once it is sure to be a regular file that no symbolic link below `folder` leads to.
 

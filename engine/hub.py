@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from engine.errors import BlindspotError
+from engine.files import user_data
 
 ALLOW = "BLINDSPOT_ALLOW_MODELS"
 """Variable of the environment that agrees to any model that an atlas names."""
@@ -86,13 +89,27 @@ def variant_of(found: str | Path, revision: str | None = None) -> str | None:
     return min(common, key=lambda name: ("ema" in name, name != "fp16", name), default=None)
 
 
-def agreed_model(
-    found: str | Path, named: str, atlas: Path, built_here: bool, revision: str | None = None
-) -> str | Path:
+def remember_model(folder: str | Path) -> None:
+    """Note in the user's own data that a run of this user loads the model in `folder`, which agrees to it from then on.
+
+    A note cannot come with an atlas from elsewhere, as a file beside the atlas could. A folder that cannot be written
+    to is no error: the user is asked later.
+    """
+    with suppress(OSError):
+        note = _note(folder)
+        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        note.touch()
+
+
+def _note(folder: str | Path) -> Path:
+    return user_data() / "models" / hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()
+
+
+def agreed_model(found: str | Path, named: str, atlas: Path, revision: str | None = None) -> str | Path:
     """Return where to load a model from that an atlas's header names, which somebody else may have written.
 
-    A folder beside the atlas, or of an atlas that was built here, is used. An id stands for what an earlier download
-    left on this machine; nothing is fetched.
+    A folder beside the atlas, or one that a run of this user has loaded, is used. An id stands for what an earlier
+    download left on this machine; nothing is fetched.
 
     Parameters
     ----------
@@ -102,8 +119,6 @@ def agreed_model(
         The header's words.
     atlas
         The atlas's folder.
-    built_here
-        Whether this machine built the atlas.
     revision
         Of the id.
 
@@ -115,7 +130,8 @@ def agreed_model(
     if os.environ.get(ALLOW):
         return found
     if isinstance(found, Path):
-        if built_here or Path(os.path.abspath(found)).is_relative_to(Path(os.path.abspath(atlas)).parent):
+        beside = Path(os.path.abspath(found)).is_relative_to(Path(os.path.abspath(atlas)).parent)
+        if beside or _note(found).is_file():
             return found
         raise BlindspotError(
             f"The atlas {atlas} names the model {named!r}, which does not lie beside it: if you trust the atlas, set "

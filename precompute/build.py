@@ -23,6 +23,7 @@ from typing import Any
 from engine.atlas.schema import REAL
 from engine.errors import printable
 from engine.files import write_json, write_whole
+from engine.hub import remember_model
 from precompute.recipe import Folder, Recipe
 from precompute.runner import Build, Context, Progress, Stage, WorkDirectory, build_stages
 from precompute.stages.assemble import AssembleStage
@@ -78,6 +79,9 @@ def analysis_stages(context: Context) -> list[Stage]:
 def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress]) -> Build:
     """Run what is not done yet of a recipe and put the atlas at `out`; parameters and errors as for `build_stages`."""
     made = build_stages(out, lambda work, where: stages_of(Context(recipe, work, where)), progress)
+    for model in (recipe.encoder.id, recipe.prior.id if recipe.prior else ""):
+        if Path(model).is_absolute():
+            remember_model(model)
     context = Context(recipe, WorkDirectory(made.work), made.out)
     return replace(made, skipped=_list_skipped(context), counts=_count(context))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,9 @@ from engine.atlas.writer import add_to_gallery
 from engine.errors import BlindspotError
 from engine.jobs import job_id
 from engine.samplers.generation import (
-    RECORD,
     GenerationRequest,
     generate_images,
+    generated_images,
     job_parameters,
     load_generation,
     save_generation,
@@ -80,7 +82,9 @@ def draw_gallery(
     if not len(chosen):
         raise BlindspotError(f"There is no live concept to draw in {path}: ask for at least one.")
     work = Path(path).resolve().with_name(f"{Path(path).resolve().name}.gallery.work")
-    with WorkDirectory(work).lock():
+    run = WorkDirectory(work.with_name(f"{Path(path).resolve().name}.work"))
+    # A run on the same atlas would replace it meanwhile.
+    with WorkDirectory(work).lock(), run.lock() if run.path.is_dir() else nullcontext():
         return _draw(atlas, template, chosen, work, report, began)
 
 
@@ -98,7 +102,7 @@ def _draw(
         report(number * template.count, len(chosen) * template.count)
         order = replace(template, concept=concept)
         folder = work / job_id(job_parameters(atlas, order))
-        if not (folder / RECORD).is_file():
+        if not _is_drawn(folder):
             try:
                 save_generation(generate_images(atlas, order), folder)
             except BlindspotError as error:
@@ -111,6 +115,17 @@ def _draw(
     _update(atlas, folders)
     kept = len(folders) - drawn
     return Gallery(atlas.path, len(folders), drawn, kept, skipped, time.perf_counter() - began)
+
+
+def _is_drawn(folder: Path) -> bool:
+    """Whether an earlier run has drawn into the folder, and all of it is whole."""
+    try:
+        for content in generated_images(folder, load_generation(folder)):
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+                picture.load()
+    except (BlindspotError, OSError, SyntaxError):
+        return False
+    return True
 
 
 def interesting(atlas: Atlas) -> np.ndarray:
@@ -140,7 +155,8 @@ def _update(atlas: Atlas, folders: Mapping[int, Path]) -> None:
         return
 
     def picture(concept: int, rank: int) -> Image.Image:
-        return Image.open(folders[concept] / load_generation(folders[concept])["images"][rank])
+        files = generated_images(folders[concept], load_generation(folders[concept]))
+        return Image.open(io.BytesIO(files[rank]), formats=["PNG"])
 
     add_to_gallery(atlas.path, rows, picture)
 

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter
+from safetensors import safe_open
 
 from engine.atlas.schema import HEADER, REAL
 from engine.atlas.writer import AtlasWriter
@@ -88,7 +91,8 @@ class WorkDirectory:
             If another run holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "a+") as handle:
+        # A link in its place is not followed: what it leads to would be emptied.
+        with open(self.path / "lock", "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -285,10 +289,16 @@ def _run_stage(
     return Outcome(stage.name, "resumed" if resumed else "ran", time.monotonic() - started, mark, summary)
 
 
+ENDINGS = frozenset(("", ".npy", ".npz", ".json", ".parquet", ".pt", ".safetensors", ".png", ".webp", ".tsv"))
+"""Of the files that stages write."""
+
+
 def _clear(folder: Path, record: Mapping[str, Any]) -> None:
     """Empty a stage's folder of an earlier run; raises `BlindspotError` if it holds what no run wrote."""
-    found = [name for name in sizes(folder) if not Path(name).name.startswith(".") and not name.endswith(PARTIAL)]
-    foreign = found if not record else sorted({*found} - {*record["files"]}) if "files" in record else []
+    found = {name for name in sizes(folder) if not Path(name).name.startswith(".") and not name.endswith(PARTIAL)}
+    # An unfinished stage has no list of its files yet.
+    foreign = sorted(found - {*record["files"]} if "files" in record else
+                     {name for name in found if not record or Path(name).suffix not in ENDINGS})  # fmt: skip
     if foreign or folder.is_symlink():
         raise BlindspotError(
             f"{folder / (foreign or [''])[0]} is of no earlier run and is kept: move it, or use another --out."
@@ -299,21 +309,37 @@ def _clear(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _drop_damaged(folder: Path) -> None:
-    """Delete what a power cut left of a stage that is gone on with: empty files, arrays and JSON that end too soon."""
+    """Delete what a power cut left of a stage that is gone on with: empty files, and those that end too soon."""
     for name in sizes(folder):
         path = folder / name
         try:
-            whole = path.is_file() and path.stat().st_size > 0
-            if whole and path.suffix == ".npy":
-                np.load(path, mmap_mode="r", allow_pickle=False)
-            elif whole and path.suffix == ".npz":
-                read_arrays(path)
-            elif whole and path.suffix == ".json":
-                read_json(path)
+            whole = path.is_file() and path.stat().st_size > 0 and _ends_well(path)
         except Exception:  # whatever a parser says of a damaged file
             whole = False
-        if not whole:
+        if not whole and path.suffix in ENDINGS:
             path.unlink()
+
+
+def _ends_well(path: Path) -> bool:
+    """Whether a file has the length or the end that its kind tells, and is JSON if it should be; may raise anything."""
+    if path.suffix == ".npy":
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    elif path.suffix == ".npz":
+        read_arrays(path)
+    elif path.suffix == ".json":
+        read_json(path)
+    elif path.suffix == ".safetensors":
+        with safe_open(path, "np"):
+            pass
+    elif path.suffix == ".parquet":
+        pq.ParquetFile(path).close()
+    elif path.suffix == ".pt":
+        return zipfile.is_zipfile(path)
+    elif path.suffix in (".png", ".webp"):
+        with open(path, "rb") as file:
+            head, end = file.read(12), file.seek(-8, os.SEEK_END) + 8
+            return file.read(4) == b"IEND" if path.suffix == ".png" else int.from_bytes(head[4:8], "little") + 8 == end
+    return True
 
 
 def build_stages(

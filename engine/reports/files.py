@@ -181,7 +181,7 @@ def png_with_origin(png: bytes, origin: dict[str, str]) -> bytes:
     info, buffer = PngInfo(), io.BytesIO()
     for name, text in origin.items():
         info.add_itxt(name, text)
-    with Image.open(io.BytesIO(png)) as image:
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         image.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 

@@ -157,7 +157,7 @@ def tiles(concept: int) -> list[list[Tile]]:
     step = SIDE * TILE + (SIDE - 1) * SEAM + GAP
     blocks = 1 + len(found.methods)
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=["WEBP"]) as picture:
             width = picture.width
     except OSError as error:
         raise BlindspotError(f"There is no picture of this concept: {path} cannot be read.") from error

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.dictionary.base import CONFIG, WEIGHTS, Dictionary
 from engine.errors import BlindspotError
-from engine.files import read_json, regular_file
+from engine.files import regular_file
 from engine.hub import agreed_model
 from engine.priors.base import DiffusionPrior
 from engine.priors.loading import load_prior, open_pipeline
@@ -100,22 +100,12 @@ class ModelBundle:
     def _model(self, described: Mapping[str, Any]) -> str | Path:
         """Where a model of the header is, once it may be loaded."""
         found = self.atlas.resolve(described["id"])
-        return agreed_model(found, described["id"], self.atlas.path, _built_here(self.atlas), described.get("revision"))
+        return agreed_model(found, described["id"], self.atlas.path, described.get("revision"))
 
     def load(self) -> None:
         """Load everything now, so that the first drawing need not wait for it."""
         for part in (self.encoder, self.dictionary, self.prior):
             del part
-
-
-def _built_here(atlas: Atlas) -> bool:
-    """Whether the work directory beside the atlas is that of the run which encoded its images."""
-    try:
-        mark = atlas.info.stages.get("encode/real")
-        record = read_json(atlas.path.with_name(atlas.path.name + ".work") / "encode" / "real" / "stage.json")
-        return mark is not None and record["fingerprint"] == mark
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 
 def real_images(atlas: Atlas, at_most: int | None = None) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import stat
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from engine.errors import BlindspotError
+from engine.files import user_data
 from engine.jobs import Job, JobQueue
 from engine.samplers.generation import (
     GenerationRequest,
@@ -55,7 +55,7 @@ def results_folder() -> Path:
         If it cannot be made, or if the default one is somebody else's.
     """
     named = os.environ.get(RESULTS)
-    folder = Path(named).expanduser() if named else _user_data() / "blindspot-atlas" / "jobs"
+    folder = Path(named).expanduser() if named else user_data() / "jobs"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
@@ -71,16 +71,6 @@ def results_folder() -> Path:
             f"Drawings cannot be kept in {folder}: {error.strerror or error}; set {RESULTS} to a folder of your own."
         ) from error
     return folder
-
-
-def _user_data() -> Path:
-    """Return the folder where this user's programs keep their data."""
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support"
-    told = os.environ.get("XDG_DATA_HOME", "")
-    return Path(told) if told.startswith("/") else Path.home() / ".local" / "share"
 
 
 def _me() -> str:

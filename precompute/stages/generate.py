@@ -90,7 +90,7 @@ def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress
         progress(done, len(prompts))
     images = []
     for prompt, path in zip(prompts, paths, strict=True):
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             images.append(stored_image(path, folder, prompt.text, image.size))
     return write_manifest(folder, images, [])
 

@@ -16,7 +16,7 @@ from engine.atlas.verify import verify
 from engine.atlas.writer import AtlasWriter
 from engine.errors import BlindspotError
 from engine.files import write_array
-from engine.hub import ALLOW, agreed_model
+from engine.hub import ALLOW, agreed_model, remember_model
 from tests.engine.atlas.test_verify import reseal
 
 ROOT = Path(__file__).parents[3]
@@ -154,15 +154,18 @@ def test_a_model_elsewhere_or_of_the_hub_needs_an_agreement(tmp_path, monkeypatc
         folder.mkdir(parents=True)
     monkeypatch.delenv(ALLOW, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert agreed_model(beside, "../encoder", atlas, False) == beside
-    assert agreed_model(elsewhere, "x", atlas, True) == elsewhere
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert agreed_model(beside, "../encoder", atlas) == beside
     with pytest.raises(BlindspotError, match="does not lie beside it"):
-        agreed_model(elsewhere, str(elsewhere), atlas, False)
+        agreed_model(elsewhere, str(elsewhere), atlas)
     with pytest.raises(BlindspotError, match="not on this machine"):
-        agreed_model("nobody/no-such-model", "nobody/no-such-model", atlas, False)
+        agreed_model("nobody/no-such-model", "nobody/no-such-model", atlas)
     monkeypatch.setenv(ALLOW, "1")
-    assert agreed_model(elsewhere, str(elsewhere), atlas, False) == elsewhere
-    assert agreed_model("nobody/no-such-model", "nobody/no-such-model", atlas, False) == "nobody/no-such-model"
+    assert agreed_model(elsewhere, str(elsewhere), atlas) == elsewhere
+    assert agreed_model("nobody/no-such-model", "nobody/no-such-model", atlas) == "nobody/no-such-model"
+    monkeypatch.delenv(ALLOW)
+    remember_model(elsewhere)
+    assert agreed_model(elsewhere, str(elsewhere), atlas) == elsewhere
 
 
 def test_a_full_disk_leaves_nothing_and_says_why(tmp_path):

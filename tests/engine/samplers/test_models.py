@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -6,6 +8,7 @@ import pytest
 
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
+from engine.hub import ALLOW, remember_model
 from engine.samplers.models import ModelBundle
 
 
@@ -36,3 +39,34 @@ def test_an_atlas_without_a_prior_says_what_to_do(atlas):
     atlas.info = replace(atlas.info, prior=None)
     with pytest.raises(BlindspotError, match="names no diffusion prior to draw with: set `prior` in its recipe"):
         ModelBundle(atlas, "cpu").load()
+
+
+@pytest.mark.parametrize("part", ["encoder", "prior", "pipeline"])
+def test_an_atlas_from_elsewhere_loads_no_model_of_its_header_before_the_user_agrees(
+    drawable, tmp_path, monkeypatch, part
+):
+    """Neither by a path nor by an id, whatever lies beside the atlas."""
+    monkeypatch.delenv(ALLOW, raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked another host"))
+    sent = shutil.copytree(drawable, tmp_path / "sent" / "atlas")
+    block = "encoder" if part == "encoder" else "prior"
+    stage = sent.with_name("atlas.work") / "encode" / "real"
+    stage.mkdir(parents=True)
+
+    def naming(model: str) -> ModelBundle:
+        header = json.loads((sent / "atlas.json").read_text())
+        header[block] |= {"id": model}
+        header["stages"] = {"encode/real": "0" * 64}
+        (sent / "atlas.json").write_text(json.dumps(header))
+        (stage / "stage.json").write_text(json.dumps({"fingerprint": "0" * 64, "done": True, "files": {}}))
+        return ModelBundle(Atlas.open(sent), "cpu")
+
+    with pytest.raises(BlindspotError, match="is not on this machine"):
+        getattr(naming("nobody/no-such-model"), part)
+    models = naming(str(drawable.parent / block))
+    with pytest.raises(BlindspotError, match="which does not lie beside it: if you trust the atlas"):
+        getattr(models, part)
+    remember_model(drawable.parent / block)
+    assert getattr(models, part) is not None
