@@ -2,8 +2,8 @@
 
     python -m precompute benchmark guidance --json
 
-Draws random live concepts of the demo atlas with EnergyDPS and, from the same seeds, without guidance, and compares the
-score s_k of the samples with that of the best four real images.
+Draws random live concepts of the demo atlas with energy guidance and, from the same seeds, without guidance, and
+compares the score s_k of the samples with that of the best four real images.
 """
 
 from __future__ import annotations

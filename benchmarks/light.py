@@ -2,10 +2,10 @@
 
     python -m precompute benchmark light --json
 
-Draws random concepts of the demo atlas with `energydps` and `energydps-light`, each at the strength that reaches the
-mean score of the four best real images within the tolerance, and compares the seconds and the memory of one drawing
-there. Each is drawn in a process of its own that has drawn nothing before, so that no memory is left over from a
-search; memory is the peak on top of the loaded models.
+Draws random concepts of the demo atlas with `energy-guidance` and `energy-guidance-light`, each at the strength that
+reaches the mean score of the four best real images within the tolerance, and compares the seconds and the memory of one
+drawing there. Each is drawn in a process of its own that has drawn nothing before, so that no memory is left over from
+a search; memory is the peak on top of the loaded models.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from engine.samplers.registry import SamplerSettings, create
 from engine.samplers.scores import ConceptScore
 from precompute.studies.methods import ComparisonSettings, compare_method
 
-METHODS = ("energydps", "energydps-light")
+METHODS = ("energy-guidance", "energy-guidance-light")
 
 
 def comparison_of(concept: int, options: argparse.Namespace) -> tuple[ModelBundle, ComparisonSettings]:
@@ -90,7 +90,7 @@ def main() -> None:
         rows.append(row)
     both = [row for row in rows if all(row[method]["matched"] for method in METHODS)]
     ratios = {
-        key: sum(row["energydps"][key] for row in both) / sum(row["energydps-light"][key] for row in both)
+        key: sum(row["energy-guidance"][key] for row in both) / sum(row["energy-guidance-light"][key] for row in both)
         for key in ("seconds", "megabytes")
         if both
     }

@@ -15,8 +15,8 @@ patches, where concepts live (`patches`); and, where ../shared/reference is at h
   frequency.
 * `seconds`, `megabytes`: a sample's share of drawing a batch once at the strength found, learning a prompt or scoring
   the corpus included; memory is the peak of the process above what it held before.
-* `fair`: the same for the method and for EnergyDPS over the concepts where both reached the target; `gain`: by how much
-  EnergyDPS is the more diverse there, mean over these concepts, and the `error` of this mean.
+* `fair`: the same for the method and for energy guidance over the concepts where both reached the target; `gain`: by
+  how much energy guidance is the more diverse there, mean over these concepts, and the `error` of this mean.
 
 `--keep DIR` keeps each concept's images, so that a run with the same options goes on where it stopped; `--share 1/2`
 and `--share 2/2` draw halves of the concepts side by side, and a run without it then prints the whole.
@@ -176,15 +176,15 @@ def summary(names: list[str], judges: dict[str, Judge], drawn: Drawn, references
     for name in names:
         entries = {k: each[name] for k, (_, each) in drawn.items()}
         missing = {k for k, entry in entries.items() if not entry.matched}
-        rivals = {k for k, (_, each) in drawn.items() if "energydps" in each and each["energydps"].matched}
+        rivals = {k for k, (_, each) in drawn.items() if "energy-guidance" in each and each["energy-guidance"].matched}
         both = sorted(rivals - missing)
         fair: dict[str, Any] = {"concepts": len(both)}
-        for judge in judges if both and "energydps" in names else ():
-            ours, theirs = ([seen[judge][which][k] for k in both] for which in ("energydps", name))
+        for judge in judges if both and "energy-guidance" in names else ():
+            ours, theirs = ([seen[judge][which][k] for k in both] for which in ("energy-guidance", name))
             gains = [diversity(a) - diversity(b) for a, b in zip(ours, theirs, strict=True)]
             fair[judge] = {
                 "own": natural(theirs, references[judge]),
-                "energydps": natural(ours, references[judge]),
+                "energy-guidance": natural(ours, references[judge]),
                 "gain": float(np.mean(gains)),
                 "error": standard_error(gains) if len(gains) > 1 else None,
             }
@@ -242,7 +242,7 @@ def main() -> None:
     arguments.add_argument("--concepts", type=int, default=32)
     arguments.add_argument("--count", type=int, default=4, help="images of a concept by each method")
     arguments.add_argument("--steps", type=int, default=40)
-    arguments.add_argument("--states", type=int, default=32, help="states that a sample of EnergyDPS begins as")
+    arguments.add_argument("--states", type=int, default=32, help="states that a sample of energy guidance begins as")
     arguments.add_argument("--target", type=float, help="mean score to reach; default: that of the four best real ones")
     arguments.add_argument("--tolerance", type=float, default=0.05)
     arguments.add_argument("--evaluations", type=int, default=8, help="most trial strengths of a search")

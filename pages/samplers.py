@@ -75,7 +75,7 @@ def drawings() -> None:
 
 
 def numbers() -> None:
-    """All methods in numbers, with what chance gives, and each beside EnergyDPS where both reached the target."""
+    """All methods in numbers, with what chance gives, and each beside energy guidance where both reached the target."""
     found, table = samplers.measured(), find_report("samplers", VIEW)
     rows = found.table.loc[[*found.methods, *found.bases]]
     columns = [shaded(rows[name], DIGITS.get(name.split()[-1], 3)) for name in rows.columns[1:]]
@@ -109,7 +109,7 @@ def shaded(values: pd.Series, digits: int) -> list[tuple[str, bool]]:
 
 
 def gain(row: pd.Series, column: str) -> str:
-    """Return by how much EnergyDPS is the more diverse, where that is known."""
+    """Return by how much energy guidance is the more diverse, where that is known."""
     judge, quantity = column.split()
     more, error = row.get(f"{judge} gain"), row.get(f"{judge} error")
     known = quantity == "diversity" and not pd.isna(more) and not pd.isna(error)

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from engine.samplers.base import StepEvent
 
 AtlasFolder = Annotated[Path, typer.Argument(help="Folder of an atlas.", show_default=False)]
-Method = Annotated[str, typer.Option("--method", help="How: energydps, retrieval ...; a wrong name lists them all.")]
+Method = Annotated[
+    str, typer.Option("--method", help="How: energy-guidance, energydps, retrieval ...; a wrong one lists all.")
+]
 Count = Annotated[int, typer.Option("--count", help="Images to draw of each.")]
 Seed = Annotated[int, typer.Option("--seed", help="Image i depends on (seed, i) alone.")]
 Steps = Annotated[int, typer.Option("--steps", help="Reverse steps.")]
 Strength = Annotated[float, typer.Option("--strength", help="How hard to push; 0 draws from the prior alone.")]
 Particles = Annotated[int, typer.Option("--particles", help="Particles behind each sample of energydps-smc.")]
-States = Annotated[
-    int, typer.Option("--states", help="States that each sample of energydps begins as; 1 is the paper's Algorithm 1.")
-]
+States = Annotated[int, typer.Option("--states", help="States that each sample of energy-guidance begins as.")]
 Matching = Annotated[
     bool, typer.Option("--match", help="Find the strength whose mean score is that of the four best real images.")
 ]
@@ -62,9 +62,21 @@ def sample(
         float | None,
         typer.Option(
             "--until",
-            help="Share of the way to the image that energydps guides, half of it choosing among its states.",
+            help="Share of the way to the image that energy-guidance guides, half of it choosing among its states.",
             show_default="1, with --match 0.8",
         ),
+    ] = None,
+    gradient: Annotated[
+        str | None,
+        typer.Option(
+            "--gradient",
+            help="How the score's gradient is scaled: raw, unit or eps.",
+            show_default="raw for energydps, eps for energy-guidance",
+        ),
+    ] = None,
+    zeta: Annotated[
+        float | None,
+        typer.Option("--zeta", help="Step size of the raw gradient.", show_default="the step's variance"),
     ] = None,
     steps: Steps = GenerationRequest.steps,
     particles: Particles = GenerationRequest.particles,
@@ -78,7 +90,13 @@ def sample(
     from engine.atlas.reader import Atlas
     from engine.files import full_disk_explained
     from engine.samplers.calibration import standard_error
-    from engine.samplers.generation import generate_images, load_generation, reproduction_command, save_generation
+    from engine.samplers.generation import (
+        generate_images,
+        load_generation,
+        reproduction_command,
+        save_generation,
+        tilt_sentence,
+    )
 
     if allow_download:
         os.environ[ALLOW] = "1"
@@ -89,7 +107,7 @@ def sample(
         bar = reporter.task(f"concept {', '.join(map(str, concept))}", "steps")
         request = GenerationRequest(
             concept[0], method, count, seed, tuple(concept[1:]), weights, match, steps=steps, strength=strength,
-            particles=particles, candidates=states, score_cap=cap, guidance_end=until,
+            particles=particles, candidates=states, score_cap=cap, guidance_end=until, gradient=gradient, zeta=zeta,
         )  # fmt: skip
         result = generate_images(opened, request, on_step=step_reporter(bar, "trial" if match else ""))
         files = save_generation(result, out)
@@ -104,6 +122,8 @@ def sample(
     typer.echo(f"Mean score {mean:.3f}" + ("." if error is None else f", standard error {error:.3f}."))
     if result.reference_score is not None:
         typer.echo(f"The {len(result.references)} best real images score {result.reference_score:.3f} on average.")
+    if (tilt := result.samples.tilt) is not None:
+        typer.echo(f"{tilt_sentence(tilt._asdict())}.")
     if (found := result.calibration) is not None:
         typer.echo(
             f"Strength {found.strength:.4g} reaches {found.mean:.3f} (standard error {found.standard_error:.3f} over "

@@ -25,13 +25,14 @@ from engine.samplers.generation import (
     job_parameters,
     load_generation,
     save_generation,
+    stored_method,
     warm_up,
 )
 from precompute.runner import WorkDirectory
 
 DEFAULT = 32
 """Concepts that are drawn when nobody says how many."""
-SETTINGS = ("strength", "steps", "seed", "particles", "states", "cap", "until")
+SETTINGS = ("strength", "steps", "seed", "particles", "states", "cap", "until", "gradient", "zeta")
 """What the atlas keeps of how an image was drawn, beside its method."""
 
 
@@ -169,10 +170,10 @@ def _rows(concept: int, record: Mapping[str, Any]) -> pd.DataFrame:
         {
             "concept": concept,
             "rank": range(len(record["images"])),
-            "method": settings["method"],
+            "method": stored_method(settings),
             "score": record["scores"],
             "codes_score": record["codes_scores"],
             "reference_score": reference,
-            **{name: settings[name] for name in SETTINGS},
+            **{name: settings.get(name) for name in SETTINGS},
         }
     )

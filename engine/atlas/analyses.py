@@ -174,12 +174,15 @@ class Analyses:
         DataFrame
             concept, rank (from 0), method, score (s_k), codes_score (the same reduction of the sparse codes),
             reference_score (mean score of the best real images, NaN if there is none), strength, steps, seed,
-            particles, states, cap, until: NaN where an older atlas did not keep them. Empty when nothing was drawn.
+            particles, states, cap, until, gradient, zeta: NaN or None where an older atlas did not keep them. Empty
+            when nothing was drawn.
         """
         table = self._pieces.table("gallery") if self.has("gallery") else schema.TABLES["gallery"].empty_table()
         if concept is not None:
             table = table.filter(pc.equal(table["concept"], int(concept)))
-        return table.to_pandas()
+        drawn = table.to_pandas()
+        older = drawn["gradient"].isna()
+        return drawn.assign(method=drawn["method"].mask(older, drawn["method"].replace(schema.RENAMED_METHODS)))
 
     def gallery_bytes(self, concept: int, rank: int) -> bytes:
         """One of the drawn images as webp bytes; raises `BlindspotError` when it is not there."""

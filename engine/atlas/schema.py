@@ -78,7 +78,8 @@ _COLUMNS = {
     ),
     "gallery": (
         "concept:int32 rank:int32 method:string score:float32 codes_score:float32 reference_score:float32 "
-        "strength:float64 steps:int32 seed:int64 particles:int32 states:int32 cap:float64 until:float64"
+        "strength:float64 steps:int32 seed:int64 particles:int32 states:int32 cap:float64 until:float64 "
+        "gradient:string zeta:float64"
     ),
     "metrics": (
         "model:string space:string fid:float64 fid_mean:float64 fid_covariance:float64 fid_half:float64 "
@@ -88,8 +89,11 @@ _COLUMNS = {
 TABLES: dict[str, pa.Schema] = {name: _schema(columns) for name, columns in _COLUMNS.items()}
 """Every table, its columns in order with their types."""
 
-LATER = {"gallery": ("particles", "states", "cap", "until")}
+LATER = {"gallery": ("particles", "states", "cap", "until", "gradient", "zeta")}
 """Columns that an older atlas lacks; they are read as null there."""
+RENAMED_METHODS = {"energydps": "energy-guidance", "energydps-light": "energy-guidance-light"}
+"""Sampling methods by their names before drawings told the scale of the gradient; `energydps` has since been the
+algorithm as printed (arXiv:2605.17504)."""
 REPORT_TABLE = "dictionary/report"
 HALVES = "real halves"
 """What the `model` column of `metrics` says of one random half of the real images against the other."""

@@ -312,7 +312,7 @@ def method_bars(table: pd.DataFrame, *, concept: str, subtitle: str) -> go.Figur
     concept, subtitle
         As in `strength_curves`.
     """
-    colours = [SUPPRESSED if name.startswith("energydps") else CLUSTERS[2] for name in table["method"]]
+    colours = [SUPPRESSED if name.startswith("energy") else CLUSTERS[2] for name in table["method"]]
     marker = {"color": colours, "opacity": [1.0 if matched else FAINT for matched in table["matched"]]}
     return _bars(
         table, list(table["method"]), METHOD_PANELS, marker, title=f"{concept} at equal activation",

@@ -20,14 +20,15 @@ from engine.reports.base import Report, ReportView, figure_report, register
 FOLDER = DATA / "samplers"
 """The comparison, and one picture per concept."""
 COMMAND = "python -m precompute benchmark samplers --json"
-RIVAL, PRIOR, CORPUS = "energydps", "prior", "corpus"
+RIVAL, PRIOR, CORPUS = "energy-guidance", "prior", "corpus"
 BASES = (PRIOR, CORPUS)
 """Rows that no method drew: what a method's figures are to be compared with."""
 METHODS = {
     PRIOR: "prior, fresh samples",
     CORPUS: "real images, at random",
-    RIVAL: "EnergyDPS",
-    "energydps-light": "EnergyDPS, light",
+    RIVAL: "energy guidance",
+    "energy-guidance-light": "energy guidance, light",
+    "energydps": "EnergyDPS, Algorithm 1",
     "energydps-smc": "EnergyDPS, particle filter",
     "retrieval": "retrieval, best K",
     "retrieval-soft": "retrieval, tilt",
@@ -62,9 +63,10 @@ class Comparison:
     """Indexed by the benchmark's name of a method, BASES first: ``method, matched, of_target``, a column such as
     ``encoder frechet`` per judge and distance, and COSTS."""
     fair: pd.DataFrame
-    """Two rows per method but EnergyDPS, its own and EnergyDPS's over the concepts where both reached the target:
-    ``method, concepts, images_of``, the distances as in `table`, and in EnergyDPS's rows per judge ``encoder gain``, by
-    how much it is the more diverse, and ``encoder error``, the standard error of that mean over the concepts."""
+    """Two rows per method but energy guidance, its own and energy guidance's over the concepts where both reached the
+    target: ``method, concepts, images_of``, the distances as in `table`, and in energy guidance's rows per judge
+    ``encoder gain``, by how much it is the more diverse, and ``encoder error``, the standard error of that
+    mean over the concepts."""
     notes: dict[tuple[int, str], str]
     """Why a method missed the target of a concept."""
 
@@ -187,9 +189,9 @@ def comparison(atlas: Atlas, view: ReportView) -> Report:
 
 @register("samplers-fair", possible=_measured)
 def fair(atlas: Atlas, view: ReportView) -> Report:
-    """Every method beside EnergyDPS over the concepts where both reached the target."""
+    """Every method beside energy guidance over the concepts where both reached the target."""
     found = measured()
-    return Report(f"Samplers beside EnergyDPS where both reached the target, {_extent(found)}", found.fair)
+    return Report(f"Samplers beside energy guidance where both reached the target, {_extent(found)}", found.fair)
 
 
 def _extent(found: Comparison) -> str:

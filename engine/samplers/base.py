@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,23 @@ OnStep = Callable[[StepEvent], bool | None]
 """Called after every step; returning False, or raising `Cancelled`, ends the sampling."""
 
 
+class TiltEstimate(NamedTuple):
+    """What weighted particles say of the tilt q = p exp(beta s) / Z that samples were drawn from."""
+
+    beta: float
+    """Inverse temperature of the tilt."""
+    log_partition: float
+    """log Z = log E_p exp(beta s), from the mean of the filters' unbiased estimates of Z."""
+    standard_error: float
+    """Of log Z, over the filters; NaN for a single one."""
+    effective_particles: float
+    """How many equally weighted particles would say as much."""
+    particles: int
+    """Particles of all filters."""
+    kl_to_prior: float
+    """KL(q | p) = beta E_q s - log Z in nats."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """What a sampler drew."""
@@ -47,6 +64,8 @@ class Samples:
     """Score of each image."""
     trace: Float[Tensor, "steps n"]
     """Score at each step."""
+    tilt: TiltEstimate | None = None
+    """Of samplers whose law tends to a tilt of the prior."""
 
 
 class Sampler(Protocol):

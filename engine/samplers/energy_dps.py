@@ -1,7 +1,11 @@
-"""EnergyDPS: energy-guided diffusion posterior sampling (arXiv:2605.17504, Algorithm 1).
+"""EnergyDPS: energy-guided diffusion posterior sampling (arXiv:2605.17504, Algorithm 1), and what we made of it.
 
 Each reverse step predicts the clean image, asks the score for its gradient there, and moves the next state along it:
-x_{i-1} = x'_{i-1} + zeta_i beta grad s(x0(x_i)). This tilts the prior by exp(beta s) without training anything.
+x_{i-1} = x'_{i-1} + zeta_i beta grad_{x_i} s(x0(x_i)). With gradient `raw` and one candidate this is the algorithm as
+printed (`energydps`). It approximates the tilt p exp(beta s): the score of a predicted image stands in for the expected
+score of the image to come. `energy-guidance` scales each push to a share of the step's own noise and begins as many
+candidates. It reaches scores that the raw gradient does not, but its strength is no tilt's beta: a push does not change
+when s becomes 4 s.
 """
 
 from __future__ import annotations
@@ -43,13 +47,15 @@ class EnergyDPS:
     """Reverse steps."""
     strength: float = 0.3
     """beta; 0 draws from the prior alone, negative values avoid the score. With `raw` it is the tilt's inverse
-    temperature, with `unit` and `eps` the size of a push."""
+    temperature, with `unit` and `eps` the size of a push, whatever the score's unit."""
     gradient: Literal["eps", "unit", "raw"] = "eps"
-    """How the gradient g of a sample is scaled. `raw`: sigma^2 g, the tilt of classifier guidance (Dhariwal & Nichol
-    2021). `unit`: sigma g / |g|. `eps`: sigma |eps| g / |g|, so that a strength is a share of the step's own noise,
-    whatever the score's unit and the state's size; |eps| counts as at most sqrt(dim), its size for true noise, or else
-    a strong push, which the denoiser takes for noise, would feed itself. sigma is the reverse step's standard
-    deviation."""
+    """How the gradient g of a sample is scaled. `raw`: zeta g, as in Algorithm 1, where zeta = sigma^2 is classifier
+    guidance (Dhariwal & Nichol 2021). `unit`: sigma g / |g|. `eps`: sigma |eps| g / |g|, so that a strength is a share
+    of the step's own noise, whatever the score's unit and the state's size; |eps| counts as at most sqrt(dim), its size
+    for true noise, or else a strong push, which the denoiser takes for noise, would feed itself. sigma is the reverse
+    step's standard deviation."""
+    zeta: float | None = None
+    """For gradient `raw`: a step size zeta_i that is the same at every step; None: sigma_i^2."""
     guidance: Literal["full", "light"] = "full"
     """`full` goes back through the denoiser, as Algorithm 1 does; `light` stops at the predicted clean state, which is
     faster, needs less memory and is less exact."""
@@ -78,6 +84,11 @@ class EnergyDPS:
             )
         if not math.isfinite(self.strength):
             raise BlindspotError(f"The strength must be a finite number, not {self.strength}.")
+        if self.zeta is not None and not (math.isfinite(self.zeta) and self.zeta > 0 and self.gradient == "raw"):
+            raise BlindspotError(
+                f"The step size zeta must be a number above 0 and goes with gradient 'raw', not {self.zeta} with "
+                f"{self.gradient!r}."
+            )
         if self.guidance_interval < 1:
             raise BlindspotError(f"Every step or every n-th is guided, not every {self.guidance_interval}.")
         if self.together is not None and self.together < 1:
@@ -140,14 +151,18 @@ class EnergyDPS:
         return candidates.state, trace
 
     def _guided(self, index: int, t_prev: int) -> bool:
-        """Whether this step follows the score; the last never does, as no later step could clean up after it."""
+        """Whether this step follows the score.
+
+        The last one has no noise, so that a push there has no size, unless a constant zeta gives it one.
+        """
         progress = index / max(1, self.steps - 1)
-        return self.strength != 0 and t_prev >= 0 and self.guidance_window[0] <= progress <= self.guidance_window[1]
+        moves = t_prev >= 0 or self.zeta is not None
+        return self.strength != 0 and moves and self.guidance_window[0] <= progress <= self.guidance_window[1]
 
     def _push(self, seen: DenoisedState, gradient: Tensor, sigma: float) -> Tensor:
         """zeta_i beta grad s, [n, *shape], zero for samples beyond the cap."""
         if self.gradient == "raw":
-            push = sigma**2 * gradient
+            push = (sigma**2 if self.zeta is None else self.zeta) * gradient
         else:
             push = sigma * gradient / _norm(gradient).clamp_min(TINY)
             if self.gradient == "eps":

@@ -22,16 +22,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from engine.atlas.schema import RENAMED_METHODS
 from engine.errors import BlindspotError
 from engine.files import write_whole
 from engine.jobs import Job, JobQueue, Task
-from engine.samplers.registry import OVERSHOOT, WITHOUT_STRENGTH, SamplerSettings, create, require_method
+from engine.samplers.registry import GUIDED, OVERSHOOT, WITHOUT_STRENGTH, SamplerSettings, create, require_method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.atlas.reader import Atlas
-    from engine.samplers.base import OnStep, Samples, StepEvent
+    from engine.samplers.base import OnStep, Samples, StepEvent, TiltEstimate
     from engine.samplers.calibration import Calibration
     from engine.samplers.models import ModelBundle
     from engine.samplers.scores import ConceptScore
@@ -48,7 +49,10 @@ LARGEST_RECORD, LARGEST_IMAGE = 8 << 20, 64 << 20
 IMAGE_NAME, PNG = re.compile(r"[0-9]{2}\.png"), b"\x89PNG\r\n\x1a\n"
 STORED_NAMES = {"candidates": "states", "score_cap": "cap", "guidance_end": "until"}
 """Fields of `GenerationRequest` that files, the gallery table and the command line spell otherwise."""
-OPTIONS = ("method", "count", "seed", "steps", "strength", "particles", "candidates", "score_cap", "guidance_end")
+OPTIONS = (
+    "method", "count", "seed", "steps", "strength", "particles", "candidates", "score_cap", "guidance_end",
+    "gradient", "zeta",
+)  # fmt: skip
 """Fields of `GenerationRequest` that are command line options of the stored name."""
 
 
@@ -76,7 +80,7 @@ class GenerationRequest(SamplerSettings):
 
     concept: int
     """Id of the concept."""
-    method: str = "energydps"
+    method: str = "energy-guidance"
     """A name of `engine.samplers.registry.SAMPLERS`."""
     count: int = 4
     """How many images."""
@@ -106,6 +110,8 @@ class GenerationRequest(SamplerSettings):
             raise BlindspotError(f"The cap {self.score_cap} is no score that a push could reach: choose one above 0.")
         if self.guidance_end is not None and not 0 < self.guidance_end <= 1:
             raise BlindspotError(f"Guidance ends after a share of the way between 0 and 1, not {self.guidance_end}.")
+        if (self.gradient or self.zeta) and self.method not in GUIDED:
+            raise BlindspotError(f"Method {self.method!r} has no gradient to scale: choose among {', '.join(GUIDED)}.")
         if self.match and self.method in WITHOUT_STRENGTH:
             raise BlindspotError(
                 f"Method {self.method!r} has no strength, so it cannot be matched to a score: leave out the matching."
@@ -181,6 +187,8 @@ def generate_images(
     score = ConceptScore(models.encoder, models.dictionary, request.concepts, request.weights or None)
     references = best_real_images(models, score)
     default = replace(request, score_cap=default_cap(references), guidance_end=1.0)
+    if request.method in GUIDED:  # the name of a method alone meant another scale in older files
+        request = replace(request, gradient=request.gradient or ("raw" if request.method == "energydps" else "eps"))
     if request.match:
         target = mean_of_best([reference.score for reference in references])
         default = default.towards(target)
@@ -311,6 +319,7 @@ def save_generation(result: GenerationResult, folder: Path, atlas: str | None = 
         "references": [asdict(reference) for reference in result.references],
         "reference_score": result.reference_score,
         "matched": None if result.calibration is None else result.calibration._asdict(),
+        "tilt": _finite(result.samples.tilt),
         "seconds": round(result.seconds, 3),
     } | ({} if atlas is None else {"atlas": atlas})
     try:
@@ -329,7 +338,7 @@ def load_generation(folder: Path) -> dict[str, Any]:
     -------
     A dict with `parameters` (`GenerationRequest.parameters`), `images` (file names), `scores`, `codes_scores`, `trace`
     [steps][n], `references` (list of {image, score}, best first), `reference_score`, `matched` (the fields of a
-    `Calibration`, or None) and `seconds`. Links are not followed.
+    `Calibration`, or None), `tilt` (the fields of a `TiltEstimate`, or None) and `seconds`. Links are not followed.
 
     Raises
     ------
@@ -363,7 +372,19 @@ class _StoredGeneration:
     references: list[Reference]
     reference_score: float | None
     seconds: float
+    tilt: dict[str, float | None] | None = None
     atlas: str | None = None
+
+
+def _finite(tilt: TiltEstimate | None) -> dict[str, float | None] | None:
+    """A tilt's fields for JSON, those that are not finite as None."""
+    return tilt and {name: value if math.isfinite(value) else None for name, value in tilt._asdict().items()}
+
+
+def stored_method(parameters: Mapping[str, Any]) -> str:
+    """The method of stored parameters by its present name: those without a gradient's scale are older than it."""
+    method = str(parameters.get("method", GenerationRequest.method))
+    return method if isinstance(parameters.get("gradient"), str) else RENAMED_METHODS.get(method, method)
 
 
 def generated_images(folder: Path, record: Mapping[str, Any]) -> list[bytes]:
@@ -415,6 +436,17 @@ def _record(folder: Path, changed: int) -> dict[str, Any] | None:
         return None
 
 
+def tilt_sentence(tilt: Mapping[str, Any]) -> str:
+    """What stands beside samples of a tilt; `tilt` has the fields of a `TiltEstimate`."""
+    error = tilt["standard_error"]
+    known = "" if error is None or math.isnan(error) else f" ± {error:.2g}"
+    return (
+        f"Tilt p exp(βs) with β = {tilt['beta']:.3g}: log-partition {tilt['log_partition']:.3g}{known}, "
+        f"KL to the prior {tilt['kl_to_prior']:.3g} nats, from {tilt['effective_particles']:.3g} effective particles "
+        f"of {int(tilt['particles'])}"
+    )
+
+
 def to_pil(images: Tensor) -> list[Image.Image]:
     """Images [n, 3, height, width] in [0, 1] as 8-bit pictures."""
     pixels = (images.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -441,6 +473,9 @@ def reproduction_command(parameters: Mapping[str, Any], atlas: str | Path = "ATL
         Folders.
     """
     defaults = {field.name: field.default for field in fields(GenerationRequest)}
+    parameters = {**parameters, "method": stored_method(parameters)}
+    if parameters.get("gradient") == ("raw" if parameters["method"] == "energydps" else "eps"):
+        parameters["gradient"] = None
     words = ["python", "-m", "precompute", "sample", str(atlas), "--concept", str(parameters["concept"])]
     for other in parameters.get("others") or ():
         words += ["--concept", str(other)]

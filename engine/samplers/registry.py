@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from engine.errors import BlindspotError
 
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
     from engine.samplers.energy_dps import EnergyDPS
     from engine.samplers.models import ModelBundle
 
+GUIDED = ("energy-guidance", "energy-guidance-light", "energydps")
+"""Methods that a gradient's scale and step size belong to."""
 WITHOUT_STRENGTH = ("prior", "retrieval")
 """Methods that no strength changes."""
 SELECTION_TILT = 400.0
-"""Times the strength, over the score cap: inverse temperature of the selection among an `energydps` sample's
-candidates. At usual strengths nearly always the best one is kept, and any one as the strength goes to 0."""
+"""Times the strength, over the score cap: inverse temperature of the selection among the candidates of a sample of
+`energy-guidance`. At usual strengths nearly always the best one is kept, and any one as the strength goes to 0."""
 SAMPLING_TILT = 32.0
-"""The same for the law of `energydps-smc` and `retrieval-soft`: a sample at the cap gains exp(32 strength) in
-likelihood over one that scores 0."""
+"""The same for the tilt of `energydps`, `energydps-smc` and `retrieval-soft`: beta = 32 strength / cap, so that a
+sample at the cap gains exp(32 strength) in likelihood over one that scores 0."""
 LIGHT_INTERVAL, LIGHT_CANDIDATES, LIGHT_BATCH = 3, 4, 2
-"""`energydps-light` guides every third step and starts as a quarter of the candidates, denoised two at a time."""
+"""`energy-guidance-light` guides every third step and starts as a quarter of the candidates, denoised two at a time."""
 CALIBRATED_END = 0.8
-"""Where a mean score is to be reached, EnergyDPS guides this share of the way. Later there is little left to change but
-what the encoder alone sees: pushes raise its score, and draw images together in its eyes."""
+"""Where a mean score is to be reached, energy guidance covers this share of the way. Later there is little left to
+change but what the encoder alone sees: pushes raise its score, and draw images together in its eyes."""
 CALIBRATED_CAP = 1.02
 """Where a mean score is to be reached, no sample is pushed once its own exceeds it by this factor: what lies beyond is
 neither natural nor asked for, and would buy the mean with a few exaggerated images."""
@@ -47,16 +49,21 @@ class SamplerSettings:
     steps: int = 40
     """Reverse steps of a diffusion prior."""
     strength: float = 0.2
-    """How hard to push towards the score (`EnergyDPS.strength`)."""
+    """How hard to push towards the score; a tilt's beta is `SAMPLING_TILT` times it over the score cap."""
     particles: int = 4
     """Particles behind each sample of a particle filter."""
     candidates: int = 16
-    """Candidates that a sample of EnergyDPS starts as; 1: guided from the start, as in Algorithm 1."""
+    """Candidates that a sample of `energy-guidance` starts as; 1: guided from the start."""
+    gradient: str | None = None
+    """How the score's gradient is scaled (`EnergyDPS.gradient`); None: `raw` for `energydps`, `eps` for
+    `energy-guidance`."""
+    zeta: float | None = None
+    """Step size of `energydps` at every step (`EnergyDPS.zeta`); None: the step's variance."""
     score_cap: float | None = None
     """Score beyond which a sample is not pushed any more; strengths that multiply a score are in units of one over
     it."""
     guidance_end: float | None = None
-    """Share of the way, from noise to image, that EnergyDPS guides; None: all of it."""
+    """Share of the way, from noise to image, that `energy-guidance` guides; None: all of it."""
 
     def towards(self, target: float) -> Self:
         """These settings for a search for the mean score `target`, whatever the strength."""
@@ -67,19 +74,31 @@ class SamplerSettings:
         return self.strength * (unit / self.score_cap if self.score_cap else 1.0)
 
 
-def _energydps(models: ModelBundle, settings: SamplerSettings) -> EnergyDPS:
+def _energydps(models: ModelBundle, settings: SamplerSettings) -> Sampler:
     from engine.samplers.energy_dps import EnergyDPS
 
+    gradient: Any = settings.gradient or "raw"
+    strength = settings.per_score(SAMPLING_TILT) if gradient == "raw" else settings.strength
     return EnergyDPS(
-        models.prior, settings.steps, settings.strength, score_cap=settings.score_cap,
+        models.prior, settings.steps, strength, gradient, zeta=settings.zeta, score_cap=settings.score_cap
+    )  # fmt: skip
+
+
+def _energy_guidance(models: ModelBundle, settings: SamplerSettings) -> EnergyDPS:
+    from engine.samplers.energy_dps import EnergyDPS
+
+    gradient: Any = settings.gradient or "eps"
+    strength = settings.per_score(SAMPLING_TILT) if gradient == "raw" else settings.strength
+    return EnergyDPS(
+        models.prior, settings.steps, strength, gradient, zeta=settings.zeta, score_cap=settings.score_cap,
         guidance_window=(0.0, settings.guidance_end or 1.0), selection=_selection(settings, settings.candidates),
     )  # fmt: skip
 
 
-def _energydps_light(models: ModelBundle, settings: SamplerSettings) -> Sampler:
+def _energy_guidance_light(models: ModelBundle, settings: SamplerSettings) -> Sampler:
     selection = _selection(settings, math.ceil(settings.candidates / LIGHT_CANDIDATES))
     selection = selection and replace(selection, batch=LIGHT_BATCH)
-    full = _energydps(models, settings)
+    full = _energy_guidance(models, settings)
     return replace(full, guidance="light", guidance_interval=LIGHT_INTERVAL, selection=selection)
 
 
@@ -98,7 +117,7 @@ def _energydps_smc(models: ModelBundle, settings: SamplerSettings) -> Sampler:
 
 
 def _prior(models: ModelBundle, settings: SamplerSettings) -> Sampler:
-    return _energydps(models, SamplerSettings(steps=settings.steps, strength=0.0))
+    return _energy_guidance(models, SamplerSettings(steps=settings.steps, strength=0.0))
 
 
 def _retrieval(models: ModelBundle, settings: SamplerSettings) -> Sampler:
@@ -146,8 +165,9 @@ def _soft_prompt(models: ModelBundle, settings: SamplerSettings) -> Sampler:
 
 
 SAMPLERS: dict[str, Callable[[ModelBundle, SamplerSettings], Sampler]] = {
+    "energy-guidance": _energy_guidance,
+    "energy-guidance-light": _energy_guidance_light,
     "energydps": _energydps,
-    "energydps-light": _energydps_light,
     "energydps-smc": _energydps_smc,
     "prior": _prior,
     "retrieval": _retrieval,

@@ -35,6 +35,7 @@ from engine.samplers.base import (
     Samples,
     Score,
     StepEvent,
+    TiltEstimate,
     announce,
     require_finite,
     sample_generators,
@@ -113,7 +114,7 @@ class EnergySMC:
         found = self._filter(score, generators, on_step)
         chosen = choose(found.log_weights, uniforms(generators).to(found.log_weights.device))
         rows = torch.arange(n, device=chosen.device)
-        return Samples(found.images[rows, chosen], found.scores[rows, chosen], found.trace)
+        return Samples(found.images[rows, chosen], found.scores[rows, chosen], found.trace, self.tilt(found))
 
     def filter(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> FilterResult:
         """All particles of n independent filters with their weights; arguments and errors as in `sample`.
@@ -121,6 +122,22 @@ class EnergySMC:
         Weighted averages over a filter have less variance than the one particle that `sample` draws from it.
         """
         return self._filter(score, sample_generators(seed, n), on_step)
+
+    def tilt(self, found: FilterResult) -> TiltEstimate:
+        """What the particles of `filter` say of the tilt, each filter weighted by its estimate of Z."""
+        n, particles = found.log_weights.shape
+        log_partition = found.log_partition.double()
+        log_mean = float(log_partition.logsumexp(dim=0)) - math.log(n)
+        ratio = (log_partition - log_mean).exp()
+        weights = (found.log_weights.double().exp() * ratio[:, None] / n).flatten()
+        return TiltEstimate(
+            self.strength,
+            log_mean,
+            float(ratio.std() / math.sqrt(n)) if n > 1 else math.nan,
+            float(weights.sum() ** 2 / weights.square().sum()),
+            n * particles,
+            self.strength * float((weights * found.scores.double().flatten()).sum()) - log_mean,
+        )
 
     def _filter(self, score: Score, generators: list[torch.Generator], on_step: OnStep | None) -> FilterResult:
         levels = [*self.prior.timesteps(self.steps).tolist(), -1]

@@ -19,13 +19,16 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from engine.errors import BlindspotError
 from engine.files import user_data
 from engine.jobs import Job, JobQueue
+from engine.reports.samplers import METHODS
 from engine.samplers.generation import (
     GenerationRequest,
     finished_generations,
     generated_images,
     load_generation,
     reproduction_command,
+    stored_method,
     submit_generation,
+    tilt_sentence,
     warm_up,
 )
 from pages.widgets import html, session
@@ -34,10 +37,18 @@ from pages.widgets.session import View
 RESULTS = "BLINDSPOT_RESULTS"
 EARLIER = 8
 """Finished drawings of a concept that its card lists."""
-BEGINNINGS = (
-    "Each image begins as so many; those that promise the concept go on, and the last is guided. "
-    "1: guided from the start, as in the paper."
+OFFERED = ("energy-guidance", "energydps", "energydps-smc", "retrieval")
+"""Methods that the form offers; the command `sample` has all."""
+METHOD_HELP = (
+    "Energy guidance reaches the score of real images; its strength is no inverse temperature. EnergyDPS is the "
+    "paper's Algorithm 1; its particle filter converges to the tilt p exp(βs). Retrieval shows the best real images."
 )
+STRENGTH_HELP = (
+    "Energy guidance: a push, as a share of a step's own noise. EnergyDPS and its particle filter: β is 32 times this, "
+    "over the score from which an image is not pushed any more. 0: the prior alone."
+)
+BEGINNINGS = "Energy guidance: each image begins as so many; those that promise the concept go on, the last is guided."
+PARTICLES_HELP = "EnergyDPS, particle filter: particles behind each image."
 
 
 @st.cache_resource(show_spinner=False)
@@ -116,9 +127,7 @@ def generate(view: View) -> None:
     if atlas.info.prior is None:
         st.caption("This atlas names no diffusion prior, so nothing can be drawn: add `prior` to its recipe.")
         return
-    st.caption(
-        "EnergyDPS steers a diffusion prior towards images that excite exactly this concept while they stay natural."
-    )
+    st.caption("A diffusion prior is steered towards images that excite exactly this concept while they stay natural.")
     if session.atlas_path() == session.DEFAULT:
         _warmed(session.atlas_path())
     else:
@@ -148,13 +157,16 @@ def _jobs(view: View) -> None:
 def _form(view: View) -> None:
     usual = GenerationRequest
     with st.form("generate", border=False):
-        count, seed, steps, strength, candidates = st.columns(5)
+        method, strength = st.columns((2, 1))
+        count, seed, steps, candidates, particles = st.columns(5)
         settings = {
+            "method": method.selectbox("Method", OFFERED, format_func=METHODS.__getitem__, help=METHOD_HELP),
             "count": count.number_input("Images", 1, 16, usual.count),
             "seed": seed.number_input("Seed", 0, 2**31 - 1, 0),
             "steps": steps.number_input("Steps", 5, 250, usual.steps),
-            "strength": strength.number_input("Strength", 0.0, 20.0, usual.strength, 0.1, help="0: the prior alone."),
+            "strength": strength.number_input("Strength", 0.0, 20.0, usual.strength, 0.1, help=STRENGTH_HELP),
             "candidates": candidates.number_input("Beginnings", 1, 128, usual.candidates, help=BEGINNINGS),
+            "particles": particles.number_input("Particles", 1, 64, usual.particles, help=PARTICLES_HELP),
         }
         if not st.form_submit_button("Generate", type="primary", icon=":material/auto_awesome:"):
             return
@@ -212,24 +224,25 @@ def show_results(job: Job, record: Mapping[str, Any]) -> None:
         best=record["reference_score"],
         images=list(zip(sources, record["scores"], record["codes_scores"], strict=True)),
         command=command(settings), job=job.id, references=references,
+        tilt=tilt_sentence(record["tilt"]) if record.get("tilt") else None,
     )  # fmt: skip
 
 
 def how_drawn(settings: Mapping[str, Any]) -> str:
-    """Return seed, steps and strength in a few words."""
+    """Return method, seed, steps and strength in a few words."""
     settings = {"seed": 0, "steps": GenerationRequest.steps, "strength": GenerationRequest.strength, **settings}
-    return f"seed {settings['seed']}, {settings['steps']} steps, strength {settings['strength']:g}"
+    method = METHODS.get(name := stored_method(settings), name)
+    return f"{method}, seed {settings['seed']}, {settings['steps']} steps, strength {settings['strength']:.3g}"
 
 
 def show_gallery(rows: pd.DataFrame) -> None:
     """Show the images that were drawn into the atlas for a concept."""
     first, atlas = rows.iloc[0], session.atlas()
-    how = f"{first['method']}, seed {first['seed']}, {first['steps']} steps, strength {first['strength']:.3g}"
     sources = [html.data_uri(atlas.gallery_bytes(row.concept, row.rank), "webp") for row in rows.itertuples()]
     html.show(
-        "generate.drawn", key="gallery", title="Drawn with the atlas", how=how, scores=rows["score"].tolist(),
-        images=list(zip(sources, rows["score"], rows["codes_score"], strict=True)), best=first["reference_score"],
-        command=command({**first, "count": len(rows)}),
+        "generate.drawn", key="gallery", title="Drawn with the atlas", how=how_drawn(first),
+        scores=rows["score"].tolist(), images=list(zip(sources, rows["score"], rows["codes_score"], strict=True)),
+        best=first["reference_score"], command=command({**first, "count": len(rows)}),
     )  # fmt: skip
 
 

@@ -234,8 +234,8 @@ def train_denoiser(
     snapshots: tuple[int, ...] = (),
     say: Callable[[str], None] = print,
 ) -> Denoiser:
-    """Train on latents `[n, 4, 16, 16]` and token ids `[n, LENGTH]`; `empty [LENGTH]` stands in for the prompts that are
-    dropped, a share `dropout` of all.
+    """Train on latents `[n, 4, 16, 16]` and token ids `[n, LENGTH]`; `empty [LENGTH]` stands in for the prompts that
+    are dropped, a share `dropout` of all.
 
     The loss is the squared error of the velocity, weighted by min(SNR, 5) / (SNR + 1) (Hang et al. 2023).
     """

@@ -25,8 +25,9 @@ from engine.samplers.retrieval import Pool, score_pool
 from precompute.studies.base import TOLERANCE, Study, StudyInputs, concept_subject, image_block
 
 STARTS = {
-    "energydps": 0.15,
-    "energydps-light": 0.15,
+    "energy-guidance": 0.15,
+    "energy-guidance-light": 0.15,
+    "energydps": 0.3,
     "energydps-smc": 0.3,
     "retrieval-soft": 0.5,
     "maco": 0.1,
@@ -37,7 +38,9 @@ STARTS = {
 """Methods that are calibrated by their strength, and the first strength to try."""
 RETRIEVAL = "retrieval"
 """The one that is calibrated by how many of the best images it chooses from."""
-METHODS = ("energydps", RETRIEVAL, "retrieval-soft", "maco", "optimisation", "soft-prompt", "accentuation")
+METHODS = (
+    "energy-guidance", "energydps", RETRIEVAL, "retrieval-soft", "maco", "optimisation", "soft-prompt", "accentuation",
+)  # fmt: skip
 """Compared by default."""
 
 

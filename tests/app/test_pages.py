@@ -208,5 +208,12 @@ def test_with_a_prior_there_is_a_form_with_the_samplers_defaults(use_atlas, plai
     (copy / "atlas.json").write_text(json.dumps({**header, "prior": {"id": "prior", "kind": "latent", "prompt": ""}}))
     use_atlas(copy)
     app = opened("concept_map", concept="5")
-    assert [entry.label for entry in app.number_input] == ["Images", "Seed", "Steps", "Strength", "Beginnings"]
-    assert app.number_input[0].value == 4
+    assert [entry.label for entry in app.number_input] == [
+        "Strength",
+        "Images",
+        "Seed",
+        "Steps",
+        "Beginnings",
+        "Particles",
+    ]
+    assert app.number_input[1].value == 4

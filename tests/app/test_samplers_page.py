@@ -21,7 +21,7 @@ from pages.widgets.session import View
 from tests.app.test_pages import html, opened, url
 
 PAGE = "samplers"
-METHODS = ("energydps", "maco", "accentuation")
+METHODS = ("energy-guidance", "maco", "accentuation")
 
 
 def seen(frechet: float) -> dict[str, float]:
@@ -29,13 +29,13 @@ def seen(frechet: float) -> dict[str, float]:
 
 
 def report() -> dict:
-    """Two concepts as the benchmark prints them; MACO and EnergyDPS share one that both reached."""
+    """Two concepts as the benchmark prints them; MACO and energy guidance share one that both reached."""
     table = {"prior": {"encoder": seen(0.1), "dinov2": seen(0.05)}}
     table["corpus"] = {"encoder": seen(0.3), "dinov2": seen(0.2)}
     for place, (name, matched, of_target) in enumerate(zip(METHODS, (2, 1, 0), (1.01, 0.96, math.nan), strict=True)):
         judged = {"encoder": seen(0.4 + place), "dinov2": seen(0.9 - place / 10)}
         gain = {"gain": -0.05, "error": 0.012}
-        both = {judge: {"own": seen(0.7), "energydps": seen(0.6), **gain} for judge in judged} if matched else {}
+        both = {judge: {"own": seen(0.7), "energy-guidance": seen(0.6), **gain} for judge in judged} if matched else {}
         table[name] = {
             **judged, "matched": matched, "of_target": of_target, "slope": 2.5, "seconds": 4.0 - place,
             "megabytes": 10.0 + place, "trials": 3.0, "fair": {"concepts": matched, **both},
@@ -125,7 +125,7 @@ def cells(shown: str, method: str) -> list[str]:
 
 def test_the_table_shades_the_best_and_chance_does_not_compete():
     shown = html(opened(PAGE))
-    assert cells(shown, "EnergyDPS") == [
+    assert cells(shown, "energy guidance") == [
         "2*", "1.01*", "0.400*", "0.100*", "0.200", "0.900", "0.600", "0.450*", "2.50", "4.00", "10.00*"
     ]  # fmt: skip
     assert cells(shown, "feature accentuation") == [
@@ -136,21 +136,22 @@ def test_the_table_shades_the_best_and_chance_does_not_compete():
     assert prior[:3] == ["–", "–", "0.100"] and prior[-3:] == ["–"] * 3 and not any("*" in text for text in prior)
 
 
-def test_fair_sets_each_method_beside_energydps_where_both_reached_the_target():
+def test_fair_sets_each_method_beside_energy_guidance_where_both_reached_the_target():
     shown = html(opened(PAGE))
     fair = shown[shown.index("<th>concepts</th>") :]
     assert cells(fair, "MACO") == ["1", "0.700", "0.400", "0.350*", "0.700", "0.400", "0.350*"]
-    assert cells(fair, "EnergyDPS there")[3] == "0.300 <small>(−0.050 ± 0.012)</small>"
-    assert fair.count("EnergyDPS there") == 1 and cells(fair, "feature accentuation") == ["0"] + ["–"] * 6
+    assert cells(fair, "energy guidance there")[3] == "0.300 <small>(−0.050 ± 0.012)</small>"
+    assert fair.count("energy guidance there") == 1 and cells(fair, "feature accentuation") == ["0"] + ["–"] * 6
     table = find_report("samplers-fair", View("alpha")).report.table
-    rival = table[(table["method"] == "MACO") & (table["images_of"] == "EnergyDPS")]
+    rival = table[(table["method"] == "MACO") & (table["images_of"] == "energy guidance")]
     assert rival["encoder frechet"].item() == 0.6 and rival["dinov2 diversity"].item() == 0.3
 
 
 def test_the_figure_and_its_sentence_follow_the_file(folder):
     figure = find_report("samplers-distances", View("alpha")).report.figure
     said = figure.layout.meta["how"]
-    assert "by the encoder's class token: EnergyDPS (0.400), 1.000 or 71 % below the next, MACO (1.400); it" in said
+    first = "by the encoder's class token: energy guidance (0.400), 1.000 or 71 % below the next, MACO (1.400); it"
+    assert first in said
     assert "by DINOv2: feature accentuation (0.700), 0.100 or " in said and "for 0 of 2 concepts" in said
     assert [line.x0 for line in figure.layout.shapes] == [0.1, 0.05] and len(figure.data) == 6
 

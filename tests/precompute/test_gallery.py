@@ -72,6 +72,7 @@ def test_every_drawing_can_be_drawn_again_from_the_atlas_alone(path):
     first = rows.to_dict("records")[0]
     fields = {stored: field for field, stored in STORED_NAMES.items()}
     settings = {fields.get(name, name): first[name] for name in ("method", *gallery.SETTINGS)}
+    settings = {name: value for name, value in settings.items() if value == value}
     found = generate_images(atlas, GenerationRequest(first["concept"], count=2, **settings))
     np.testing.assert_array_equal(found.samples.scores.numpy(), rows["score"].to_numpy())
 
@@ -79,12 +80,23 @@ def test_every_drawing_can_be_drawn_again_from_the_atlas_alone(path):
 def test_a_gallery_from_before_all_settings_were_kept_is_read_verified_and_added_to(path):
     draw_gallery(path, ORDER, 1)
     old = pq.read_table(path / "gallery.parquet").drop_columns([*LATER["gallery"]])
-    pq.write_table(old, path / "gallery.parquet")
+    where = old.column_names.index("method")
+    pq.write_table(old.set_column(where, "method", [["energydps"] * len(old)]), path / "gallery.parquet")
     reseal(path)
+    assert set(Atlas.open(path).gallery()["method"]) == {"energy-guidance"}
     atlas = Atlas.open(path)
     assert atlas.gallery()["cap"].isna().all() and not any("gallery" in str(problem) for problem in problems(path))
     draw_gallery(path, replace(ORDER, seed=5), 2)
     assert Atlas.open(path).gallery()["states"].eq(16).all()
+
+
+def test_a_gallery_by_the_algorithm_as_printed_keeps_its_name(path):
+    draw_gallery(path, replace(ORDER, method="energydps"), 1)
+    rows = Atlas.open(path).gallery()
+    assert set(rows["method"]) == {"energydps"} and set(rows["gradient"]) == {"raw"} and rows["zeta"].isna().all()
+    pq.write_table(pq.read_table(path / "gallery.parquet").drop_columns(["gradient", "zeta"]), path / "gallery.parquet")
+    reseal(path)
+    assert not any("gallery" in str(problem) for problem in problems(path))
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_a_second_run_does_nothing(path, monkeypatch):

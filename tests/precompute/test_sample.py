@@ -92,10 +92,26 @@ def test_every_method_draws(sample, method: str):
     assert len(found["images"]) == 1 and found["parameters"]["method"] == method and found["standard_error"] is None
 
 
-@pytest.mark.parametrize("method", [name for name in SAMPLERS if name.startswith("energydps")])
+@pytest.mark.parametrize("method", [name for name in SAMPLERS if name.startswith("energy")])
 def test_the_first_image_is_the_same_in_any_count(sample, method: str):
     few, more = (sample("--concept", "2", "--method", method, "--count", count, "--json")[1] for count in ("1", "2"))
     assert few["scores"][0] == pytest.approx(more["scores"][0], rel=1e-4)
+
+
+def test_the_filter_says_how_far_the_tilt_is_from_the_prior(sample):
+    _, found, _ = sample("--concept", "2", "--method", "energydps-smc", "--count", "2", "--particles", "3", "--json")
+    assert set(found["tilt"]) >= {"beta", "log_partition", "effective_particles", "kl_to_prior"}
+    code, out, _ = sample("--concept", "2", "--method", "energydps-smc", "--count", "2", "--particles", "3")
+    assert code == 0 and "log-partition" in out and "effective particles of 6." in out
+
+
+def test_the_algorithm_as_printed_has_its_knobs(sample):
+    code, found, _ = sample("--concept", "2", "--method", "energydps", "--zeta", "0.05", "--cap", "0.5", "--json")
+    assert code == 0 and found["parameters"]["gradient"] == "raw" and found["parameters"]["zeta"] == 0.05
+    code, _, err = sample("--concept", "2", "--method", "maco", "--gradient", "raw")
+    assert code == 1 and "has no gradient to scale" in err
+    code, _, err = sample("--concept", "2", "--method", "energydps", "--gradient", "steep")
+    assert code == 1 and "choose from full, light and eps, unit, raw" in err
 
 
 def test_text_says_what_was_found_and_the_command_that_draws_it_again(sample, drawable, tmp_path):

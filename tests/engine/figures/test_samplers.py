@@ -20,7 +20,7 @@ from engine.figures.samplers import (
 )
 
 CHANCE = {"the encoder": 0.2, "DINOv2": 0.1}
-SAID = {"concept": "star · 50", "subtitle": "energydps, 40 steps, n = 8 images a point"}
+SAID = {"concept": "star · 50", "subtitle": "energy-guidance, 40 steps, n = 8 images a point"}
 
 
 def rows(**frechet: tuple[float, float]) -> pd.DataFrame:

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -6,6 +8,7 @@ from engine.errors import BlindspotError
 from engine.jobs import Cancelled
 from engine.priors.loading import load_prior
 from engine.priors.pixel import PixelPrior
+from engine.samplers.base import sample_generators
 from engine.samplers.energy_dps import EnergyDPS
 from tests.engine.priors.tiny import GaussianPrior, tiny_pipeline, tiny_unet
 
@@ -173,3 +176,54 @@ def test_senseless_numbers_of_samples_and_steps_are_refused():
         EnergyDPS(GaussianPrior()).sample(redness, 0)
     with pytest.raises(BlindspotError, match="5000 sampling steps"):
         EnergyDPS(GaussianPrior(), steps=5000).sample(redness, 1)
+
+
+@pytest.mark.parametrize(("zeta", "cap"), [(None, None), (0.01, None), (0.01, -2.0), (None, 2.0)])
+def test_algorithm_1_is_as_printed(zeta, cap):
+    """All steps by the equations of arXiv:2605.17504, Algorithm 1, in plain torch with DDPM's own constants.
+
+    Line 6 is read as the posterior mean of DDPM, eq. 7: the paper prints its two coefficients the wrong way round.
+    """
+    network, beta = tiny_unet().double(), 3.0
+    prior = PixelPrior(tiny_unet(), DDPMScheduler(clip_sample=False))
+    sampler = EnergyDPS(prior, 5, beta, gradient="raw", zeta=zeta, score_cap=cap)
+    found = sampler.sample(redness, 1, seed=7)
+
+    generator = sample_generators(7, 1)[0]
+    levels = [*prior.timesteps(5).tolist(), -1]
+    signal = torch.cat([DDPMScheduler().alphas_cumprod.double(), torch.ones(1, dtype=torch.float64)])
+    x = torch.randn(prior.shape, generator=generator)[None].double()
+    for level, below in itertools.pairwise(levels):
+        now, then = signal[level], signal[below]
+        x.requires_grad_()
+        clean = (x - (1 - now).sqrt() * network(x, level).sample) / now.sqrt()
+        score = redness((clean / 2 + 0.5).clamp(0, 1))
+        (gradient,) = torch.autograd.grad(score.sum(), x)
+        step = 1 - now / then
+        mean = (now / then).sqrt() * (1 - then) / (1 - now) * x + then.sqrt() * step / (1 - now) * clean
+        variance = step * (1 - then) / (1 - now)
+        x = mean.detach()
+        if below >= 0:
+            x = x + variance.sqrt() * torch.randn(prior.shape, generator=generator)[None].double()
+        if cap is None or score.item() <= cap:
+            x = x + (variance if zeta is None else zeta) * beta * gradient
+    torch.testing.assert_close(found.images, (x / 2 + 0.5).clamp(0, 1).float(), atol=2e-4, rtol=1e-3)
+
+
+def test_energy_guidance_is_no_tilt():
+    """Its push does not change when s becomes 4 s; that of the raw gradient grows fourfold, as the tilt's does."""
+    prior = GaussianPrior(0.2, 0.5)
+
+    def mean(gradient, factor):
+        sampler = EnergyDPS(prior, 100, 1.0, gradient=gradient, together=None)
+        return sampler.sample(lambda images: factor * brightness(images), 100, seed=1).images[:, 0].mean().item()
+
+    assert mean("eps", 1) == pytest.approx(mean("eps", 4), abs=1e-4)
+    unmoved = EnergyDPS(prior, 100, 0.0, together=None).sample(brightness, 100, seed=1).images[:, 0].mean().item()
+    assert mean("raw", 4) - unmoved == pytest.approx(4 * (mean("raw", 1) - unmoved), rel=0.05)
+
+
+@pytest.mark.parametrize("settings", [{"zeta": 0.1}, {"zeta": -1.0, "gradient": "raw"}, {"zeta": float("nan")}])
+def test_a_step_size_goes_with_the_raw_gradient(settings):
+    with pytest.raises(BlindspotError, match="step size zeta"):
+        EnergyDPS(GaussianPrior(), **settings)

@@ -17,11 +17,16 @@ def test_each_name_makes_its_sampler(atlas):
     models = ModelBundle(atlas, "cpu")
     made = {name: create(name, models, SamplerSettings(steps=7, strength=0.5, score_cap=2.0)) for name in SAMPLERS}
     many = CandidateSelection(0.5 * 400 / 2.0, 16)
-    assert made["energydps"] == EnergyDPS(models.prior, 7, 0.5, score_cap=2.0, selection=many)
-    early = create("energydps", models, SamplerSettings(steps=7, strength=0.5, score_cap=2.0, guidance_end=0.6))
-    assert early == replace(made["energydps"], guidance_window=(0.0, 0.6))
-    assert made["energydps-light"] == replace(
-        made["energydps"],
+    assert made["energydps"] == EnergyDPS(models.prior, 7, 0.5 * 32 / 2.0, "raw", score_cap=2.0)
+    step = create("energydps", models, SamplerSettings(steps=7, strength=0.5, gradient="raw", zeta=0.1, score_cap=2.0))
+    assert step == replace(made["energydps"], zeta=0.1)
+    unit = create("energydps", models, SamplerSettings(steps=7, strength=0.5, gradient="unit", score_cap=2.0))
+    assert unit == replace(made["energydps"], gradient="unit", strength=0.5)
+    assert made["energy-guidance"] == EnergyDPS(models.prior, 7, 0.5, score_cap=2.0, selection=many)
+    early = create("energy-guidance", models, SamplerSettings(steps=7, strength=0.5, score_cap=2.0, guidance_end=0.6))
+    assert early == replace(made["energy-guidance"], guidance_window=(0.0, 0.6))
+    assert made["energy-guidance-light"] == replace(
+        made["energy-guidance"],
         guidance="light",
         guidance_interval=3,
         selection=CandidateSelection(0.5 * 400 / 2.0, 4, batch=2),
@@ -52,8 +57,8 @@ def test_each_method_draws_a_concept(atlas, name):
     "settings",
     [SamplerSettings(steps=7, strength=0.5, candidates=1), SamplerSettings(steps=7, strength=0.0, candidates=16)],
 )
-def test_one_state_or_no_push_is_energydps_alone(atlas, settings):
-    assert create("energydps", ModelBundle(atlas, "cpu"), settings).selection is None
+def test_one_state_or_no_push_is_guidance_alone(atlas, settings):
+    assert create("energy-guidance", ModelBundle(atlas, "cpu"), settings).selection is None
 
 
 def test_without_a_cap_the_filter_s_strength_is_the_tilt_s_own(atlas):
@@ -64,5 +69,7 @@ def test_without_a_cap_the_filter_s_strength_is_the_tilt_s_own(atlas):
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(atlas):
-    with pytest.raises(BlindspotError, match="no sampling method 'magic': choose one of energydps, energydps-light"):
+    with pytest.raises(
+        BlindspotError, match="no sampling method 'magic': choose one of energy-guidance, energy-guidance-light"
+    ):
         create("magic", ModelBundle(atlas, "cpu"), SamplerSettings(steps=10, strength=1.0))

@@ -146,3 +146,16 @@ def test_senseless_runs_are_one_sentence():
         EnergySMC(GaussianPrior()).sample(brightness, 0)
     with pytest.raises(BlindspotError, match=r"Sample 1 became infinite at step 1 of 10 with strength 1: lower the"):
         EnergySMC(GaussianPrior(), 10).sample(lambda images: brightness(images) / 0, 1)
+
+
+def test_what_stands_beside_samples_is_the_tilt_s_own_law():
+    """Of N(m, v) and s = <a, x>: log Z = beta m + beta^2 v |a|^2 / 2 and KL(q | p) = beta^2 v |a|^2 / 2."""
+    prior, beta = GaussianPrior(0.2, 0.5), 2.0
+    mean, variance = chain(prior, 20)
+    tilt = EnergySMC(prior, 20, beta, particles=16, together=None).sample(brightness, 100, seed=2).tilt
+    divergence = beta**2 * variance / 8
+    assert tilt.log_partition == pytest.approx(beta * mean + divergence, abs=4 * tilt.standard_error)
+    assert tilt.kl_to_prior == pytest.approx(divergence, abs=0.06) and tilt.standard_error < 0.03
+    assert tilt.beta == beta and tilt.particles == 1600 and 100 < tilt.effective_particles <= 1600
+    one = EnergySMC(prior, 20, beta, particles=4).sample(brightness, 1).tilt
+    assert math.isnan(one.standard_error) and one.particles == 4

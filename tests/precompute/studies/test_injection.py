@@ -127,7 +127,7 @@ def test_the_report_of_a_concept_becomes_a_table_and_a_figure(atlas):
 )
 def test_what_cannot_be_served_is_one_sentence(atlas, settings, sentence):
     with pytest.raises(BlindspotError, match=sentence):
-        request = GenerationRequest(2, settings.pop("method", "energydps"), count=4, steps=3)
+        request = GenerationRequest(2, settings.pop("method", "energy-guidance"), count=4, steps=3)
         concept_drift(StudyInputs(atlas, request, prior_samples=4), **settings)
 
 

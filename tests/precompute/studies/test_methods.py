@@ -52,7 +52,7 @@ def test_retrieval_draws_from_the_best_real_images(models, comparison):
 
 def test_a_target_beyond_all_is_a_note(models, comparison):
     far = replace(comparison, target=100.0)
-    for name in ("energydps", "retrieval"):
+    for name in ("energy-guidance", "retrieval"):
         entry = compare_method(name, models, far)
         assert not entry.matched and "out of reach" in entry.note
     assert len(entry.images) == 0 and math.isnan(entry.score)
@@ -60,5 +60,5 @@ def test_a_target_beyond_all_is_a_note(models, comparison):
 
 def test_what_has_no_strength_cannot_be_compared(models, comparison):
     assert set(STARTS) < set(SAMPLERS) and Timed(1, 2.0).result == 1
-    with pytest.raises(BlindspotError, match="'prior' cannot be compared: choose among retrieval, energydps"):
+    with pytest.raises(BlindspotError, match="'prior' cannot be compared: choose among retrieval, energy-guidance"):
         compare_method("prior", models, comparison)

@@ -23,7 +23,7 @@ STUDIES = {
     "levels": (("--shares", 0, 40), {"share", "target", "reached", "score", "real_score", "note"}),
     "neurons": (("--neurons", 1), {"name", "score_correlation", "selectivity", "share", "diversity", "kid"}),
     "methods": (
-        ("--methods", "energydps", "retrieval"),
+        ("--methods", "energy-guidance", "retrieval"),
         {"method", "of_target", "matched", "frechet", "kid", "trials"},
     ),
     "injection": (("--reference", 0, "--ratios", 0.5), {"ratio", "eta", "strength", "score", "task", "drift", "bound"}),
