@@ -162,7 +162,7 @@ def print_summary(made: Build) -> None:
         broken = sum(times for kind, times in count["skipped"].items() if "finite" in kind)
         console.print(f"{name}: captions: {count['captions']} of {of}{pairs}, not finite: {broken}", markup=False)
         if count["skipped"]:
-            reasons = ", ".join(f"{times} {kind}" for kind, times in count["skipped"].items())
+            reasons = "; ".join(f"{times} {kind}" for kind, times in count["skipped"].items())
             console.print(f"{name}: skipped: {reasons}", markup=False)
         for reason in count["captions not read"][:SHOWN]:
             console.print(f"{name}: {reason}", markup=False)

@@ -99,7 +99,7 @@ class Analyses:
         rows = self._rows("divergence", model)
         if not rows.num_rows:
             raise BlindspotError(
-                f"Model {model!r} of atlas {self.info.name!r} shares no captions with the real images, so its images "
+                f"Model {model!r} of atlas {self.info.called} shares no captions with the real images, so its images "
                 "have no real one to diverge from: pair them in the recipe."
             )
         return rows.drop_columns(["model"]).to_pandas().set_index("pair")
@@ -190,7 +190,7 @@ class Analyses:
 
     def _rows(self, name: str, model: str) -> pa.Table:
         if self.info.source(model).kind == "real":
-            raise BlindspotError(f"{model!r} is the real source of atlas {self.info.name!r}: choose a model.")
+            raise BlindspotError(f"{model!r} is the real source of atlas {self.info.called}: choose a model.")
         table = self._table(name)
         return table.filter(pc.equal(table["model"], model))
 

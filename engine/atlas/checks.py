@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from engine.atlas import schema
 from engine.atlas.schema import REAL, AtlasInfo
 from engine.atlas.storage import read_table
+from engine.blindspots.delta import ESTIMATORS
 from engine.errors import BlindspotError
 
 TableCheck = Callable[[pa.Table, AtlasInfo], Iterator[str]]
@@ -25,6 +26,16 @@ NEED_IMAGES = ("sum_sq", "max", "fires", "images_active")
 """Columns of `energies` that published statistics cannot have."""
 NEED_SPREAD = ("se", "ci_low", "ci_high", "p", "q")
 """Columns of `delta` that published statistics cannot have."""
+
+
+def delta_settings(info: AtlasInfo) -> Iterator[str]:
+    """The delta settings can be used."""
+    if info.delta.estimator not in ESTIMATORS:
+        yield f"the default estimator {info.delta.estimator!r} is unknown"
+    if not info.delta.temperature > 0:
+        yield f"the default temperature {info.delta.temperature} is not above zero"
+    if not 0 <= info.delta.suppressed < info.delta.exaggerated <= 1:
+        yield "the default thresholds are not 0 <= suppressed < exaggerated <= 1"
 
 
 def exact_table(root: Path, name: str) -> pa.Table:

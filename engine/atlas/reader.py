@@ -129,10 +129,10 @@ class Atlas(Analyses):
         """
         if model not in self.models:
             known = ", ".join(self.models) or "none"
-            raise BlindspotError(f"Atlas {self.info.name!r} has no model {model!r}: choose one of {known}.")
+            raise BlindspotError(f"Atlas {self.info.called} has no model {model!r}: choose one of {known}.")
         if estimator in ESTIMATORS and estimator not in self.estimators:
             raise BlindspotError(
-                f"Atlas {self.info.name!r} holds published means without their spread, which {estimator!r} needs: "
+                f"Atlas {self.info.called} holds published means without their spread, which {estimator!r} needs: "
                 f"choose one of {', '.join(self.estimators)}."
             )
         if temperature is None and estimator == self.info.delta.estimator:

@@ -223,16 +223,21 @@ class AtlasInfo:
         if not names or names[0] != REAL or len(set(names)) != len(names):
             raise BlindspotError(f"The sources of an atlas start with '{REAL}' and have distinct names, not {names}.")
         if self.origin is not None:
-            _check_origin(self.name, self.origin, self.images)
+            _check_origin(self.called, self.origin, self.images)
         try:
             int(self.dictionary["concepts"])
             if not self.published:
                 int(self.encoder["prefix_tokens"]), tuple(map(int, self.encoder["grid"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BlindspotError(
-                f"The header of atlas {self.name!r} must give dictionary.concepts, encoder.grid and "
+                f"The header of atlas {self.called} must give dictionary.concepts, encoder.grid and "
                 f"encoder.prefix_tokens as whole numbers ({error!r})."
             ) from error
+
+    @property
+    def called(self) -> str:
+        """The name in quotes, short enough for a sentence."""
+        return repr(str(self.name)[:100])
 
     @property
     def concepts(self) -> int:
@@ -271,7 +276,7 @@ class AtlasInfo:
             if source.name == name:
                 return source
         known = ", ".join(source.name for source in self.sources)
-        raise BlindspotError(f"Atlas {self.name!r} has no source {name!r}: choose one of {known}.")
+        raise BlindspotError(f"Atlas {self.called} has no source {name!r}: choose one of {known}.")
 
     def image_range(self, name: str) -> range:
         """Global ids of the images of source `name`."""
@@ -352,14 +357,14 @@ def _are_counts(found: Any) -> bool:
 def _check_origin(name: str, origin: Any, images: int) -> None:
     """Raise `BlindspotError` unless `origin` has what readers show of it and the atlas has no images."""
     if images:
-        raise BlindspotError(f"Atlas {name!r} names an origin and has images: published statistics have none.")
+        raise BlindspotError(f"Atlas {name} names an origin and has images: published statistics have none.")
     try:
         texts = [*(entry["file"] for entry in origin["files"]), *origin["missing"], *origin["assumed"].values()]
         whole = all(isinstance(text, str) for text in texts)
     except (TypeError, KeyError, AttributeError):
         whole = False
     if not whole:
-        raise BlindspotError(f"The origin of atlas {name!r} lacks its files, missing or assumed: import it again.")
+        raise BlindspotError(f"The origin of atlas {name} lacks its files, missing or assumed: import it again.")
 
 
 def contained(rel: str) -> bool:

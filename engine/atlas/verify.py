@@ -20,7 +20,6 @@ from engine.atlas.reader import Atlas
 from engine.atlas.schema import REAL, AtlasInfo, FileEntry
 from engine.atlas.search import open_index
 from engine.atlas.storage import CSR, files_below, manifest, parsing, read_document, read_table
-from engine.blindspots.delta import ESTIMATORS
 from engine.blindspots.divergence import pair_divergence
 from engine.errors import BlindspotError
 from engine.files import regular_file
@@ -54,7 +53,7 @@ def verify(path: str | os.PathLike[str]) -> list[Problem]:
     root, info = atlas.path, atlas.info
     return [
         *_files(root, info.files),
-        *_run("atlas.json", partial(_header, info)),
+        *_run("atlas.json", partial(checks.delta_settings, info)),
         *(problem for name, check in checks.TABLES.items() for problem in _table(atlas, name, check)),
         *(problem for source in atlas.sources for problem in _source(atlas, source.name)),
         *_run(schema.REPORT, partial(_report_agrees, root, info)),
@@ -111,16 +110,6 @@ def _run(file: str, check: Callable[[], Iterable[str]]) -> Iterator[Problem]:
             yield Problem(file, message)
     except Exception as error:  # of a file that says what no check foresaw
         yield Problem(file, str(error) or type(error).__name__)
-
-
-def _header(info: AtlasInfo) -> Iterator[str]:
-    """The delta settings can be used."""
-    if info.delta.estimator not in ESTIMATORS:
-        yield f"the default estimator {info.delta.estimator!r} is unknown"
-    if not info.delta.temperature > 0:
-        yield f"the default temperature {info.delta.temperature} is not above zero"
-    if not 0 <= info.delta.suppressed < info.delta.exaggerated <= 1:
-        yield "the default thresholds are not 0 <= suppressed < exaggerated <= 1"
 
 
 def _matrix(folder: Path, info: AtlasInfo, rel: str) -> Iterator[str]:

@@ -162,7 +162,7 @@ def firing_counts(atlas: Atlas) -> Float[np.ndarray, " concepts"]:
     if found.isna().all() and published is not None:
         found = published["fires"]
     if found.isna().all():
-        raise BlindspotError(f"The atlas {atlas.info.name!r} does not say how often its concepts fire in real images.")
+        raise BlindspotError(f"The atlas {atlas.info.called} does not say how often its concepts fire in real images.")
     return found.fillna(0).to_numpy(np.float64)
 
 

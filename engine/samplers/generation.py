@@ -248,7 +248,7 @@ def _require_alive(atlas: Atlas, concepts: tuple[int, ...]) -> None:
     gone = [concept for concept in concepts if dead.iat[concept]]
     if gone:
         raise BlindspotError(
-            f"Concept {gone[0]} of atlas {atlas.info.name!r} is dead, no real image excites it: choose a live one."
+            f"Concept {gone[0]} of atlas {atlas.info.called} is dead, no real image excites it: choose a live one."
         )
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from engine.atlas import Atlas
+from engine.atlas import Atlas, checks
 from engine.atlas.loading import header_state
 from engine.blindspots.delta import ESTIMATORS
 from engine.errors import BlindspotError
@@ -200,7 +200,11 @@ def open_atlas(path: Path) -> Atlas:
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def _opened(path: Path, state: tuple[int, ...]) -> Atlas:
-    return Atlas.open(path)
+    opened = Atlas.open(path)
+    problems = [*checks.delta_settings(opened.info), *(() if opened.models else ("it has no model to compare",))]
+    if problems:
+        raise BlindspotError(f"The atlas {path} cannot be shown: {problems[0]}.")
+    return opened
 
 
 def atlas() -> Atlas:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,12 +27,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(atlas: Path, results: Path) -> Iterator[str]:
-    """Run ``streamlit run app.py -- ATLAS`` and give its address."""
+def serving(
+    atlas: Path, results: Path, variables: Mapping[str, str] | None = None, by_command: bool = False
+) -> Iterator[str]:
+    """Run ``streamlit run app.py -- ATLAS``, or the command `app`, with more `variables`, and give its address."""
     port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port),
                "--server.address", "127.0.0.1", "--server.fileWatcherType", "none", "--", str(atlas)]  # fmt: skip
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "BLINDSPOT_RESULTS": str(results)}
+    if by_command:
+        command = [sys.executable, "-m", "precompute", "app", str(atlas), "--port", str(port), "--no-browser"]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, **(variables or {}), "BLINDSPOT_RESULTS": str(results)}
     log = results / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)

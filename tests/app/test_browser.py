@@ -129,22 +129,6 @@ def test_no_page_scrolls_sideways(server, browser, theme: str, width: int):
     context.close()
 
 
-def test_no_page_asks_another_host(server, browser):
-    context, asked = browser.new_context(), []
-    page = context.new_page()
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("websocket", lambda socket: asked.append(socket.url))
-    paths = ("", "concept_map", "concept_map?concept=5", "blindspots", "pairs", "composition", "compare", "dictionary",
-             "theory", "samplers", "about")  # fmt: skip
-    for path in paths:
-        page.goto(f"{server}/{path}")
-        page.wait_for_selector("h1, h2", timeout=WAIT)
-        page.wait_for_timeout(1_500)
-    context.close()
-    own = ("http:" + server.removeprefix("http:"), "ws:" + server.removeprefix("http:"), "data:", "blob:")
-    assert len(asked) > len(paths) and [url for url in asked if not url.startswith(own)] == []
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not (DEMO / "atlas.json").is_file(), reason="data/demo/atlas is not built yet")
 def test_the_demo_draws_four_images_of_a_clicked_concept(page, tmp_path):

@@ -190,7 +190,7 @@ def test_method_counts_images_captions_pairs_and_what_was_left_out(use_atlas, pl
     (path / "atlas.json").write_text(json.dumps(header))
     use_atlas(path)
     assert [row[4:] for row in method_rows()] == [
-        ["not finite", "left out"], ["–", "1,234, reasons not recorded"], ["3", "3 not finite, 1 by the safety filter"],
+        ["not finite", "left out"], ["–", "1,234, reasons not recorded"], ["3", "3 not finite; 1 by the safety filter"],
         ["0", "none"],
     ]  # fmt: skip
 

@@ -97,7 +97,7 @@ def test_the_summary_counts_images_captions_pairs_and_what_was_left_out(made: Bu
     assert "paired: captions: 12 of 12, pairs: 12 of 12, not finite: 0" in lines
     assert "alien: captions: 0 of 6, pairs: 0 of 6, not finite: 0" in lines
     assert "drawn: captions: 12 of 12, pairs: 12 of 12, not finite: 2" in lines
-    assert "drawn: skipped: 2 not finite, 1 damaged" in lines
+    assert "drawn: skipped: 2 not finite; 1 damaged" in lines
 
 
 def test_counterparts_show_the_same_caption(made: Build):
