@@ -4,8 +4,11 @@ import gzip
 import http.client
 import json
 import os
+import shutil
 import threading
+from argparse import Namespace
 from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from streamlit.testing.v1 import AppTest
 
+from engine.atlas.schema import thumb_file
 from engine.errors import BlindspotError
 from engine.samplers.generation import GenerationRequest, generated_images, load_generation
 from pages import routes
@@ -304,3 +308,66 @@ def test_an_address_of_an_atlas_that_was_rebuilt_is_404(rebuilt, client):
     assert client.get(f"/atlas/{new}/thumb/3.webp").content not in (b"", picture)
     assert len(client.get(f"/atlas/{new}/facts.json").json()["label"]) == 40
     assert "gamma" in client.get(f"/atlas/{new}/map.json").text
+
+
+@pytest.mark.parametrize("target", ["secret", "/dev/zero", "thumbs"])
+def test_links_in_an_atlas_are_not_followed(use_atlas, plain_atlas, tmp_path, target, client):
+    path, secret = Path(shutil.copytree(plain_atlas, tmp_path / "atlas")), tmp_path / "secret"
+    if target == "thumbs":
+        (path / "thumbs").rename(secret)
+        (path / "thumbs").symlink_to(secret)
+    else:
+        secret.write_bytes((path / thumb_file(3)).read_bytes())
+        (path / thumb_file(3)).unlink()
+        (path / thumb_file(3)).symlink_to(secret if target == "secret" else target)
+    use_atlas(path)
+    assert client.get("/atlas/v/thumb/3.webp").status_code == 404
+    assert client.get("/atlas/v/thumb/4.webp").status_code == (404 if target == "thumbs" else 200)
+    app = opened("concept_map", concept="5", image="3")
+    assert len(app.error) == 1 and "symbolic link" in app.error[0].value
+
+
+@pytest.fixture
+def held(drawable, monkeypatch):
+    """The app's queue, whose work waits until it is let go, and one job that somebody else asked for."""
+    going, queue = threading.Event(), generate.queue()
+
+    def wait(task):
+        while not going.wait(0.02):
+            task.report(1, 2)
+
+    def submit(queue, atlas, request, holder):
+        return queue.submit({"seed": request.seed}, wait, holder)
+
+    monkeypatch.setattr(generate, "submit_generation", submit)
+    yield queue, queue.submit({"seed": "theirs"}, wait, "somebody else")
+    going.set()
+
+
+def test_a_job_that_somebody_else_waits_for_goes_on_when_one_cancels(held):
+    queue, job = held
+    app = opened("concept_map", concept="5", job=job.id)
+    app.button(key="cancel_job").click().run()
+    assert [entry.value for entry in app.toast] and "job" not in app.query_params
+    assert queue.get(job.id).state == "running"
+    queue.cancel(job.id, "somebody else")
+    assert queue.wait(job.id, 5).state == "cancelled"
+
+
+def test_one_person_cannot_fill_the_queue(held, monkeypatch):
+    queue, _ = held
+    monkeypatch.setattr(generate, "_me", lambda: "me")
+    mine = [queue.submit({"mine": number}, lambda task: None, "me") for number in range(4)]
+    app = opened("concept_map", concept="5")
+    app.button[0].click().run()
+    assert len(mine) == 4 and "You have 4 jobs that have not ended" in app.error[0].value
+
+
+def test_a_browser_tab_is_a_holder_while_it_is_open(held, monkeypatch):
+    asked = []
+    monkeypatch.setattr(generate, "submit_generation", lambda *given: asked.append(given) or held[1])
+    opened("concept_map", concept="5").button[0].click().run()
+    assert asked[0][3] and generate._is_here(asked[0][3])
+    monkeypatch.setattr(generate.runtime, "exists", lambda: True)
+    monkeypatch.setattr(generate.runtime, "get_instance", lambda: Namespace(is_active_session={"a": True}.get))
+    assert generate._is_here("a") and not generate._is_here("b")
