@@ -132,6 +132,8 @@ def _matrix(folder: Path, info: AtlasInfo, rel: str) -> Iterator[str]:
         yield "the concepts of a row do not rise"
     if not (np.isfinite(stored.values) & (stored.values > 0)).all():
         yield "a value is not a finite number above zero"
+    elif kind == "codes" and (stored.values >= np.finfo(np.float16).max).any():
+        yield "a code is the largest number of float16, which stands for larger ones: build the atlas again"
 
 
 def _energies_agree(root: Path, info: AtlasInfo, source: str) -> Iterator[str]:

@@ -85,7 +85,8 @@ class Dictionary(nn.Module, ABC):
         Raises
         ------
         BlindspotError
-            When a file is missing or damaged, or when the tensors do not have the shapes that config.json promises.
+            When a file is missing or damaged, when the tensors do not have the shapes that config.json promises, or
+            when a weight is not a finite number.
         """
         folder = Path(folder)
         for name in (CONFIG, WEIGHTS):
@@ -103,6 +104,7 @@ class Dictionary(nn.Module, ABC):
                 f"{folder / WEIGHTS} does not hold the dictionary that config.json describes; "
                 "save the dictionary again."
             ) from error
+        dictionary.require_finite(folder / WEIGHTS)
         dictionary.origin = origin
         return dictionary.to(device).eval().requires_grad_(False)
 
@@ -112,6 +114,16 @@ class Dictionary(nn.Module, ABC):
         config = {"kind": self.kind, **self.settings(), **({IMPORTED: self.origin} if self.origin else {})}
         write_whole(Path(folder) / WEIGHTS, lambda path: save_file(tensors, path))
         write_whole(Path(folder) / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+
+    def require_finite(self, where: str | Path) -> None:
+        """Raise `BlindspotError` if a weight is NaN or infinite, or the scale is not above zero."""
+        wrong = [name for name, value in self.state_dict().items() if not value.isfinite().all()]
+        wrong += [name for name, value in self.named_buffers() if name.endswith("scale") and not (value > 0).all()]
+        if wrong:
+            raise BlindspotError(
+                f"{wrong[0]} of the dictionary {where} holds numbers that are not finite, or a scale that is not above "
+                "zero, so its codes mean nothing; train the dictionary again, or get its file anew."
+            )
 
     @abstractmethod
     def _atoms(self) -> Tensor:

@@ -22,7 +22,7 @@ from engine.dictionary.geometry import (
     hull_distance,
     stability,
 )
-from engine.dictionary.tokens import Tokens, open_tokens, sample
+from engine.dictionary.tokens import ENCODE_AGAIN, Tokens, open_tokens, sample
 from engine.errors import BlindspotError
 
 BATCH = 8192
@@ -110,7 +110,7 @@ def measure_usage(dictionary: Dictionary, tokens: Tokens, targets: Tokens | None
     if not torch.tensor([found.squares, found.error]).isfinite().all():
         raise BlindspotError(
             "The tokens, or their reconstructions, hold NaN or infinite numbers, so nothing can be said of this "
-            "dictionary; encode the images again in float32, or train the dictionary again."
+            f"dictionary; {ENCODE_AGAIN}, or train the dictionary again."
         )
     return found
 

@@ -16,6 +16,26 @@ from engine.errors import BlindspotError
 
 CHUNK_ROWS = 65_536
 MEMORY_CAP = 4 * 2**30
+LARGEST = {"float16": float(np.finfo(np.float16).max), "float32": 1e16}
+"""By the type that they are stored in, what tokens must stay below: a cast leaves its largest number in place of larger
+ones, and the squares of larger ones add up to infinity."""
+ENCODE_AGAIN = "encode all images again with encoder.store=float32 and encoder.dtype=float32"
+"""What helps against numbers that half precision cannot hold."""
+
+
+def first_unusable(tokens: Tensor | np.ndarray, stored: str = "") -> int | None:
+    """The first row of tokens [N, d] with a number that is NaN, infinite or saturated; None if there is none.
+
+    `stored` names the type that they come from, if that is not their own (`float16` or `float32`).
+    """
+    largest = LARGEST.get(stored or str(tokens.dtype).removeprefix("torch."), LARGEST["float32"])
+    for start in range(0, len(tokens), CHUNK_ROWS // 16):
+        chunk = tokens[start : start + CHUNK_ROWS // 16]
+        wide = torch.from_numpy(np.array(chunk, np.float32)) if isinstance(chunk, np.ndarray) else chunk.float()
+        unusable = ~(wide.abs() < largest).all(dim=-1)  # a NaN is below nothing
+        if unusable.any():
+            return start + int(unusable.nonzero()[0])
+    return None
 
 
 class TokenSource(ABC):
@@ -23,6 +43,8 @@ class TokenSource(ABC):
 
     rows: int
     dim: int
+    stored: str
+    """Name of the type that the tokens are kept in."""
 
     @abstractmethod
     def order(self, generator: torch.Generator, group_size: int = 1) -> Int[Tensor, " rows"]:
@@ -50,7 +72,7 @@ class MemoryTokens(TokenSource):
                 f"Training tokens must have the shape [tokens, width], not {list(tokens.shape)}; "
                 "encode some images first."
             )
-        self.tokens = tokens
+        self.tokens, self.stored = tokens, str(tokens.dtype).removeprefix("torch.")
         self.rows, self.dim = tokens.shape
 
     def order(self, generator: torch.Generator, group_size: int = 1) -> Tensor:
@@ -85,7 +107,7 @@ class ShardTokens(TokenSource):
                 )
         self.starts = np.cumsum([0, *map(len, maps)])
         self.rows = int(self.starts[-1])
-        self.bytes = [shard.nbytes for shard in maps]
+        self.bytes, self.stored = [shard.nbytes for shard in maps], min(str(shard.dtype) for shard in maps)
         self.memory_cap = memory_cap
         self._held: dict[int, np.ndarray] = {}
 
@@ -185,18 +207,16 @@ def statistics(source: TokenSource) -> TokenStatistics:
     Raises
     ------
     BlindspotError
-        When a token is NaN or infinite, or when all tokens are the same.
+        When a token is NaN, infinite or saturated, or when all tokens are the same.
     """
     total = torch.zeros(source.dim, dtype=torch.float64)
     squares = torch.zeros(source.dim, dtype=torch.float64)
     seen = 0
     for chunk in source.chunks():
-        finite = chunk.isfinite().all(dim=-1)
-        if not finite.all():
-            row = seen + int(finite.logical_not().nonzero()[0])
+        if (row := first_unusable(chunk, source.stored)) is not None:
             raise BlindspotError(
-                f"The training tokens hold NaN or infinite numbers (the first in row {row}); "
-                "encode again in float32 or bfloat16, or leave the broken image out."
+                f"The training tokens hold NaN, infinite or saturated numbers (the first in row {seen + row}); "
+                f"{ENCODE_AGAIN}."
             )
         wide = chunk.double().cpu()
         total += wide.sum(dim=0)

@@ -24,7 +24,7 @@ from engine.dictionary.base import Dictionary
 from engine.dictionary.encoding import Codes, combine, top_codes
 from engine.dictionary.evaluation import evaluate
 from engine.dictionary.spec import TrainConfig
-from engine.dictionary.tokens import Tokens, TokenSource, open_tokens
+from engine.dictionary.tokens import ENCODE_AGAIN, Tokens, TokenSource, open_tokens
 from engine.errors import BlindspotError
 from engine.files import write_whole
 
@@ -310,7 +310,7 @@ class TrainingRun:
         if not (features.isfinite().all() and target.isfinite().all()):
             raise BlindspotError(
                 f"The training tokens of step {self.step + 1} hold NaN or infinite numbers, so training stopped "
-                "before it; encode them again in float32 or bfloat16, or leave the broken image out."
+                f"before it; {ENCODE_AGAIN}."
             )
         raise BlindspotError(f"Training diverged in step {self.step + 1}; lower the learning rate.")
 

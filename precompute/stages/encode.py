@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from engine.atlas.writer import AtlasWriter
+from engine.dictionary.tokens import LARGEST, first_unusable
+from engine.errors import BlindspotError
 from engine.files import read_json, write_array, write_json
 from engine.vision.encoder import Encoder, Tokens
 from engine.vision.preprocess import decoded_image, to_tensor
@@ -44,7 +46,8 @@ class EncodeStage(Stage):
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write shards of tokens and the embeddings."""
         recipe, images = self.context.recipe, images_of(self.context, self.source)
-        return encode(recipe.encoder, images, recipe.limits.max_pixels, folder, progress, recipe.thumbs.size)
+        config, limit = recipe.encoder, recipe.limits.max_pixels
+        return encode(config, images, limit, folder, progress, recipe.thumbs.size, self.source)
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
@@ -74,6 +77,7 @@ def encode(
     folder: Path,
     progress: Progress,
     thumbnail_size: int | None = None,
+    source: str = "images",
 ) -> dict[str, int]:
     """Encode the images of a source; shards that are there already are kept.
 
@@ -85,11 +89,13 @@ def encode(
     folder : the stage's folder.
     progress : called with the images encoded and all images.
     thumbnail_size : longest side, in pixels, of the thumbnails that are made too; none are if not given.
+    source : name of the source, for messages.
 
     Raises
     ------
     BlindspotError
-        If the encoder cannot be loaded, or an image has disappeared meanwhile.
+        If the encoder cannot be loaded, an image has disappeared meanwhile, or its tokens are not finite or more than
+        the store holds.
     """
     starts = range(0, len(images), SHARD)
     embedded = [folder / f"embeddings-{number:05d}.npy" for number in range(len(starts))]
@@ -114,13 +120,33 @@ def encode(
             pixels = pool.map(read, range(number * SHARD, end))
             while batch := list(islice(pixels, config.batch)):
                 found = encoder(torch.cat(batch))
-                tokens.append(found.flat().flatten(0, 1).float().cpu().numpy())
+                computed = found.flat().flatten(0, 1).float().cpu().numpy()
+                with np.errstate(over="ignore"):
+                    tokens.append(computed.astype(config.store))
+                if (row := first_unusable(tokens[-1])) is not None:
+                    position = number * SHARD + sum(map(len, embeddings)) + row // encoder.spec.tokens
+                    raise _unusable(config, source, images[position].file, computed[row])
                 embeddings.append(embed(found.prefix, found.patches).cpu().numpy())
-        write_array(shards[number], np.concatenate(tokens).astype(config.store))
+        write_array(shards[number], np.concatenate(tokens))
         write_array(embedded[number], np.concatenate(embeddings))
         progress(end, len(images))
     write_array(folder / EMBEDDINGS, np.concatenate([np.load(path) for path in embedded]))
     return {"images": len(images)}
+
+
+def _unusable(config: EncoderConfig, source: str, file: str, token: np.ndarray) -> BlindspotError:
+    """What is wrong with one token [dim] as it was computed, and what helps."""
+    where = config.hook or ("the last layer" if config.layer is None else f"layer {config.layer}")
+    finite, largest = np.isfinite(token).all(), float(np.abs(token).max())
+    what = f"reach {largest:.6g}" if finite else "are NaN or infinite"
+    if not finite and config.dtype != "float32":
+        remedy = f"computing in {config.dtype} overflows; set encoder.dtype=float32"
+        remedy += " and encoder.store=float32" if config.store == "float16" else ""
+    elif finite and largest < LARGEST["float32"]:
+        remedy = f"{config.store} holds numbers below {LARGEST[config.store]:.0f}; set encoder.store=float32"
+    else:
+        remedy = f"nothing can be computed with them; read another encoder.layer or encoder.hook of {config.id}"
+    return BlindspotError(f"The tokens of the image {file} of the source {source} {what} at {where}: {remedy}.")
 
 
 def embed(

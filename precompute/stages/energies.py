@@ -6,7 +6,7 @@ CSR of three .npy files as the atlas keeps them, and `statistics.npz` (image ids
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,12 @@ from engine.blindspots.energy import EnergyPass
 from engine.blindspots.significance import Moments
 from engine.devices import pick_device
 from engine.dictionary.base import Dictionary
+from engine.dictionary.tokens import first_unusable
+from engine.errors import BlindspotError
 from engine.files import read_arrays, write_arrays
 from engine.vision.spec import EncoderSpec
 from precompute.runner import Context, Progress, Stage
-from precompute.stages.corpus import first_images
+from precompute.stages.corpus import first_images, images_of
 from precompute.stages.dictionary import dictionary_folder
 from precompute.stages.encode import read_spec, token_shards
 
@@ -36,7 +38,8 @@ ROWS = 16_384
 """Tokens whose codes are computed at once."""
 SMALLEST = np.float16(6e-8)
 """The smallest code that float16 can hold; smaller ones count as zero."""
-LARGEST = np.finfo(np.float16).max
+LARGEST = 65_488
+"""Codes must stay below: float16 rounds larger ones to its largest number, 65504, which stands for anything above."""
 
 
 class EnergiesStage(Stage):
@@ -46,13 +49,14 @@ class EnergiesStage(Stage):
 
     def __init__(self, context: Context, source: str) -> None:
         super().__init__(context, f"energies/{source}", after=("dictionary", f"encode/{source}"))
-        self.tokens = context.folder(f"encode/{source}")
+        self.source, self.tokens = source, context.folder(f"encode/{source}")
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write codes, energies and statistics."""
         device = pick_device(self.context.recipe.dictionary.device)
         dictionary = Dictionary.from_pretrained(dictionary_folder(self.context), device)
-        return measure_energies(dictionary, read_spec(self.tokens), self.tokens, folder, progress)
+        files = [image.file for image in images_of(self.context, self.source)]
+        return measure_energies(dictionary, read_spec(self.tokens), self.tokens, folder, progress, files)
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
@@ -100,7 +104,12 @@ def read_statistics(folder: Path) -> dict[str, np.ndarray]:
 
 
 def measure_energies(
-    dictionary: Dictionary, spec: EncoderSpec, tokens: Path, folder: Path, progress: Progress
+    dictionary: Dictionary,
+    spec: EncoderSpec,
+    tokens: Path,
+    folder: Path,
+    progress: Progress,
+    files: Sequence[str] = (),
 ) -> dict[str, int]:
     """Encode all token shards of a source with the dictionary and sum their codes; finished shards are kept.
 
@@ -111,13 +120,29 @@ def measure_energies(
     tokens : folder of the source's encode stage.
     folder : the stage's folder.
     progress : called with the shards done and all shards.
+    files : names of the images, for messages.
+
+    Raises
+    ------
+    BlindspotError
+        If a token that an older version stored, or a code, is not finite or more than half precision holds.
     """
     shards = token_shards(tokens)
     parts = [folder / f"codes-{number:05d}.npz" for number in range(len(shards))]
+    first = 0
     for number, (shard, part) in enumerate(zip(shards, parts, strict=True), start=1):
+        stored = np.load(shard, mmap_mode="r")
         if not part.exists():
-            found = sparse_codes(dictionary, np.load(shard, mmap_mode="r"))
+            if (row := first_unusable(stored)) is not None:
+                image = first + row // spec.tokens
+                raise BlindspotError(
+                    f"The stored tokens of the image {files[image] if files else image} in {tokens} are not finite or "
+                    f"more than {stored.dtype} holds: delete that folder and run again, with "
+                    "--set encoder.store=float32 --set encoder.dtype=float32."
+                )
+            found = sparse_codes(dictionary, stored)
             write_arrays(part, indptr=found.indptr, indices=found.indices, values=found.values)
+        first += len(stored) // spec.tokens
         progress(number, len(shards))
     codes = (CSR(**read_arrays(part), concepts=dictionary.concepts) for part in parts)
     return sum_codes(codes, dictionary.concepts, spec.tokens, spec.prefix_tokens, folder)
@@ -137,6 +162,7 @@ def sum_codes(parts: Iterable[CSR], concepts: int, tokens: int, prefix_tokens: i
     accumulator = EnergyPass(concepts, tokens, prefix_tokens, exemplars=EXEMPLARS)
     codes, energy = [], []
     for found in parts:
+        require_codes(found.values)
         codes.append(found)
         summed = accumulator.add(found.indptr, found.indices, found.values)
         energy.append(
@@ -151,7 +177,7 @@ def sum_codes(parts: Iterable[CSR], concepts: int, tokens: int, prefix_tokens: i
 
 
 def sparse_codes(dictionary: Dictionary, tokens: np.ndarray) -> CSR:
-    """The codes of tokens `[N, dim]` as CSR, `[N, concepts]`."""
+    """The codes of tokens `[N, dim]` as CSR, `[N, concepts]`; refuses those that `require_codes` does."""
     device = next(dictionary.parameters()).device
     rows = max(1, ROWS // dictionary.group_size) * dictionary.group_size
     blocks = []
@@ -163,11 +189,22 @@ def sparse_codes(dictionary: Dictionary, tokens: np.ndarray) -> CSR:
     return CSR.concatenate(blocks)
 
 
+def require_codes(values: np.ndarray) -> None:
+    """Raise `BlindspotError` if a code is NaN, or too large for the float16 that an atlas stores."""
+    if not (values < LARGEST).all():
+        largest = "not a number" if np.isnan(values).any() else f"as large as {values.max():.6g}"
+        raise BlindspotError(
+            f"Codes are {largest}, where an atlas holds numbers below {LARGEST}: the dictionary does not fit these "
+            "tokens; train one on them (without dictionary.load), or use the encoder and layer that it was made for."
+        )
+
+
 def _rows(indices: np.ndarray, values: np.ndarray, concepts: int) -> CSR:
     """Codes of a fixed number per row, `[N, k]` each, without their zeros."""
     order = np.argsort(indices, axis=1, kind="stable")
     indices = np.take_along_axis(indices, order, axis=1)
-    values = np.minimum(np.take_along_axis(values, order, axis=1), LARGEST)
+    values = np.take_along_axis(values, order, axis=1)
+    require_codes(values)
     active = values >= SMALLEST
     indptr = np.concatenate([[0], np.cumsum(active.sum(axis=1))]).astype(np.int64)
     return CSR(indptr, indices[active].astype(index_dtype(concepts)), values[active], concepts)

@@ -109,6 +109,7 @@ def import_dictionary(src: str, out: str | Path, kind: str = AUTO, options: Opti
         raise BlindspotError(f"{out} is not an empty folder; give a new one for the imported dictionary.")
     imported, kind = read_published(src, kind, options)
     made = imported.dictionary
+    made.require_finite(src)
     report = ImportReport(str(src), kind, made.kind, made.dim, made.concepts, made.sparsity, imported.assumed)
     made.origin = {"source": report.source, "kind": kind, "assumed": report.assumed}
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -120,9 +120,12 @@ def test_energies_are_the_sums_of_the_codes(encoded, tmp_path: Path):
     assert statistics["exemplars"][concept, 0] == int(best.argmax()) and statistics["images"] == 7
 
 
-def test_codes_that_half_precision_cannot_hold_are_clipped_or_dropped():
+def test_codes_that_half_precision_cannot_hold_are_dropped_if_small_and_refused_if_large():
     dictionary = TopK(2, 3, 3).requires_grad_(False)
-    dictionary.encoder.weight.copy_(torch.tensor([[1e6, 0.0], [1e-9, 0.0], [1.0, 0.0]]))
+    dictionary.encoder.weight.copy_(torch.tensor([[6e4, 0.0], [1e-9, 0.0], [1.0, 0.0]]))
     dictionary.encoder.bias.zero_()
     codes = sparse_codes(dictionary, np.array([[1.0, 0.0]], np.float32))
-    assert codes.indices.tolist() == [0, 2] and codes.values.tolist() == [65504.0, 1.0]
+    assert codes.indices.tolist() == [0, 2] and codes.values.tolist() == [6e4, 1.0]
+    for token in (1.2, 1e9, float("nan"), float("inf")):
+        with pytest.raises(BlindspotError, match="the dictionary does not fit these tokens"):
+            sparse_codes(dictionary, np.array([[0.5, 0.0], [token, 0.0]], np.float32))
