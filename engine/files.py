@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -83,9 +84,18 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def plain(value: Any) -> Any:
+    """A document with None in place of numbers that JSON cannot express: NaN and the infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys; a name that is no valid UTF-8 is kept in escapes."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+    """Write JSON with sorted keys and `plain` numbers; a name that is no valid UTF-8 is kept in escapes."""
+    text = json.dumps(plain(value), indent=1, sort_keys=True, ensure_ascii=False)
     # Bytes of a file name that are not UTF-8 are lone surrogates in Python, which JSON can only escape.
     text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
     write_whole(path, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))

@@ -18,6 +18,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from engine.errors import printable
+from engine.files import plain
 
 if TYPE_CHECKING:
     from precompute.runner import Build
@@ -29,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 
 def print_json(document: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Print a document on stdout."""
-    typer.echo(printable(json.dumps(document, indent=1, ensure_ascii=False)))
+    typer.echo(printable(json.dumps(plain(document), indent=1, ensure_ascii=False)))
 
 
 class VariadicCommand(TyperCommand):

@@ -156,8 +156,9 @@ def _delta(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
     low, delta, high = (table[column].to_numpy() for column in ("ci_low", "delta", "ci_high"))
     if not ((low <= delta) & (delta <= high)).all():
         yield "a delta lies outside its interval"
-    if not (table["se"].to_numpy() >= 0).all():
-        yield "a standard error is negative or missing"
+    se = table["se"].to_numpy()  # missing where one image, or images without spread, say nothing of it
+    if (se < 0).any() or (np.isnan(se) & (table["q"].to_numpy() < 1)).any():
+        yield "a standard error is negative or missing, though a q is below 1"
 
 
 def _ranked(table: pa.Table, group: str, value: str) -> Iterator[str]:

@@ -198,10 +198,11 @@ def load_energies(root: Path, info: AtlasInfo) -> dict[str, Measured]:
 
 
 def load_standard_errors(root: Path, info: AtlasInfo) -> dict[str, np.ndarray]:
-    """Standard error of the gap [K] per model, from `delta.parquet`."""
+    """Standard error of the gap [K] per model, from `delta.parquet`; infinite where nothing is known of it."""
     table = read_table(root, "delta").select(["model", "concept", "se"])
     models = [source.name for source in info.sources if source.kind == "model"]
-    return {name: _rows_of(root, "delta", table, "model", name, info.concepts)["se"].to_numpy() for name in models}
+    found = {name: _rows_of(root, "delta", table, "model", name, info.concepts)["se"].to_numpy() for name in models}
+    return found if info.published else {name: np.where(np.isnan(se), np.inf, se) for name, se in found.items()}
 
 
 def _image_table(root: Path, name: str, info: AtlasInfo) -> pa.Table:

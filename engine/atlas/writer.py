@@ -25,6 +25,7 @@ from types import TracebackType
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -32,7 +33,7 @@ from engine.atlas import schema
 from engine.atlas.reader import Atlas
 from engine.atlas.storage import PICTURES, manifest
 from engine.errors import BlindspotError
-from engine.files import FULL
+from engine.files import FULL, plain
 
 THUMB_SIZE = 224
 """Pixels of a thumbnail's longer side."""
@@ -78,7 +79,8 @@ class AtlasWriter:
             raise self._sentence(error) from error
 
     def write_table(self, name: str, table: pa.Table | pd.DataFrame) -> None:
-        """Write `table` as `<name>.parquet`, cast to its schema; extra columns are dropped.
+        """Write `table` as `<name>.parquet`, cast to its schema; extra columns are dropped, and numbers that are not
+        finite become null.
 
         Raises
         ------
@@ -95,6 +97,8 @@ class AtlasWriter:
             raise BlindspotError(f"Table {name!r} of the atlas lacks the column {missing[0]!r}.")
         try:
             table = table.select(wanted.names).cast(wanted).replace_schema_metadata(None)
+            columns = [_finite(column) for column in table.columns]
+            table = pa.table(columns, schema=wanted)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
             raise BlindspotError(f"Table {name!r} of the atlas does not fit its schema: {error}.") from error
         with self._disk(), self._target(schema.table_file(name)).open("wb") as file:
@@ -170,7 +174,7 @@ class AtlasWriter:
         """
         with self._disk():
             info = replace(info, files=manifest(self.folder))
-            document = json.dumps(info.to_dict(), indent=1, ensure_ascii=False, sort_keys=True)
+            document = json.dumps(plain(info.to_dict()), indent=1, ensure_ascii=False, sort_keys=True)
             (self.folder / schema.HEADER).write_text(document + "\n", encoding="utf-8")
             for rel in (*info.files, schema.HEADER, "."):
                 _fsync(self.folder / rel)
@@ -290,6 +294,16 @@ def _share(old: Path, new: Path, without: set[str]) -> None:
                 os.link(path, new / rel)
             except OSError:
                 shutil.copy2(path, new / rel)
+
+
+def _finite(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column with null in place of NaN and the infinities."""
+    if (
+        not pa.types.is_floating(column.type)
+        or pc.all(finite := pc.is_finite(column), skip_nulls=True).as_py() is not False
+    ):
+        return column
+    return pc.if_else(finite, column, pa.scalar(None, column.type))
 
 
 def _webp(picture: Image.Image, quality: int, method: int) -> bytes:

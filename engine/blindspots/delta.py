@@ -96,7 +96,7 @@ def standardised_effect(real: Moments, model: Moments, se: np.ndarray) -> Effect
     gap = model.mean - real.mean
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.where(gap == 0, 0.0, gap / pooled)
-        return Effect(value, np.where(pooled > 0, se / pooled, 0.0))
+        return Effect(value, np.where(pooled > 0, se / pooled, np.where(np.isinf(se), np.inf, 0.0)))
 
 
 def relative_gap(real: Moments, model: Moments) -> np.ndarray:
@@ -140,9 +140,10 @@ def _ratio_error(real: Moments, model: Moments, se: np.ndarray) -> np.ndarray:
     if real.images < 2 or model.images < 2:
         return np.full_like(se, np.inf)
     m, e = model.mean, real.mean
-    covariance = mean_covariance(real, model, se)
+    known = np.isfinite(se)
+    covariance = mean_covariance(real, model, np.where(known, se, 0.0))
     variance = e**2 * model.variance / model.images + m**2 * real.variance / real.images - 2 * m * e * covariance
-    return np.sqrt(np.maximum(variance, 0.0))
+    return np.where(known, np.sqrt(np.maximum(variance, 0.0)), np.inf)
 
 
 def _add(value: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -20,6 +20,8 @@ from scipy import sparse, special
 
 from engine.errors import BlindspotError
 
+SAME = 1e-6
+"""Standard deviation, as a share of the mean, up to which energies are one number: they are stored as float32."""
 PerConcept = Float[np.ndarray, " concepts"]
 """One number per concept, [K]."""
 Counts = Int[np.ndarray, " concepts"]
@@ -65,7 +67,8 @@ class Gap(NamedTuple):
     gap: np.ndarray
     """[K] E(model) - E(real)."""
     se: np.ndarray
-    """[K] standard error of the gap; infinite when a source has fewer than two images."""
+    """[K] standard error of the gap; infinite when a source has fewer than two images, and for a concept that has a gap
+    though neither source has any spread, as when all images of each are one: chance is then unknown."""
 
 
 class Interval(NamedTuple):
@@ -89,6 +92,7 @@ def measure_gap(
     """
     reference, generated = Moments.of(real), Moments.of(model)
     variance = generated.variance / max(generated.images, 1) + reference.variance / max(reference.images, 1)
+    unknown = (generated.mean != reference.mean) & _constant(reference) & _constant(generated)
     pairs = len(real_rows)
     if pairs >= 2:
         left, right = real[real_rows].astype(np.float64), model[model_rows].astype(np.float64)
@@ -98,7 +102,13 @@ def measure_gap(
         limit = np.sqrt(reference.variance * generated.variance)
         covariance = np.clip(covariance, -limit, limit)
         variance = variance - 2 * covariance * pairs / (reference.images * generated.images)
-    return Gap(pairs, generated.mean - reference.mean, np.sqrt(np.maximum(variance, 0.0)))
+    se = np.where(unknown, np.inf, np.sqrt(np.maximum(variance, 0.0)))
+    return Gap(pairs, generated.mean - reference.mean, se)
+
+
+def _constant(energies: Moments) -> np.ndarray:
+    """[K] whether the energies do not differ between images, but for rounding."""
+    return energies.variance <= SAME**2 * energies.mean**2
 
 
 def mean_covariance(real: Moments, model: Moments, se: PerConcept) -> PerConcept:

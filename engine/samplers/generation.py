@@ -24,7 +24,7 @@ from PIL import Image
 
 from engine.atlas.schema import RENAMED_METHODS
 from engine.errors import BlindspotError
-from engine.files import write_whole
+from engine.files import plain, write_whole
 from engine.jobs import Job, JobQueue, Task
 from engine.samplers.registry import GUIDED, OVERSHOOT, WITHOUT_STRENGTH, SamplerSettings, create, require_method
 
@@ -325,7 +325,7 @@ def save_generation(result: GenerationResult, folder: Path, atlas: str | None = 
     try:
         for file, picture in zip(files, pictures, strict=True):
             write_whole(file, partial(picture.save, format="PNG"))
-        write_whole(folder / RECORD, lambda path: path.write_text(json.dumps(record, indent=1)))
+        write_whole(folder / RECORD, lambda path: path.write_text(json.dumps(plain(record), indent=1)))
     except OSError as error:
         raise BlindspotError(f"The drawing cannot be written to {folder}: {error.strerror or error}.") from error
     return files

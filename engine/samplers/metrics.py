@@ -172,9 +172,9 @@ def spectral_slope(images: Float[Tensor, "n 3 height width"]) -> np.ndarray:
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:
-    """Embeddings [n, d] at length 1, float64."""
+    """Embeddings [n, d] at length 1, float64; those of length 0 stay."""
     embeddings = np.asarray(embeddings, np.float64)
-    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
 
 
 def _mean_pair(products: np.ndarray) -> float:

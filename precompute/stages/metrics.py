@@ -52,9 +52,7 @@ class MetricsStage(Stage):
         else:
             pair_index = pairing_of(self.context, self.source).pair_index
             rows = compare_model(self.source, real, self._features(self.source), pair_index, progress)
-        # JSON knows no nan.
-        plain = [{key: None if value != value else value for key, value in row.items()} for row in rows]
-        write_json(folder / TABLE, plain)
+        write_json(folder / TABLE, rows)
         return {"rows": len(rows)}
 
     def _features(self, source: str) -> dict[str, Features]:

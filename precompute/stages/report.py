@@ -23,7 +23,7 @@ from engine.devices import pick_device
 from engine.dictionary.base import Dictionary
 from engine.dictionary.evaluation import DictionaryReport, Usage, joined, measure_usage, report
 from engine.dictionary.spec import DictionarySpec
-from engine.files import read_arrays, read_json, write_arrays, write_json
+from engine.files import plain, read_arrays, read_json, write_arrays, write_json
 from precompute.runner import Context, Progress, Stage
 from precompute.stages.dictionary import DICTIONARY, dictionary_folder, make_dictionary, trained_on, training_shards
 from precompute.stages.encode import token_shards
@@ -54,7 +54,7 @@ class ReportStage(Stage):
         """Write the report's summary and its table."""
         summary, table = read_report(context.folder("report"))
         writer.write_table(REPORT_TABLE, table)
-        writer.add_file(REPORT, json.dumps(summary, indent=1, sort_keys=True).encode())
+        writer.add_file(REPORT, json.dumps(plain(summary), indent=1, sort_keys=True).encode())
 
 
 def read_report(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
