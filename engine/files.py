@@ -241,9 +241,11 @@ def full_disk_explained(where: Path) -> Iterator[None]:
     except BlindspotError:
         raise
     except Exception as error:
-        text = str(error)
-        if getattr(error, "errno", None) in FULL or any(os.strerror(code) in text for code in FULL):
-            raise BlindspotError(
-                f"The disk is full while writing to {where}; free some space and run the same command to go on."
-            ) from error
+        cause: BaseException | None = error
+        while cause is not None:
+            if getattr(cause, "errno", None) in FULL or any(os.strerror(code) in str(cause) for code in FULL):
+                raise BlindspotError(
+                    f"The disk is full while writing to {where}; free some space and run the same command to go on."
+                ) from error
+            cause = cause.__cause__ or cause.__context__
         raise

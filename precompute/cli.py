@@ -251,6 +251,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, terminate)
     try:
         code = app(standalone_mode=False)
+        if code == STOPPED:  # what typer makes of KeyboardInterrupt
+            raise KeyboardInterrupt
         if signals:  # a command that ended itself
             code = TERMINATED
     except BlindspotError as error:

@@ -154,6 +154,7 @@ def gallery(
     Drawings are kept in ATLAS.gallery.work, which can be deleted once the atlas has them. Concepts that are not drawn
     this time keep the samples they have.
     """
+    from engine.atlas.reader import Atlas
     from engine.files import full_disk_explained
     from precompute.gallery import DEFAULT, draw_gallery
 
@@ -164,6 +165,7 @@ def gallery(
     template = GenerationRequest(
         0, method, count, seed, match=match, steps=steps, strength=strength, particles=particles, candidates=states
     )
+    Atlas.open(atlas)
     with Reporter() as reporter, full_disk_explained(atlas):
         bar = reporter.task("gallery", "images")
         made = draw_gallery(atlas, template, None if every else concepts or DEFAULT, bar)

@@ -68,12 +68,20 @@ class WorkDirectory:
         return self.record(stage).get("summary", {})
 
     def finished(self, stage: str, mark: str) -> bool:
-        """Whether the stage is done with this fingerprint and all its files are there in full."""
+        """Whether the stage is done with this fingerprint and all its files are there in full.
+
+        The contents of lists and reports (JSON), which every run reads, are compared too.
+        """
         record = self.record(stage)
         return (
             record.get("fingerprint") == mark
             and bool(record.get("done"))
             and record.get("files") == sizes(self.folder(stage))
+            and all(
+                file_hash(self.folder(stage) / name) == known
+                for name, known in record.get("sha256", {}).items()
+                if name.endswith(".json")
+            )
         )
 
     def intact(self, stage: str) -> bool:
@@ -289,7 +297,7 @@ def _run_stage(
     return Outcome(stage.name, "resumed" if resumed else "ran", time.monotonic() - started, mark, summary)
 
 
-ENDINGS = frozenset(("", ".npy", ".npz", ".json", ".parquet", ".pt", ".safetensors", ".png", ".webp", ".tsv"))
+ENDINGS = frozenset(("", ".npy", ".npz", ".json", ".parquet", ".pt", ".safetensors", ".png", ".webp", ".sha256"))
 """Of the files that stages write."""
 
 

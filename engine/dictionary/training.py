@@ -319,7 +319,13 @@ class TrainingRun:
         if all(parameter.isfinite().all() for parameter in self.dictionary.parameters()):
             state = {"step": self.step, "identity": self._identity(), "run": self._state()}
             state |= {"dictionary": self.dictionary.state_dict(), "optimiser": self.optimiser.state_dict()}
-            write_whole(folder / STATE, lambda path: torch.save(state, path))
+
+            def write(path: Path) -> None:
+                # Not the path: torch would forget why a write failed (a full disk).
+                with open(path, "wb") as handle:
+                    torch.save(state, handle)
+
+            write_whole(folder / STATE, write)
 
     def resume(self, folder: Path) -> None:
         """Continue from the checkpoint in a folder, if there is one.

@@ -105,10 +105,10 @@ def model_key(path: Path) -> str:
 
 
 def _document(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise BlindspotError(f"There is no file {path}: give the authors' `__enriched.json` files.")
     try:
         document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BlindspotError(f"There is no file {path}: give the authors' `__enriched.json` files.") from error
     except OSError as error:
         raise BlindspotError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:

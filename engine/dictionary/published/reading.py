@@ -72,6 +72,8 @@ def find_source(src: str) -> Source:
             raise BlindspotError(f"There is no file or folder {src}, nor is it an owner/name on the Hugging Face hub.")
         path = _download(src)
     if not path.is_file():
+        if not path.is_dir():
+            raise BlindspotError(f"{path} is a pipe or a device; give the file or folder of one dictionary.")
         names = [file.name for file in path.iterdir() if file.is_file() and file.suffix in SUFFIXES]
         path /= _pick_weights(one_per_checkpoint(path, names), str(path))
     # dictionary_learning keeps the dictionaries of earlier steps in `checkpoints/`, below the configuration.
