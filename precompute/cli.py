@@ -165,12 +165,25 @@ def theory(
     targets: Annotated[
         list[float], typer.Option("--targets", metavar="MEAN...", help="Mean scores, one or more in a row.")
     ] = PAPER_TARGETS,
+    level_set: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--level-set", metavar="A B", help="Half-axes of an ellipse on which to compare samplers instead."
+        ),
+    ] = None,
+    members: Annotated[int, typer.Option("--members", help="Points that each method draws on the ellipse.")] = 20_000,
+    seed: Annotated[int, typer.Option("--seed", help="Of these points.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare a hard threshold with a tilt on the toy mixture of arXiv:2605.17504, exactly, at each mean score.
 
     Boundary masses are taken within 0.05 above the hard threshold, and TV step between the target and 0.08 beyond it.
+    With --level-set: methods for invariant sets on z1^2/A^2 + z2^2/B^2 = 1 under z ~ N(0, I), against the exact law by
+    24 arcs.
     """
+    if level_set is not None:
+        _print_level_set(level_set, members, seed, as_json)
+        return
     from engine.klsc.diagnosis import diagnose
     from engine.klsc.mixture import AngularConcept, Mixture, score_law
 
@@ -221,6 +234,23 @@ def synthesize(
         return
     print_summary(made)
     typer.echo(f"What is planted is listed in {truth}")
+
+
+def _print_level_set(axes: list[float], members: int, seed: int, as_json: bool) -> None:
+    from engine.invariance.planar import compare_ellipse
+
+    if len(axes) != 2:
+        raise BlindspotError(f"--level-set takes the two half-axes of an ellipse, not {len(axes)} numbers.")
+    found = compare_ellipse(*axes, members, seed)
+    if as_json:
+        rows = {name: row._asdict() for name, row in found.items()}
+        print_json({name: {key: row[key] for key in row if key != "members"} for name, row in rows.items()})
+        return
+    for name, row in found.items():
+        typer.echo(
+            f"{name:<12}TV {row.tv:.4f}  chi-square / df {row.chi_square:.2f}  residual {row.residual:.1e}  "
+            f"{row.converged:.1%} converged  {row.evaluations:.1f} evaluations a member"
+        )
 
 
 def _print_biases(name: str, biases: Any) -> None:

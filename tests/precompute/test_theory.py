@@ -78,3 +78,21 @@ def test_without_json_a_person_reads_it_and_the_papers_targets_are_the_default(t
 def test_bad_input_is_one_sentence_and_exit_code_1(theory, words: tuple[str, ...], sentence: str):
     code, out, err = theory(*words)
     assert code == 1 and out == "" and sentence in err and len(err.strip().splitlines()) == 1
+
+
+def test_level_sets_are_compared_with_the_exact_law(theory):
+    code, out, err = theory("--level-set", "2", "0.7", "--members", "500", "--json")
+    found = json.loads(out)
+    assert code == 0, err
+    assert list(found) == ["gradient", "projection", "walk"]
+    assert all(len(row["arcs"]) == 24 and sum(row["arcs"]) == pytest.approx(1) for row in found.values())
+    assert found["projection"]["evaluations"] < found["gradient"]["evaluations"] / 10
+    assert all(row["residual"] <= 1e-3 and 0 <= row["tv"] <= 0.3 for row in found.values())
+    code, out, _ = theory("--level-set", "2", "0.7", "--members", "200")
+    assert code == 0 and "evaluations a member" in out
+
+
+@pytest.mark.parametrize("words", [("2",), ("2", "1", "3"), ("0", "1"), ("9", "9"), ("nan", "1")])
+def test_odd_ellipses_are_one_sentence(theory, words):
+    code, _, err = theory("--level-set", *words)
+    assert code == 1 and len(err.strip().splitlines()) == 1
