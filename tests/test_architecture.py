@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[1]
 COMMON = {"checkpoints", "errors", "files", "devices", "hub"}
 """Single files that every engine package may use."""
 ENGINE_UPPER = {
-    "invariance": {"samplers", "priors", "vision", "dictionary", "atlas", "jobs"},
     "samplers": {"priors", "vision", "dictionary", "klsc", "jobs", "atlas"},
     "invariance": {"samplers", "priors", "vision", "dictionary", "blindspots", "jobs", "atlas"},
     "atlas": {"blindspots"},
