@@ -169,6 +169,12 @@ def print_summary(made: Build) -> None:
             console.print(f"{name}: {reason}", markup=False)
         if (more := len(count["captions not read"]) - SHOWN) > 0:
             console.print(f"{name}: {more} more files with captions could not be read as they stand", markup=False)
+    for outcome in made.outcomes:
+        if cut := outcome.summary.get("truncated"):
+            name, drawn = outcome.name.partition("/")[2], outcome.summary["images"] + outcome.summary["skipped"]
+            console.print(
+                f"{name}: {cut} of {drawn} captions are longer than the model reads, and were cut", markup=False
+            )
     dictionary = made.header["dictionary"]
     fit = f", R2 {dictionary['r2']:.3f}" if "r2" in dictionary else ""
     console.print(f"{dictionary['concepts']} concepts, {dictionary['sparsity']} active per token{fit}")

@@ -175,6 +175,9 @@ class Stage:
         """Fill the stage's folder, reporting the work done and all work; returns the stage's summary."""
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Raise `BlindspotError` if it would fail; called before it runs, once all that it reads is there."""
+
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
         """Write what all stages of this class, one per source perhaps, add to the atlas; nothing by default."""
@@ -275,7 +278,15 @@ def run_stages(stages: Sequence[Stage], work: WorkDirectory, progress: Callable[
         read = any(stage.name in other.after for other in stages if other.name in due)
         if not work.finished(stage.name, marks[stage.name]) or (read and not work.intact(stage.name)):
             due.add(stage.name)
-    return [_run_stage(stage, marks[stage.name], work, progress, stage.name in due) for stage in stages]
+    outcomes: list[Outcome] = []
+    unchecked = [stage for stage in stages if stage.name in due]
+    for stage in stages:
+        done = {outcome.name for outcome in outcomes}
+        for other in [other for other in unchecked if done.issuperset(other.after)]:
+            unchecked.remove(other)
+            other.check()
+        outcomes.append(_run_stage(stage, marks[stage.name], work, progress, stage.name in due))
+    return outcomes
 
 
 def _run_stage(

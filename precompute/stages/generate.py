@@ -1,23 +1,50 @@
-"""Images that a diffusers text-to-image pipeline draws from the captions of the real ones."""
+"""Images that a diffusers pipeline draws: from the captions of the real ones, or as many, if it reads none.
+
+Images that the pipeline did not make are left out and counted: those with numbers that are not finite, which it turns
+into black or white, and those that a safety filter blackened. `left-out/` holds a file with the reason for each.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import inspect
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from engine.atlas.schema import REAL
 from engine.devices import pick_device
 from engine.errors import BlindspotError
+from engine.files import write_whole
 from engine.hub import loading_options
 from precompute.recipe import Pipeline
 from precompute.runner import Context, Progress, Stage, fingerprint_fields, model_input
-from precompute.stages.corpus import ImageRecord, image_path, images_of, save_png, stored_image, write_manifest
+from precompute.stages.corpus import (
+    ImageRecord,
+    SkippedImage,
+    image_path,
+    images_of,
+    save_png,
+    stored_image,
+    write_manifest,
+)
+
+TRIALS = 3
+"""Images that are tried, until one can be used, before the long work starts."""
+NOT_FINITE, FILTERED = "not finite", "safety filter"
+"""Why an image is left out."""
+IMAGES = {"image", "images", "mask_image", "control_image", "input_image", "video"}
+"""Arguments of pipelines that do not draw from text alone."""
+FLAGS = ("nsfw_content_detected", "nsfw_detected", "watermark_detected")
+"""Where a pipeline says which images its safety filter replaced."""
 
 
 class Prompt(NamedTuple):
@@ -28,8 +55,16 @@ class Prompt(NamedTuple):
     text: str
 
 
+class Drawn(NamedTuple):
+    """What became of one prompt."""
+
+    image: Image.Image
+    left_out: str
+    """Why it is not what the model made, in a few words; empty if it is."""
+
+
 class GenerateStage(Stage):
-    """`generate/M`: one image per caption of the real images, drawn by a pipeline."""
+    """`generate/M`: one image per caption of the real images, or per real image if the pipeline reads no captions."""
 
     def __init__(self, context: Context, model: str) -> None:
         source = context.source(model)
@@ -38,9 +73,32 @@ class GenerateStage(Stage):
         super().__init__(context, f"generate/{model}", params, (f"corpus/{REAL}",), reads)
         self.model, self.pipeline = model, source
 
-    def run(self, folder: Path, progress: Progress) -> dict[str, int]:
-        """Write the images and the manifest."""
-        return generate(self.pipeline, prompts_of(images_of(self.context, REAL), self.model), folder, progress)
+    def check(self) -> None:
+        """Draw one image."""
+        prompts = self._prompts()[:TRIALS]
+        pipeline = load_pipeline(self.pipeline)
+        tried = (draw(pipeline, self.pipeline, [prompt])[0].left_out for prompt in prompts)
+        if all(reasons := list(_until_empty(tried))):
+            raise _none_left(self.pipeline, reasons)
+
+    def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        """Write the images and the manifest; the summary says whether the images belong to captions."""
+        summary = generate(self.pipeline, self._prompts(), folder, progress)
+        return summary | {"prompted": bool(condition_of(self.pipeline))}
+
+    def _prompts(self) -> list[Prompt]:
+        real = images_of(self.context, REAL)
+        if condition_of(self.pipeline):
+            return prompts_of(real, self.model)
+        return [Prompt(position, "") for position in range(len(real))]
+
+
+def _until_empty(reasons: Iterator[str]) -> Iterator[str]:
+    """The reasons up to the first empty one, which is the last."""
+    for reason in reasons:
+        yield reason
+        if not reason:
+            return
 
 
 def prompts_of(real: Sequence[ImageRecord], name: str) -> list[Prompt]:
@@ -75,24 +133,65 @@ def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress
     Raises
     ------
     BlindspotError
-        If the pipeline cannot be loaded or its scheduler is not known.
+        If the pipeline cannot be loaded or called, its scheduler is not known or does not fit, or no image can be used.
     """
     paths = [image_path(folder, prompt.position) for prompt in prompts]
+    marks = [folder / "left-out" / f"{path.stem}.txt" for path in paths]
     batches = [range(start, min(start + source.batch, len(prompts))) for start in range(0, len(prompts), source.batch)]
-    left = [batch for batch in batches if not all(paths[at].exists() for at in batch)]
+    left = [batch for batch in batches if not all(paths[at].exists() or marks[at].exists() for at in batch)]
     done = len(prompts) - sum(map(len, left))
     progress(done, len(prompts))
     pipeline = load_pipeline(source) if left else None
     for batch in left:
-        for at, image in zip(batch, draw(pipeline, source, [prompts[at] for at in batch]), strict=True):
-            save_png(image, paths[at])
+        for at, drawn in zip(batch, draw(pipeline, source, [prompts[at] for at in batch]), strict=True):
+            if drawn.left_out:
+                _mark(marks[at], drawn.left_out)
+            else:
+                save_png(drawn.image, paths[at])
         done += len(batch)
         progress(done, len(prompts))
-    images = []
-    for prompt, path in zip(prompts, paths, strict=True):
-        with Image.open(path, formats=["PNG"]) as image:
-            images.append(stored_image(path, folder, prompt.text, image.size))
-    return write_manifest(folder, images, [])
+    images, skipped = [], []
+    for prompt, path, mark in zip(prompts, paths, marks, strict=True):
+        if path.exists():
+            with Image.open(path) as image:
+                images.append(stored_image(path, folder, prompt.text or None, image.size))
+        else:
+            file, kind = f"{folder.parent.name}/{folder.name}/images/{path.name}", mark.read_text(encoding="utf-8")
+            skipped.append(SkippedImage(file, path.stem, f"{file} is left out: {kind}.", kind))
+    if not images:
+        shutil.rmtree(folder / "left-out")
+        raise _none_left(source, [one.kind for one in skipped])
+    cut = {"truncated": count_truncated(pipeline, prompts)} if pipeline is not None else {}
+    return write_manifest(folder, images, skipped) | cut
+
+
+def _mark(path: Path, reason: str) -> None:
+    write_whole(path, lambda partial: partial.write_text(reason, encoding="utf-8"))
+
+
+def _none_left(source: Pipeline, reasons: Sequence[str]) -> BlindspotError:
+    """No image can be used: why, and what helps."""
+    kind = Counter(reasons).most_common(1)[0][0]
+    remedy = "its safety filter replaced them; choose other captions"
+    if kind == NOT_FINITE:
+        remedy = "its networks give NaN or infinite numbers"
+        remedy += (
+            "; its weights are damaged, or its scheduler does not fit"
+            if source.dtype == "float32"
+            else (f" in {source.dtype}; set the model's dtype to float32")
+        )
+    return BlindspotError(f"None of the {len(reasons)} images that {source.pipeline} drew can be used: {remedy}.")
+
+
+def count_truncated(pipeline: Any, prompts: Sequence[Prompt]) -> int:
+    """How many prompts are longer than every tokenizer of the pipeline reads."""
+    parts = getattr(pipeline, "components", {}).values()
+    readers = [part for part in parts if callable(part) and hasattr(part, "model_max_length")]
+    return sum(
+        all(len(read(prompt.text, verbose=False).input_ids) > read.model_max_length for read in readers)
+        for prompt in prompts
+        if readers
+    )
 
 
 def load_pipeline(source: Pipeline) -> Any:
@@ -101,12 +200,15 @@ def load_pipeline(source: Pipeline) -> Any:
     Raises
     ------
     BlindspotError
-        If it cannot be loaded, or the scheduler is not one of diffusers'.
+        If it cannot be loaded, or the scheduler is not one of diffusers' or does not fit.
     """
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    logging.disable_progress_bar()
+    for library in (logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
     # Said even for float32: a text encoder stored in half precision would else stay so beside a float32 UNet.
     precision = getattr(torch, source.dtype)
     try:
@@ -123,7 +225,7 @@ def load_pipeline(source: Pipeline) -> Any:
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
     if source.scheduler:
-        pipeline.scheduler = scheduler_class(source.scheduler).from_config(pipeline.scheduler.config)
+        pipeline.scheduler = _scheduler(pipeline, source.scheduler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(pick_device(source.device))
 
@@ -146,14 +248,185 @@ def scheduler_class(name: str) -> Any:
     raise BlindspotError(f"diffusers has no scheduler called {name}{hint}")
 
 
-def draw(pipeline: Any, source: Pipeline, prompts: Sequence[Prompt]) -> list[Image.Image]:
-    """Draw a batch; each image has a generator of its own, so what it shows does not depend on its batch."""
-    return pipeline(
-        prompt=[prompt.text for prompt in prompts],
-        num_inference_steps=source.steps,
-        guidance_scale=source.guidance,
-        generator=[torch.Generator("cpu").manual_seed(image_seed(source.seed, prompt.position)) for prompt in prompts],
-    ).images
+def _scheduler(pipeline: Any, name: str) -> Any:
+    """The scheduler of that name with the settings of the pipeline's own, if both are of one kind."""
+    own, kind = pipeline.scheduler, scheduler_class(name)
+    try:
+        chosen = kind.from_config(own.config)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _cannot_draw(pipeline, f"{name} does not take the settings of {type(own).__name__}: {error}") from error
+    if _matches_flow(chosen) != _matches_flow(own):
+        one = "is" if _matches_flow(chosen) else "is not"
+        raise BlindspotError(
+            f"{name} {one} for flow matching, unlike {type(own).__name__}, with which {type(pipeline).__name__} was "
+            "trained; leave models.*.scheduler out, or name one of its kind."
+        )
+    return chosen
+
+
+def _matches_flow(scheduler: Any) -> bool:
+    config = scheduler.config
+    flow = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas")
+    return type(scheduler).__name__.startswith("FlowMatch") or bool(flow)
+
+
+Condition = Literal["prompt", "class_labels", ""]
+"""The argument of a pipeline that says what to draw; none of one that draws what it likes."""
+
+
+def condition_of(pipeline: Any) -> Condition:
+    """How a pipeline, or the one that a recipe names, is told what to draw.
+
+    Raises
+    ------
+    BlindspotError
+        If it needs something that captions do not give.
+    """
+    kind = _class_named(pipeline) if isinstance(pipeline, Pipeline) else type(pipeline)
+    parameters = inspect.signature(kind.__call__).parameters if kind else {}
+    if "prompt" in parameters or not kind:
+        return "prompt"
+    needed = [name for name, one in list(parameters.items())[1:] if one.default is one.empty and one.kind not in _REST]
+    if needed == ["class_labels"]:
+        return "class_labels"
+    if needed or "batch_size" not in parameters:
+        raise _cannot_draw(kind, f"it needs {', '.join(needed) or 'other arguments'}, which captions are not")
+    if any("image" in name for name in parameters):
+        raise _cannot_draw(kind, "it needs an image")
+    return ""
+
+
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _class_named(source: Pipeline) -> type | None:
+    """The class that a pipeline's model_index.json names, if it is one of diffusers'."""
+    import diffusers
+
+    try:
+        config = diffusers.DiffusionPipeline.load_config(source.pipeline, revision=source.revision)
+        return getattr(diffusers, config["_class_name"], None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # loading it says why
+
+
+def _cannot_draw(pipeline: Any, reason: str) -> BlindspotError:
+    name = (pipeline if isinstance(pipeline, type) else type(pipeline)).__name__
+    return BlindspotError(
+        f"A {name} cannot draw images from captions as models.* asks ({reason}); choose a text-to-image pipeline, or "
+        "draw the images yourself and give their folder."
+    )
+
+
+def class_labels(pipeline: Any, prompts: Sequence[Prompt]) -> list[int]:
+    """The classes that captions name, by number or by one of the pipeline's own names.
+
+    Raises
+    ------
+    BlindspotError
+        If a caption names none.
+    """
+    config = getattr(getattr(pipeline, "transformer", None), "config", {})
+    count = config.get("num_embeds_ada_norm") or 1000
+    names = {name.strip().lower(): number for name, number in (getattr(pipeline, "labels", None) or {}).items()}
+    found = []
+    for prompt in prompts:
+        text = prompt.text.strip().lower()
+        number = names.get(text, int(text) if text.isdecimal() else -1)
+        if not 0 <= number < count:
+            known = f", or their names, such as {next(iter(names))!r}" if names else ""
+            raise _cannot_draw(pipeline, f"it draws classes 0 to {count - 1}{known}; {prompt.text[:60]!r} is none")
+        found.append(number)
+    return found
+
+
+def draw(pipeline: Any, source: Pipeline, prompts: Sequence[Prompt]) -> list[Drawn]:
+    """Draw a batch; each image has a generator of its own, so what it shows does not depend on its batch.
+
+    Raises
+    ------
+    BlindspotError
+        If the pipeline cannot be called like this, or fails.
+    """
+    seeds = [torch.Generator("cpu").manual_seed(image_seed(source.seed, prompt.position)) for prompt in prompts]
+    condition = condition_of(pipeline)
+    wanted: dict[str, Any] = {
+        "num_inference_steps": source.steps,
+        "guidance_scale": source.guidance,
+        "generator": seeds if len(seeds) > 1 else seeds[0],
+        "output_type": "np",
+    }
+    if condition == "prompt":
+        wanted["prompt"] = [prompt.text for prompt in prompts]
+    elif condition == "class_labels":
+        wanted["class_labels"] = class_labels(pipeline, prompts)
+    else:
+        wanted["batch_size"] = len(prompts)
+    accepted = inspect.signature(pipeline.__call__).parameters
+    try:
+        with _watched(pipeline, len(prompts)) as finite:
+            output = pipeline(**{name: value for name, value in wanted.items() if name in accepted})
+        found = list(output.images)
+        pictures = [_picture(image) for image in found]
+    except torch.OutOfMemoryError as error:
+        raise BlindspotError(
+            f"{source.pipeline} runs out of memory at {len(prompts)} images; lower its batch."
+        ) from error
+    except Exception as error:  # whatever a pipeline says of arguments, parts or a scheduler that do not fit
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(".")
+        wants = "it takes an image beside them; " if IMAGES & {*accepted} else ""
+        raise _cannot_draw(pipeline, wants + reason) from error
+    if len(found) != len(prompts):
+        raise _cannot_draw(pipeline, f"it gives {len(found)} images for {len(prompts)} prompts")
+    intact = [ok and _is_finite(image) for ok, image in zip(finite(), found, strict=True)]
+    flags = [list(flag) for name in FLAGS if (flag := getattr(output, name, None)) is not None]
+    filtered = [any(one) for one in zip(*flags, strict=False)] if flags else [False] * len(found)
+    reasons = [
+        "" if ok and not bad else FILTERED if bad else NOT_FINITE for ok, bad in zip(intact, filtered, strict=True)
+    ]
+    return [Drawn(picture, reason) for picture, reason in zip(pictures, reasons, strict=True)]
+
+
+@contextmanager
+def _watched(pipeline: Any, count: int) -> Iterator[Callable[[], list[bool]]]:
+    """Inside, watch what the denoiser and the decoder give; returns whether it was finite, for each of `count` images.
+
+    What a pipeline makes of it does not tell: it clips infinities to white and black.
+    """
+    seen: list[Tensor] = []
+
+    def watch(_: nn.Module, __: Any, output: Any) -> None:
+        found = output if isinstance(output, Tensor) else output[0] if len(output) else None
+        if isinstance(found, Tensor) and found.is_floating_point():
+            seen.append(found.detach().isfinite().flatten(1).all(dim=1))
+
+    def finite() -> list[bool]:
+        whole = torch.cat([flags.cpu() for flags in seen]) if seen else torch.ones(count, dtype=torch.bool)
+        # With classifier-free guidance a network sees a batch twice, and a decoder may see its images one by one.
+        return (whole.view(-1, count).all(dim=0) if len(whole) % count == 0 else whole.all().expand(count)).tolist()
+
+    parts = getattr(pipeline, "components", {}).items()
+    networks = [part for name, part in parts if isinstance(part, nn.Module) and "encoder" not in name]
+    networks += [part.decoder for part in networks if isinstance(getattr(part, "decoder", None), nn.Module)]
+    handles = [network.register_forward_hook(watch) for network in networks]
+    try:
+        yield finite
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_finite(image: Any) -> bool:
+    return isinstance(image, Image.Image) or bool(np.isfinite(image).all())
+
+
+def _picture(image: Any) -> Image.Image:
+    """One image of a pipeline, numbers in [0, 1], as diffusers rounds them."""
+    if isinstance(image, Image.Image):
+        return image
+    with np.errstate(invalid="ignore"):
+        pixels = (np.asarray(image) * 255).round().astype("uint8")
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def image_seed(seed: int, position: int) -> int:

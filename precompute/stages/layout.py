@@ -2,7 +2,8 @@
 
 A concept's profile is its row of image energies, log(1 + energy), divided by its norm, reduced to 100 components. Exact
 cosine neighbours (FAISS) of the profiles feed UMAP (McInnes et al. 2018), which is seeded and so gives the same map
-each time. Tiny dictionaries, for which UMAP has no neighbourhoods, are laid out by their principal components.
+each time. Tiny dictionaries and profiles that are nearly all the same, for which UMAP has no neighbourhoods, are laid
+out by their principal components; concepts that nothing tells apart, in a circle.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from precompute.stages.energies import energy_of
 COMPONENTS = 100
 """Dimensions of a profile, at most."""
 SMALL = 15
-"""Fewer live concepts than this are laid out by principal components."""
+"""Fewer live concepts, or fewer different profiles, than this are laid out by principal components."""
+SAME = 1e-6
+"""Distance up to which profiles, or places, are the same."""
 MAP = "map.npz"
 
 
@@ -75,13 +78,26 @@ def concept_layout(energy: sparse.csr_matrix, atoms: np.ndarray, config: LayoutC
     if len(live) == 0:
         return ConceptMap(xy, cluster)
     profiles = concept_profiles(energy[:, live], config.seed)
-    xy[live] = framed(principal_plane(profiles) if len(live) < SMALL else umap_plane(profiles, config))
+    xy[live] = framed(_plane(profiles, config))
     cluster[live] = clusters(xy[live], config)
     silent = np.setdiff1d(np.arange(energy.shape[1]), live)
     if len(silent):
         nearest = live[(unit(atoms[silent]) @ unit(atoms[live]).T).argmax(axis=1)]
         xy[silent], cluster[silent] = xy[nearest], cluster[nearest]
     return ConceptMap(xy, cluster)
+
+
+def _plane(profiles: np.ndarray, config: LayoutConfig) -> np.ndarray:
+    """Places of concepts, finite and not all the same, `[concepts, 2]`."""
+    if len(np.unique(np.round(profiles / SAME), axis=0)) >= SMALL:
+        places = umap_plane(profiles, config)
+        if np.isfinite(places).all():
+            return places
+    places = principal_plane(profiles)
+    if np.isfinite(places).all() and np.ptp(places, axis=0).max() > SAME:
+        return places
+    angles = np.linspace(0, 2 * np.pi, len(profiles), endpoint=False)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def concept_profiles(energy: sparse.csr_matrix, seed: int) -> np.ndarray:
@@ -95,7 +111,8 @@ def concept_profiles(energy: sparse.csr_matrix, seed: int) -> np.ndarray:
     components = min(COMPONENTS, min(rows.shape) - 1)
     if components < 2:
         return np.ascontiguousarray(np.pad(rows.toarray(), ((0, 0), (0, 2))), dtype=np.float32)
-    reduced = TruncatedSVD(components, random_state=seed).fit_transform(rows)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of the share of variance, where there is none
+        reduced = TruncatedSVD(components, random_state=seed).fit_transform(rows)
     return unit(reduced)
 
 

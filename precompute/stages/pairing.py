@@ -44,7 +44,9 @@ class PairingStage(Stage):
     def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
         """Write `pairing.json`."""
         context, images = self.context, images_of(self.context, self.model)
-        if self.how == "generated":
+        if self.how == "generated" and not context.work.summary(context.images_stage(self.model)).get("prompted", True):
+            found = Pairing("none", np.full(len(images), -1))
+        elif self.how == "generated":
             found = Pairing("generated", np.array([int(image.stem) for image in images], np.int64))
         else:
             sides = (context.folder(context.images_stage(name)) for name in (REAL, self.model))

@@ -156,3 +156,28 @@ def test_a_second_run_is_kept_out_until_the_first_one_dies(work: WorkDirectory):
     time.sleep(0.01)
     with work.lock():
         assert (work.path / "lock").read_text() == str(os.getpid())
+
+
+def test_a_stage_is_checked_before_the_long_work_once_what_it_reads_is_there(work: WorkDirectory):
+    def stages(usable: bool) -> list[Stage]:
+        said: list[str] = []
+
+        def noted(name: str):
+            return lambda folder, progress: said.append(name) or write(name)(folder, progress)
+
+        def check() -> None:
+            said.append("check")
+            if not usable:
+                raise BlindspotError("It cannot work.")
+
+        found = [Made("a", noted("a")), Made("long", noted("long"), after=("a",)), Made("b", noted("b"), after=("a",))]
+        found[2].check = check
+        found[0].said = said
+        return found
+
+    unusable, usable = stages(False), stages(True)
+    with pytest.raises(BlindspotError, match="cannot work"):
+        actions(work, *unusable)
+    assert unusable[0].said == ["a", "check"]
+    assert actions(work, *usable) == ["kept", "ran", "ran"] and usable[0].said == ["check", "long", "b"]
+    assert actions(work, *stages(False)) == ["kept", "kept", "kept"]

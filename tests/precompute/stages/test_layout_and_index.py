@@ -92,3 +92,17 @@ def test_neighbours_are_the_nearest_live_ones():
 
 def test_one_live_concept_has_no_neighbours():
     assert (nearest(np.eye(3), np.array([1]), faiss.IndexFlatIP).others == -1).all()
+
+
+@pytest.mark.parametrize("images", [1, 2, 8])
+@pytest.mark.parametrize("concepts", [1, 2, 3, 16, 40])
+@pytest.mark.parametrize("kind", ["same", "random", "one", "huge"])
+def test_the_map_is_finite_however_little_there_is_to_lay_out(images: int, concepts: int, kind: str):
+    random = np.random.default_rng(0)
+    energy = np.abs(random.normal(size=(images, concepts))).astype(np.float32)
+    energy = {"same": np.tile(energy[:, :1], concepts), "huge": energy * 1e30}.get(kind, energy)
+    energy[:, 1 if kind == "one" else concepts :] = 0
+    found = concept_layout(sparse.csr_matrix(energy), random.normal(size=(concepts, 5)), LayoutConfig())
+    assert np.isfinite(found.xy).all() and np.abs(found.xy).max() <= 10 + 1e-4
+    if kind == "same":
+        assert len(np.unique(found.xy, axis=0)) == concepts
