@@ -1,7 +1,7 @@
 """Which members of an invariant set to show, and what they have in common.
 
-"EquiDiff", section 5.2.2, leaves open how to pick the interesting members of a set. Both choices here want embeddings of
-an encoder that f does not use, or one that sees more than f: farthest-first takes extremes, a k-DPP draws at random,
+"EquiDiff", section 5.2.2, leaves open how to pick the interesting members of a set. Both choices here want embeddings
+of an encoder that f does not use, or one that sees more than f: farthest-first takes extremes, a k-DPP draws at random,
 with sets of different members more likely.
 """
 
@@ -204,7 +204,7 @@ def what_varies(
         return [
             ConceptSpread(
                 int(row),
-                (names[row] if names is not None else "") or f"concept {row}",
+                (names[int(row)] if names is not None else "") or f"concept {row}",
                 None if np.isnan(ratios[row]) else float(ratios[row]),
                 float(inside[:, row].mean()),
                 float(present[row]),

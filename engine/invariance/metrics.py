@@ -1,7 +1,7 @@
 """How good an invariant set is: true to the response, realistic, different from member to member.
 
-Frechet distances are taken in a stated feature space, the embeddings of an encoder, not InceptionV3's; compare only sets
-of equal size in the same space. `engine.samplers.metrics` has diversity and the spectral slope.
+Frechet distances are taken in a stated feature space, the embeddings of an encoder, not InceptionV3's; compare only
+sets of equal size in the same space. `engine.samplers.metrics` has diversity and the spectral slope.
 """
 
 from __future__ import annotations

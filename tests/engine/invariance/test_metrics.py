@@ -1,4 +1,4 @@
-"""Distances to the target are those of eq. 4.1; the split Frechet distance never compares a member with its own query."""
+"""Fidelity is that of eq. 4.1; the split Frechet distance never compares a member with its own query."""
 
 import numpy as np
 import pytest
