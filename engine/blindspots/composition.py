@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from engine.blindspots.cooccurrence import Cooccurrence
-from engine.blindspots.significance import measure_gap, normal_p
+from engine.blindspots.significance import active_degrees, gap_p, measure_gap
 from engine.errors import BlindspotError
 
 
@@ -173,8 +173,10 @@ def change_evidence(
     """
     before, after = (_image_products(codes, changes.first, changes.second, tokens) for codes in (real, model))
     gap = measure_gap(before, after, real_rows, model_rows)
-    p = normal_p(gap.gap, gap.se)
-    real_images, model_images = (np.bincount(side.indices, minlength=len(p)) for side in (before, after))
+    real_images, model_images = (np.bincount(side.indices, minlength=len(gap.gap)) for side in (before, after))
+    images = min(before.shape[0], after.shape[0])
+    degrees = np.minimum(max(images - 1, 1), active_degrees(real_images, model_images))
+    p = gap_p(gap.gap, gap.se, images, degrees)
     return ChangeEvidence(real_images, model_images, gap.gap, gap.se, p, np.minimum(p * changes.candidates, 1.0))
 
 

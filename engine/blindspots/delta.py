@@ -28,9 +28,9 @@ from engine.blindspots.significance import (
     Interval,
     Moments,
     benjamini_hochberg,
+    gap_p,
     interval_degrees,
     mean_covariance,
-    normal_p,
     null_error,
     student_quantile,
 )
@@ -251,7 +251,7 @@ def delta_columns(
     degrees = interval_degrees(real, model, paired, *active)
     found = estimate_delta(real, model, se, estimator=estimator, temperature=temperature, degrees=degrees)
     gap = model.mean - real.mean
-    p = normal_p(gap, null_error(real, model, se))
+    p = gap_p(gap, null_error(real, model, se), min(real.images, model.images), degrees)
     return {
         "gap": gap,
         "relative": relative_gap(real, model),

@@ -22,6 +22,8 @@ from engine.errors import BlindspotError
 
 SAME = 1e-6
 """Standard deviation, as a share of the mean, up to which energies are one number: they are stored as float32."""
+FEW = 30
+"""Images of a source below which its mean is not taken for normal."""
 PerConcept = Float[np.ndarray, " concepts"]
 """One number per concept, [K]."""
 Counts = Int[np.ndarray, " concepts"]
@@ -201,6 +203,14 @@ def student_p(effect: np.ndarray | float, se: np.ndarray | float, degrees: np.nd
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(effect) / se
     return 2 * special.stdtr(degrees, -np.where(np.equal(effect, 0), 0.0, t))
+
+
+def gap_p(gap: PerConcept, se: PerConcept, images: int, degrees: PerConcept) -> PerConcept:
+    """Two-sided p-value of no gap: normal, or Student's where the smaller source has fewer than `FEW` images.
+
+    Of two images anything is many of its own standard errors away from zero; `degrees` are `interval_degrees`.
+    """
+    return normal_p(gap, se) if images >= FEW else student_p(gap, se, degrees)
 
 
 def benjamini_hochberg(p: PerConcept, live: np.ndarray | None = None) -> PerConcept:

@@ -202,13 +202,9 @@ def load_pipeline(source: Pipeline) -> Any:
     BlindspotError
         If it cannot be loaded, or the scheduler is not one of diffusers' or does not fit.
     """
+    _quieten()
     from diffusers import DiffusionPipeline
-    from diffusers.utils import logging
-    from transformers.utils import logging as transformers_logging
 
-    for library in (logging, transformers_logging):
-        library.disable_progress_bar()
-        library.set_verbosity_error()
     # Said even for float32: a text encoder stored in half precision would else stay so beside a float32 UNet.
     precision = getattr(torch, source.dtype)
     try:
@@ -228,6 +224,18 @@ def load_pipeline(source: Pipeline) -> Any:
         pipeline.scheduler = _scheduler(pipeline, source.scheduler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(pick_device(source.device))
+
+
+def _quieten() -> None:
+    """Switch off bars and hints of transformers and diffusers, also those of importing diffusers' pipelines."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    from diffusers.utils import logging
+
+    for library in (logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
 
 
 def scheduler_class(name: str) -> Any:
@@ -301,6 +309,7 @@ _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 def _class_named(source: Pipeline) -> type | None:
     """The class that a pipeline's model_index.json names, if it is one of diffusers'."""
+    _quieten()
     import diffusers
 
     try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.errors import BlindspotError
-from engine.files import content_hash, full_disk_explained, write_array, write_whole
+from engine.files import content_hash, full_disk_explained, plain, read_json, write_array, write_json, write_whole
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +70,22 @@ def test_a_full_disk_is_known_by_a_librarys_words(tmp_path: Path):
 def test_other_failures_pass(tmp_path: Path):
     with pytest.raises(ZeroDivisionError), full_disk_explained(tmp_path):
         1 / 0
+
+
+NUMBERS = st.one_of(st.floats(), st.integers(), st.none(), st.booleans(), st.text(max_size=3))
+DOCUMENTS = st.recursive(
+    NUMBERS,
+    lambda part: st.lists(part) | st.dictionaries(st.text(max_size=3), part) | st.tuples(part, part),
+    max_leaves=8,
+)
+
+
+@given(DOCUMENTS)
+def test_a_document_never_holds_what_json_cannot_say(document):
+    text = json.dumps(plain(document), allow_nan=False)
+    assert plain(json.loads(text)) == json.loads(text)
+
+
+def test_numbers_that_are_not_finite_are_written_as_null(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.5, float("inf")], "c": (np.float64("-inf"),)})
+    assert read_json(tmp_path / "a.json") == {"a": None, "b": [1.5, None], "c": [None]}

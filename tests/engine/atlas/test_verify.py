@@ -124,6 +124,7 @@ def test_a_column_of_another_type_is_found(copy_path):
         ("codes/alpha/indices.npy", 3, 96, "it names concept 96 of 96"),
         ("codes/alpha/values.npy", 3, -1, "a value is not a finite number above zero"),
         ("codes/alpha/values.npy", 3, np.inf, "a value is not a finite number above zero"),
+        ("codes/alpha/values.npy", 3, 65504, "a code is the largest number of float16"),
         ("energy/alpha/indices.npy", 0, 95, "the concepts of a row do not rise"),
         ("energy/alpha/values.npy", 0, 1e6, "its energies do not add up"),
     ],

@@ -1,11 +1,16 @@
+import math
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from engine.atlas import AtlasInfo, AtlasWriter, Source
@@ -192,3 +197,13 @@ def test_thumbnails_are_small_webp_pictures(tmp_path):
         writer.write_thumb(1234, Image.new("RGBA", (600, 300), "#ff000080"), size=100)
         with Image.open(writer.folder / "thumbs/0001/0001234.webp") as thumb:
             assert (thumb.format, thumb.mode, thumb.size) == ("WEBP", "RGB", (100, 50))
+
+
+@given(st.lists(st.sampled_from([0.5, -1.0, math.nan, math.inf, -math.inf, None]), max_size=6), st.booleans())
+def test_numbers_that_are_not_finite_become_null_in_tables(values, arrow):
+    table = pd.DataFrame({"concept": range(len(values)), "fires": 1, "energy": pd.array(values, "object")})
+    with tempfile.TemporaryDirectory() as folder, AtlasWriter(f"{folder}/atlas") as writer:
+        found = pa.table({**table, "energy": pa.array(values, pa.float64())}) if arrow else table
+        writer.write_table("published", found)
+        stored = pq.read_table(writer.folder / "published.parquet")["energy"].to_pylist()
+    assert stored == [value if value is not None and math.isfinite(value) else None for value in values]
