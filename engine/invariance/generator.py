@@ -107,6 +107,13 @@ class DeterministicGenerator:
         return function(state)
 
 
+def response(
+    generator: DeterministicGenerator, respond: Callable[[Tensor], Tensor]
+) -> Callable[[Float[Tensor, "n *shape"]], Float[Tensor, "n m"]]:
+    """f(G(z)): latents to responses, as `engine.invariance.levelset` wants it, of responses to images `respond`."""
+    return lambda latents: respond(generator(latents))
+
+
 def rescale(latents: Float[Tensor, "n *shape"], reference: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
     """Scale each latent back to the norm of its reference, the latent that the optimisation started from.
 
