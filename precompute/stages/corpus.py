@@ -269,7 +269,7 @@ def save_png(image: Image.Image, path: Path) -> None:
     write_whole(path, lambda partial: image.save(partial, format="PNG"))
 
 
-def stored_image(path: Path, folder: Path, caption: str, size: tuple[int, int]) -> ImageRecord:
+def stored_image(path: Path, folder: Path, caption: str | None, size: tuple[int, int]) -> ImageRecord:
     """The record of an image in a stage's own folder; `size` is its width and height."""
     file = f"{folder.parent.name}/{folder.name}/images/{path.name}"
     return ImageRecord(path, file, path.stem, caption, *size, file_hash(path))

@@ -115,7 +115,8 @@ def encode(
 
     for number in left:
         end = min((number + 1) * SHARD, len(images))
-        tokens, embeddings = [], []
+        tokens: list[np.ndarray] = []
+        embeddings: list[np.ndarray] = []
         with ThreadPoolExecutor() as pool, torch.inference_mode():
             pixels = pool.map(read, range(number * SHARD, end))
             while batch := list(islice(pixels, config.batch)):

@@ -416,7 +416,8 @@ def _watched(pipeline: Any, count: int) -> Iterator[Callable[[], list[bool]]]:
 
     parts = getattr(pipeline, "components", {}).items()
     networks = [part for name, part in parts if isinstance(part, nn.Module) and "encoder" not in name]
-    networks += [part.decoder for part in networks if isinstance(getattr(part, "decoder", None), nn.Module)]
+    decoders = [getattr(part, "decoder", None) for part in networks]
+    networks += [decoder for decoder in decoders if isinstance(decoder, nn.Module)]
     handles = [network.register_forward_hook(watch) for network in networks]
     try:
         yield finite
