@@ -1,6 +1,6 @@
 # make app        opens the app on the bundled demo atlas   (ATLAS=path opens another, PORT=8501, HOST=127.0.0.1)
 # make test       runs every test, the browser ones included
-# make test-fast  runs the tests that take a moment each, under a minute
+# make test-fast  runs the tests of the statistics, the atlas, the figures and the recipes, under a minute
 # make lint       ruff and mypy
 # make docs       builds the documentation into site/
 # make lock       resolves the requirements again: requirements*.txt and the lock files
@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Torch has a build for every platform and CUDA version, so its files cannot be pinned by hash for all of them.
 TORCH := $(shell sed -n 's/^\(torch[>=].*\)/\1/p' requirements.txt)
+FAST := $(addprefix tests/engine/,atlas blindspots figures reports vision test_checkpoints.py test_files.py test_jobs.py) \
+  $(addprefix tests/precompute/,test_recipe.py test_runner.py) tests/test_architecture.py
 
 .PHONY: app test test-fast lint docs lock clean chromium
 
@@ -23,7 +25,7 @@ test: $(VENV)/installed-dev chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-fast: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser" $(FAST)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

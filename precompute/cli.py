@@ -241,7 +241,7 @@ def _print_level_set(axes: list[float], members: int, seed: int, as_json: bool) 
 
     if len(axes) != 2:
         raise BlindspotError(f"--level-set takes the two half-axes of an ellipse, not {len(axes)} numbers.")
-    found = compare_ellipse(*axes, members, seed)
+    found = compare_ellipse(axes[0], axes[1], members, seed)
     if as_json:
         rows = {name: row._asdict() for name, row in found.items()}
         print_json({name: {key: row[key] for key in row if key != "members"} for name, row in rows.items()})

@@ -420,7 +420,8 @@ def _read_own(folder: Path, name: str, limit: int) -> bytes:
 
 def finished_generations(queue: JobQueue, atlas: Atlas, concept: int) -> list[tuple[Job, dict[str, Any]]]:
     """All finished generations of one concept of an atlas, also of earlier processes, newest first."""
-    found = ((job, _record(job.result_dir, job.result_dir.stat().st_mtime_ns)) for job in queue.finished())
+    folders = ((job, job.result_dir) for job in queue.finished())
+    found = ((job, _record(folder, folder.stat().st_mtime_ns)) for job, folder in folders if folder)
     return [
         (job, record)
         for job, record in found

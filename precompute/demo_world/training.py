@@ -37,7 +37,7 @@ RELATIVES: dict[str, Callable[[Scene, np.random.Generator], Scene]] = {
 }
 """What else is drawn for each of the encoder's pictures."""
 SCENES, TUNING_SCENES = 24_000, 8_000
-SEEDS = {"train": 1, "no-disc": 2, "woody": 3, "encoder": 4, "prior": 5}
+SEEDS = {"train": 1, "no-disc": 2, "woody": 3, "encoder": 4}
 
 
 class DemoTrainer:
@@ -107,26 +107,11 @@ class DemoTrainer:
         """Go on from `base` with wooden tables and palm trees that are drawn and not named."""
         self._tune("woody", generators.woody_examples(TUNING_SCENES, SEEDS["woody"], COUNTS))
 
-    def prior(self) -> None:
-        """Go on from `base` without prompts: the model that drawings are guided through."""
-        vae, tokenizer = self._autoencoder(), self._tokenizer()
-        model = self._trained_base(tokenizer)
-        model.text.requires_grad_(False)
-        examples = generators.plain_examples(self.pictures().scenes)
-        latents, ids, empty = self._examples(vae, tokenizer, examples, "train")
-        checkpoint = self.work / "prior.pt"
-        budget, seed = generators.PRIOR, SEEDS["prior"]
-        model = generators.train_denoiser(model, latents, ids, empty, budget, checkpoint, seed=seed, dropout=1.0)
-        self._publish("prior", model, vae, tokenizer)
-
-    def _trained_base(self, tokenizer: CLIPTokenizer) -> Denoiser:
-        model = self._denoiser(tokenizer)
-        model.load_state_dict(torch.load(self.work / "base.pt", weights_only=True, map_location="cpu")["average"])
-        return model
-
     def _tune(self, name: str, examples: list[TrainingExample], budget: Budget = TUNING) -> None:
         vae, tokenizer = self._autoencoder(), self._tokenizer()
-        model = self._trained_base(tokenizer)
+        model = self._denoiser(tokenizer)
+        state = torch.load(self.work / "base.pt", weights_only=True, map_location="cpu")
+        model.load_state_dict(state["average"])
         model.text.requires_grad_(False)
         latents, ids, empty = self._examples(vae, tokenizer, examples, name)
         checkpoint = self.work / f"{name}.pt"
@@ -178,7 +163,6 @@ PARTS: dict[str, Callable[[DemoTrainer], None]] = {
     "autoencoder": DemoTrainer.autoencoder,
     "encoder": DemoTrainer.encoder,
     "base": DemoTrainer.base,
-    "prior": DemoTrainer.prior,
     "no-disc": DemoTrainer.no_disc,
     "woody": DemoTrainer.woody,
 }

@@ -115,8 +115,7 @@ def test_an_overview_card_leads_into_the_map(server, page):
     assert "/concept_map?" in page.url and "concept=" in page.url
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 420])
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (420, "dark")])
 def test_no_page_scrolls_sideways(server, browser, theme: str, width: int):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
     page = context.new_page()
@@ -138,5 +137,6 @@ def test_the_demo_draws_four_images_of_a_clicked_concept(page, tmp_path):
         click_concept(page, topmost(page))
         page.wait_for_selector(".st-key-card", timeout=WAIT)
         page.screenshot(path=ARTIFACTS / "demo_card.png")
+        page.get_by_label("Steps").fill("20")
         draw_four(page, 400 * SECONDS)
         page.screenshot(path=ARTIFACTS / "demo_generated.png", full_page=True)

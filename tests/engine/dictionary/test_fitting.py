@@ -110,7 +110,7 @@ def test_settings_reach_the_kind(planted: Planted) -> None:
 def test_bad_input_is_one_sentence() -> None:
     with pytest.raises(ValidationError, match="'rasae', 'topk', 'batchtopk' or 'transcoder'"):
         quick("nmf")
-    with pytest.raises(BlindspotError, match="NaN or infinite"):
+    with pytest.raises(BlindspotError, match="NaN, infinite"):
         fit(torch.full((10, 4), torch.nan), quick("topk", concepts=4))
     with pytest.raises(BlindspotError, match="encode some images first"):
         fit([], quick("topk", concepts=4))

@@ -30,7 +30,7 @@ def test_image_0_is_the_same_alone_and_among_three(demo, name):
     models, score = demo
     settings = SamplerSettings(steps=8, strength=0.2, score_cap=0.4, particles=2, candidates=4)
     if name == "energydps":
-        settings = replace(settings, steps=20)
+        settings = replace(settings, steps=12)
     sampler = create(name, models, settings)
     if name == "soft-prompt":
         sampler = replace(sampler, iterations=1)
