@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.atlas.reader import Atlas
-    from engine.samplers.base import OnStep, Samples, StepEvent, TiltEstimate
+    from engine.samplers.base import OnStep, Samples, StepEvent
     from engine.samplers.calibration import Calibration
     from engine.samplers.models import ModelBundle
     from engine.samplers.scores import ConceptScore
@@ -110,8 +110,10 @@ class GenerationRequest(SamplerSettings):
             raise BlindspotError(f"The cap {self.score_cap} is no score that a push could reach: choose one above 0.")
         if self.guidance_end is not None and not 0 < self.guidance_end <= 1:
             raise BlindspotError(f"Guidance ends after a share of the way between 0 and 1, not {self.guidance_end}.")
-        if (self.gradient or self.zeta) and self.method not in GUIDED:
+        if (self.gradient is not None or self.zeta is not None) and self.method not in GUIDED:
             raise BlindspotError(f"Method {self.method!r} has no gradient to scale: choose among {', '.join(GUIDED)}.")
+        if self.zeta is not None and not (math.isfinite(self.zeta) and self.zeta > 0):
+            raise BlindspotError(f"The step size zeta must be a number above 0, not {self.zeta}.")
         if self.match and self.method in WITHOUT_STRENGTH:
             raise BlindspotError(
                 f"Method {self.method!r} has no strength, so it cannot be matched to a score: leave out the matching."
@@ -319,7 +321,7 @@ def save_generation(result: GenerationResult, folder: Path, atlas: str | None = 
         "references": [asdict(reference) for reference in result.references],
         "reference_score": result.reference_score,
         "matched": None if result.calibration is None else result.calibration._asdict(),
-        "tilt": _finite(result.samples.tilt),
+        "tilt": None if result.samples.tilt is None else result.samples.tilt._asdict(),
         "seconds": round(result.seconds, 3),
     } | ({} if atlas is None else {"atlas": atlas})
     try:
@@ -362,6 +364,18 @@ def load_generation(folder: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class _StoredTilt:
+    """The fields of a `TiltEstimate`, which alone may lack its error."""
+
+    beta: float
+    log_partition: float
+    standard_error: float | None
+    effective_particles: float
+    particles: int
+    kl_to_prior: float
+
+
+@dataclass(frozen=True)
 class _StoredGeneration:
     """What must stand in a record for it to be shown."""
 
@@ -372,13 +386,8 @@ class _StoredGeneration:
     references: list[Reference]
     reference_score: float | None
     seconds: float
-    tilt: dict[str, float | None] | None = None
+    tilt: _StoredTilt | None = None
     atlas: str | None = None
-
-
-def _finite(tilt: TiltEstimate | None) -> dict[str, float | None] | None:
-    """A tilt's fields for JSON, those that are not finite as None."""
-    return tilt and {name: value if math.isfinite(value) else None for name, value in tilt._asdict().items()}
 
 
 def stored_method(parameters: Mapping[str, Any]) -> str:

@@ -137,6 +137,7 @@ ODD = [
     record(images=["/etc/passwd"]),
     record(images="00.png"), record(images=[]), record(scores=["1"]), record(scores=[]), record(references=[3]),
     record(references=[{"image": "3", "score": 1}]), record(seconds=None), record(reference_score="1"),
+    record(tilt={}), record(tilt={"beta": None}),
     record(parameters=[]), record(parameters={}), record(parameters={"concept": "5"}),
     record(parameters={"concept": 5, "strength": "x"}), record(parameters={"concept": 5, "others": 7}),
     record(parameters={"concept": 5, "count": -1}), record(images=["00.png"] * 9), " " * (9 << 20),

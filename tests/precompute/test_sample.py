@@ -108,6 +108,9 @@ def test_the_filter_says_how_far_the_tilt_is_from_the_prior(sample):
 def test_the_algorithm_as_printed_has_its_knobs(sample):
     code, found, _ = sample("--concept", "2", "--method", "energydps", "--zeta", "0.05", "--cap", "0.5", "--json")
     assert code == 0 and found["parameters"]["gradient"] == "raw" and found["parameters"]["zeta"] == 0.05
+    for zeta in ("-1", "0", "nan"):
+        code, _, err = sample("--concept", "2", "--method", "energydps", "--zeta", zeta)
+        assert code == 1 and "zeta must be a number above 0" in err
     code, _, err = sample("--concept", "2", "--method", "maco", "--gradient", "raw")
     assert code == 1 and "has no gradient to scale" in err
     code, _, err = sample("--concept", "2", "--method", "energydps", "--gradient", "steep")
