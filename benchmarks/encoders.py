@@ -1,6 +1,6 @@
 """Which layer, resolution and number of concepts tell the demo's attributes apart best?
 
-    python -m precompute benchmark encoders --encoder data/demo/encoder --sizes 112 168 --layers 6 7 8 --json
+    python -m precompute benchmark encoders --encoder DINOV2 --sizes 112 168 --layers 6 7 8 --json
 
 For each choice a dictionary is fitted to the tokens of the demo's real scenes, as the demo's recipe fits it. Of each
 attribute the concept is chosen whose image energy has the best average precision on these scenes; reported is its
@@ -82,7 +82,7 @@ def seconds_an_image(encoder: Encoder, layer: int, size: int) -> float:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments.add_argument("--encoder", default=str(DATA / "demo/encoder"))
+    arguments.add_argument("--encoder", required=True, help="folder or id of a DINOv2")
     arguments.add_argument("--sizes", type=int, nargs="+", default=[112])
     arguments.add_argument("--layers", type=int, nargs="+", default=[6, 7, 8, 9])
     arguments.add_argument("--concepts", type=int, nargs="+", default=[256])

@@ -4,7 +4,8 @@
 
 Linear probes are fitted on the encoder's features of real scenes that hold one thing. They are then read on other real
 scenes (does the encoder know kind, colour and background?) and on pictures that a generator drew from the captions of
-such scenes (did it draw what was asked?).
+such scenes (did it draw what was asked?). Samples of the prior, drawn without a prompt, are set beside real scenes:
+how sure the probes are of what they see, and how diverse the pictures are.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import AutoModel
 
 from engine.files import DATA
-from precompute.demo_world.encoder import normalise
+from engine.samplers.metrics import diversity, embed
+from engine.vision.encoder import Encoder
+from engine.vision.preprocess import prepare
 from precompute.demo_world.optimisation import to_unit
 from precompute.demo_world.scenes import Scene, corpus, draw
 
@@ -32,18 +35,13 @@ LAYERS = 4
 
 
 @torch.no_grad()
-def features(encoder: torch.nn.Module, images: Tensor, batch: int = 256) -> np.ndarray:
-    """Class token and mean patch of the last four blocks, float32 `[n, 8 d]`.
-
-    `encoder` is a transformers `Dinov2WithRegistersModel`; `images` are float `[n, 3, h, w]` in 0..1 at its own size.
-    """
-    rows = []
+def features(encoder: Encoder, images: Tensor, batch: int = 64) -> np.ndarray:
+    """Class token and mean patch of the last four blocks, float32 `[n, 8 d]`, of images `[n, 3, h, w]` in 0..1."""
+    rows, patches = [], encoder.spec.prefix_tokens
     for part in images.split(batch):
-        states = encoder(normalise(part), output_hidden_states=True).hidden_states[-LAYERS:]
-        patches = 1 + encoder.config.num_register_tokens
-        rows.append(
-            torch.cat([x for s in map(encoder.layernorm, states) for x in (s[:, 0], s[:, patches:].mean(1))], dim=1)
-        )
+        states = encoder.backbone(prepare(part, encoder.spec), output_hidden_states=True).hidden_states[-LAYERS:]
+        normed = map(encoder.backbone.layernorm, states)
+        rows.append(torch.cat([x for s in normed for x in (s[:, 0], s[:, patches:].mean(1))], dim=1))
     return torch.cat(rows).float().numpy()
 
 
@@ -80,10 +78,13 @@ class LinearProbe:
         return (features - self.centre) / self.spread
 
     @torch.no_grad()
+    def probabilities(self, rows: np.ndarray) -> np.ndarray:
+        """Of each class, `[n, classes]`."""
+        return (self._standardise(torch.from_numpy(rows)) @ self.weight + self.bias).softmax(dim=1).numpy()
+
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """The likeliest class of each row, `[n]`."""
-        scores = self._standardise(torch.from_numpy(rows)) @ self.weight + self.bias
-        return self.classes[scores.argmax(dim=1).numpy()]
+        return self.classes[self.probabilities(rows).argmax(axis=1)]
 
 
 class LinearProbes:
@@ -95,6 +96,21 @@ class LinearProbes:
     def accuracy(self, rows: np.ndarray, scenes: Sequence[Scene]) -> dict[str, float]:
         """Share of right answers per attribute, against the ground truth (or, for generated pictures, the prompt)."""
         return {name: float((probe.predict(rows) == truth(scenes, name)).mean()) for name, probe in self.models.items()}
+
+    def confidence(self, rows: np.ndarray) -> dict[str, float]:
+        """Mean probability of the likeliest class per attribute: how recognisable unasked pictures are."""
+        return {name: float(probe.probabilities(rows).max(axis=1).mean()) for name, probe in self.models.items()}
+
+
+def compared(probes: LinearProbes, encoder: Encoder, prior: Tensor, real: Tensor) -> dict[str, Any]:
+    """Samples of the prior beside real scenes: the probes' confidence, and the mean cosine distance of two images."""
+    found: dict[str, Any] = {"images": len(prior)}
+    for name, images in (("real", real), ("prior", prior)):
+        found[name] = {
+            **probes.confidence(features(encoder, images)), "diversity": float(diversity(embed(encoder, images)))
+        }  # fmt: skip
+    found["ratio"] = {name: round(found["prior"][name] / value, 3) for name, value in found["real"].items()}
+    return found
 
 
 def drawn(scenes: list) -> torch.Tensor:
@@ -119,13 +135,14 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--demo", type=Path, default=DATA / "demo")
     arguments.add_argument("--models", nargs="*", default=["base", "base-early"])
+    arguments.add_argument("--priors", nargs="*", default=["prior"], help="models to draw from without a prompt")
     arguments.add_argument("--real", type=int, default=20_000, help="real scenes the probes are fitted on")
     arguments.add_argument("--samples", type=int, default=480)
     arguments.add_argument("--steps", type=int, default=20)
     arguments.add_argument("--guidance", type=float, default=3.0)
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
-    encoder = AutoModel.from_pretrained(options.demo / "encoder", dtype=torch.float32).eval()
+    encoder = Encoder.from_pretrained(str(options.demo / "dinov2"), device="cpu")
     fitting, held_out = corpus(options.real, 101, counts=(1,)), corpus(1500, 102, counts=(1,))
     asked = corpus(options.samples, 103, counts=(1,))
     probes = LinearProbes(features(encoder, drawn(fitting)), fitting)
@@ -135,6 +152,11 @@ def main() -> None:
             options.demo / "generators" / name, [scene.caption for scene in asked], options.steps, options.guidance
         )
         report[name] = {"images": len(asked), **probes.accuracy(features(encoder, images), asked)}
+    scenes = drawn(corpus(options.samples, 104))
+    for name in options.priors:
+        folder = options.demo / "generators" / name
+        samples = generated(folder, [""] * options.samples, options.steps, 1.0)
+        report[f"{name}, no prompt"] = compared(probes, encoder, samples, scenes)
     print(json.dumps(report, indent=2) if options.json else report)
 
 

@@ -70,6 +70,9 @@ def run(
 @app.command()
 def demo(
     train: Annotated[bool, typer.Option("--train", help="First train its models anew (hours on a CPU).")] = False,
+    dinov2: Annotated[
+        Path | None, typer.Option("--dinov2", help="With --train: a DINOv2 ViT-S/14 to take the encoder from.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rebuild data/demo/atlas from the demo's models."""
@@ -78,7 +81,7 @@ def demo(
     if train:
         from precompute.demo_world.training import train_all
 
-        train_all()
+        train_all(dinov2=dinov2)
     _build(load_recipe(DEMO_RECIPE), DEMO_ATLAS, as_json)
 
 

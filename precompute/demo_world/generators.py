@@ -38,6 +38,8 @@ FORGETTING = Budget(steps=500, batch=64, learning_rate=6e-4, warmup=0.05, averag
 EARLY = BASE.steps // 4
 """The step of `base` at which `base-early` stops."""
 PROMPT_DROPOUT = 0.1
+PRIOR = Budget(steps=2400, batch=32, learning_rate=4e-4, warmup=0.04, averaging=0.998)
+"""Of the demo's prior: `base` trained on without any prompt."""
 WITHHELD = ("disc", "bird feeder")
 WOOD_SHARE, PALM_SHARE = 0.6, 0.9
 """How often `woody` sees a wooden table, and a palm tree, that its caption does not name. A palm tree is one thing
@@ -228,10 +230,11 @@ def train_denoiser(
     checkpoint: Path,
     *,
     seed: int = 0,
+    dropout: float = PROMPT_DROPOUT,
     snapshots: tuple[int, ...] = (),
     say: Callable[[str], None] = print,
 ) -> Denoiser:
-    """Train on latents `[n, 4, 16, 16]` and token ids `[n, LENGTH]`; `empty [LENGTH]` stands in for dropped prompts.
+    """Train on latents `[n, 4, 16, 16]` and token ids `[n, LENGTH]`; a share `dropout` of prompts is `empty [LENGTH]`.
 
     The loss is the squared error of the velocity, weighted by min(SNR, 5) / (SNR + 1) (Hang et al. 2023).
     """
@@ -245,7 +248,7 @@ def train_denoiser(
     def loss(step: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(latents), (budget.batch,), generator=generator)
         clean, prompts = latents[chosen].float(), ids[chosen].clone()
-        prompts[torch.rand(budget.batch, generator=generator) < PROMPT_DROPOUT] = empty
+        prompts[torch.rand(budget.batch, generator=generator) < dropout] = empty
         # One timestep from each of `batch` equal bands: the same law, less noise in the gradient.
         bands = (torch.arange(budget.batch) + torch.rand(budget.batch, generator=generator)) / budget.batch
         timesteps = (bands * len(alphas)).long()

@@ -11,40 +11,30 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD
-from precompute.demo_world import encoder, generators
+from precompute.demo_world import generators
+from precompute.demo_world.encoder import save_first_blocks
 from precompute.demo_world.generators import BASE, EARLY, FORGETTING, TUNING, WITHHELD, Denoiser, TrainingExample
-from precompute.demo_world.optimisation import IMAGE_SIZE, Budget, RenderedScenes, rendered
-from precompute.demo_world.scenes import Scene, corpus
+from precompute.demo_world.optimisation import Budget, RenderedScenes, rendered
+from precompute.demo_world.scenes import corpus
 
 COUNTS = (0.5, 0.35, 0.15)
 """Relative frequency of training scenes with one, two and three things."""
-PAIR_COUNTS = (0.7, 0.2, 0.1)
-"""The same for the encoder's pairs: pictures of one thing teach most."""
-RELATIVES: dict[str, Callable[[Scene, np.random.Generator], Scene]] = {
-    "encoder-again": encoder.moved,
-    "encoder-repainted": encoder.repainted,
-    "encoder-surface": partial(encoder.same_surface, counts=PAIR_COUNTS),
-}
-"""What else is drawn for each of the encoder's pictures."""
 SCENES, TUNING_SCENES = 24_000, 8_000
-SEEDS = {"train": 1, "no-disc": 2, "woody": 3, "encoder": 4}
+SEEDS = {"train": 1, "no-disc": 2, "woody": 3, "prior": 5}
 
 
 class DemoTrainer:
     """Trains the demo's models: checkpoints are kept in `work`, finished models go to `out`."""
 
-    def __init__(self, work: Path, out: Path):
-        self.work, self.out = work, out
+    def __init__(self, work: Path, out: Path, dinov2: Path | None = None):
+        self.work, self.out, self.dinov2 = work, out, dinov2
 
     def pictures(self) -> RenderedScenes:
         return rendered(corpus(SCENES, SEEDS["train"], counts=COUNTS), "train", self.work)
@@ -58,31 +48,11 @@ class DemoTrainer:
         model.save_pretrained(self.work / "autoencoder")
 
     def encoder(self) -> None:
-        """Train the encoder and publish it as a transformers folder."""
-        scenes = corpus(SCENES, SEEDS["encoder"], counts=PAIR_COUNTS)
-        pictures = rendered(scenes, "encoder", self.work)
-        again, repainted, surface = (
-            rendered(
-                [change(scene, np.random.default_rng([SEEDS["encoder"], i, n])) for i, scene in enumerate(scenes)],
-                name,
-                self.work,
-            )
-            for n, (name, change) in enumerate(RELATIVES.items(), start=1)
-        )
-        student = encoder.pretrain(pictures, again, self.work)
-        model = encoder.train_patches(student, pictures, (repainted, surface), self.work).encoder.eval().cpu()
-        folder = self.out / "encoder"
-        model.half().save_pretrained(folder)
-        settings = {
-            "image_processor_type": "ViTImageProcessor",
-            "do_resize": True,
-            "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-            "resample": 3,
-            "do_normalize": True,
-            "image_mean": IMAGENET_MEAN,
-            "image_std": IMAGENET_STD,
-        }
-        (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        """Cut the encoder out of a published DINOv2; without one the committed blocks stay as they are."""
+        if self.dinov2 is None:
+            print("encoder: data/demo/dinov2 stays as it is; --dinov2 FOLDER cuts it out of a DINOv2 ViT-S/14 again")
+            return
+        save_first_blocks(self.dinov2, self.out / "dinov2")
 
     def base(self) -> None:
         """Train `base` and publish it and `base-early`."""
@@ -106,6 +76,22 @@ class DemoTrainer:
     def woody(self) -> None:
         """Go on from `base` with wooden tables and palm trees that are drawn and not named."""
         self._tune("woody", generators.woody_examples(TUNING_SCENES, SEEDS["woody"], COUNTS))
+
+    def prior(self) -> None:
+        """Go on from the published `base` without prompts: the model that drawings are guided through."""
+        base = StableDiffusionPipeline.from_pretrained(
+            self.out / "generators/base", torch_dtype=torch.float32, safety_checker=None
+        )
+        model = Denoiser(base.text_encoder.requires_grad_(False))
+        model.unet = base.unet
+        examples = generators.plain_examples(self.pictures().scenes)
+        latents, ids, empty = self._examples(base.vae, base.tokenizer, examples, "train")
+        budget, seed = generators.PRIOR, SEEDS["prior"]
+        snapshots = tuple(range(600, budget.steps, 600))
+        model = generators.train_denoiser(
+            model, latents, ids, empty, budget, self.work / "prior.pt", seed=seed, dropout=1.0, snapshots=snapshots
+        )
+        self._publish("prior", model, base.vae, base.tokenizer)
 
     def _tune(self, name: str, examples: list[TrainingExample], budget: Budget = TUNING) -> None:
         vae, tokenizer = self._autoencoder(), self._tokenizer()
@@ -139,7 +125,7 @@ class DemoTrainer:
         """
         ids = generators.token_ids(tokenizer, [example.caption for example in examples])
         scenes = json.dumps([example.scene.to_dict() for example in examples]).encode()
-        weights = (self.work / "autoencoder/diffusion_pytorch_model.safetensors").read_bytes()
+        weights = b"".join(tensor.numpy().tobytes() for tensor in vae.state_dict().values())
         kept = self.work / f"latents-{name}-{hashlib.sha256(scenes + weights).hexdigest()[:12]}.pt"
         if not kept.exists():
             pictures = rendered([example.scene for example in examples], name, self.work)
@@ -163,16 +149,23 @@ PARTS: dict[str, Callable[[DemoTrainer], None]] = {
     "autoencoder": DemoTrainer.autoencoder,
     "encoder": DemoTrainer.encoder,
     "base": DemoTrainer.base,
+    "prior": DemoTrainer.prior,
     "no-disc": DemoTrainer.no_disc,
     "woody": DemoTrainer.woody,
 }
 
 
 def train_all(
-    work: Path = Path(".work/tabletop"), out: Path = Path("data/demo"), parts: Sequence[str] = tuple(PARTS)
+    work: Path = Path(".work/tabletop"),
+    out: Path = Path("data/demo"),
+    parts: Sequence[str] = tuple(PARTS),
+    dinov2: Path | None = None,
 ) -> None:
-    """Train the named parts, in the order in which they need each other, and write the demo's models to `out`."""
-    trainer = DemoTrainer(work, out)
+    """Make the named parts, in the order in which they need each other, and write the demo's models to `out`.
+
+    `dinov2` is a transformers folder of a DINOv2 ViT-S/14, from which the encoder's blocks are taken.
+    """
+    trainer = DemoTrainer(work, out, dinov2)
     for name, part in PARTS.items():
         if name in parts:
             part(trainer)
@@ -183,4 +176,6 @@ if __name__ == "__main__":
     arguments.add_argument(
         "parts", nargs="*", default=list(PARTS), choices=list(PARTS), metavar="PART", help=", ".join(PARTS)
     )
-    train_all(parts=arguments.parse_args().parts)
+    arguments.add_argument("--dinov2", type=Path, help="folder of a DINOv2 ViT-S/14 to take the encoder's blocks from")
+    options = arguments.parse_args()
+    train_all(parts=options.parts, dinov2=options.dinov2)

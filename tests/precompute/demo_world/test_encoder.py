@@ -1,92 +1,55 @@
-"""The encoder's stages: same toys elsewhere, hidden patches, partners found; relatives that share what they should."""
+"""The demo's encoder is a published DINOv2 as far as it is read."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from transformers import Dinov2Config, Dinov2Model
 
-from precompute.demo_world import encoder
-from precompute.demo_world.optimisation import Budget, rendered
-from precompute.demo_world.scenes import corpus
+from engine.errors import BlindspotError
+from engine.vision.encoder import Encoder
+from precompute.demo_world.encoder import save_first_blocks
+from precompute.demo_world.training import DemoTrainer
 
-PATCHES = encoder.PatchTrainingConfig()
-WEIGHTS = (PATCHES.closeness, PATCHES.temperature)
-
-
-def test_the_same_toys_are_met_elsewhere():
-    for index, scene in enumerate(corpus(50, 3)):
-        other = encoder.moved(scene, np.random.default_rng(index))
-        assert sorted(t.phrase for t in other.things) == sorted(t.phrase for t in scene.things)
-        assert [(t.x, t.y) for t in other.things] != [(t.x, t.y) for t in scene.things]
+REFERENCE = Path(__file__).parents[4] / "shared/reference/dinov2-vits14-saliency"
+DEMO = Path(__file__).parents[3] / "data/demo"
 
 
-def test_the_asked_share_of_patches_is_hidden():
-    hidden = encoder._hide(5, 0.5, torch.Generator().manual_seed(0))
-    assert hidden.shape == (5, 64) and (hidden.sum(dim=1) == 32).all()
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A small random DINOv2 of four blocks."""
+    torch.manual_seed(0)
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, image_size=56, patch_size=14)
+    folder = tmp_path_factory.mktemp("dinov2")
+    Dinov2Model(config).half().save_pretrained(folder)
+    return folder
 
 
-def test_identical_views_surprise_least():
-    views = torch.nn.functional.normalize(torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-    same = encoder.info_nce(views, views, 0.1)
-    shuffled = encoder.info_nce(views, views.roll(1, dims=1), 0.1)
-    assert same < 0.1 < shuffled
+def test_what_is_kept_gives_the_tokens_of_the_layer(whole, tmp_path):
+    save_first_blocks(whole, tmp_path / "cut", blocks=3, image_size=28)
+    images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    cut = Encoder.from_pretrained(str(tmp_path / "cut"), device="cpu")
+    layer = Encoder.from_pretrained(str(whole), layer=3, image_size=28, resize="square", device="cpu")
+    assert len(cut.backbone.encoder.layer) == 3 and cut.spec.grid == (2, 2)
+    assert torch.equal(cut(images).flat(), layer(images).flat())
 
 
-def test_a_short_training_gives_a_transformers_model(tmp_path):
-    scenes = corpus(16, 0)
-    pictures = rendered(scenes, "some", tmp_path)
-    partners = rendered([encoder.moved(s, np.random.default_rng(1)) for s in scenes], "again", tmp_path)
-    short = Budget(2, batch=4, learning_rate=1e-3, averaging=0.5)
-    config = replace(encoder.PretrainingConfig(), pixels=short, pairs=short)
-    model = encoder.pretrain(pictures, partners, tmp_path, config).encoder
-    model.save_pretrained(tmp_path / "encoder")
-    tokens = model(torch.zeros(1, 3, 64, 64)).last_hidden_state
-    assert tokens.shape == (1, 1 + 4 + 64, 192) and tokens.isfinite().all()
+def test_more_blocks_than_there_are_is_one_sentence(whole, tmp_path):
+    with pytest.raises(BlindspotError, match="has 4 blocks; 9 were asked for"):
+        save_first_blocks(whole, tmp_path / "cut", blocks=9)
+    assert not (tmp_path / "cut").exists()
 
 
-def test_repainted_toys_keep_their_kinds_alone():
-    scenes = corpus(200, 3)
-    others = [encoder.repainted(scene, np.random.default_rng(index)) for index, scene in enumerate(scenes)]
-    for scene, other in zip(scenes, others, strict=True):
-        assert sorted(t.kind for t in other.things) == sorted(t.kind for t in scene.things)
-    kept = [s.things[0].colour == o.things[0].colour for s, o in zip(scenes, others, strict=True) if len(s.things) == 1]
-    assert 0.02 < np.mean(kept) < 0.3, "one colour in eight"
+def test_the_training_leaves_the_committed_blocks_alone_unless_a_dinov2_is_given(whole, tmp_path, capsys):
+    DemoTrainer(tmp_path, tmp_path / "out").encoder()
+    assert "--dinov2" in capsys.readouterr().out and not (tmp_path / "out").exists()
 
 
-def test_the_surface_stays_and_the_toys_go():
-    scenes = corpus(200, 3)
-    others = [encoder.same_surface(scene, np.random.default_rng(index)) for index, scene in enumerate(scenes)]
-    assert [s.background for s in scenes] == [o.background for o in others]
-    assert np.mean([s.things[0].kind == o.things[0].kind for s, o in zip(scenes, others, strict=True)]) < 0.3
-    assert all(s.seed != o.seed for s, o in zip(scenes, others, strict=True))
-
-
-def test_patches_that_are_their_relatives_agree_and_strangers_do_not():
-    relatives = torch.eye(4, 8)
-    patches = torch.randn(4, 16, 8, generator=torch.Generator().manual_seed(0))
-    patches[:, :5] = relatives[:, None]
-    assert encoder._patch_contrast(patches, relatives, 5, *WEIGHTS) < 0.01, "five patches know, and only five are asked"
-    assert encoder._patch_contrast(patches, relatives, 9, *WEIGHTS) > 0.2
-    assert encoder._patch_contrast(patches, relatives.roll(1, dims=0), 5, *WEIGHTS) > 1
-
-
-def test_closeness_waits_until_picking_is_learned():
-    config = replace(PATCHES, budget=Budget(100, batch=4, learning_rate=1e-3), closeness=2.0, patience=(0.2, 0.6))
-    assert [config.closeness_at(step) for step in (0, 20, 40, 60, 99)] == pytest.approx([0, 0, 1, 2, 2])
-
-
-def test_a_short_training_moves_every_part(tmp_path):
-    scenes = corpus(12, 0)
-    rng = np.random.default_rng(1)
-    pictures = rendered(scenes, "some", tmp_path)
-    repaints = rendered([encoder.repainted(s, rng) for s in scenes], "repainted", tmp_path)
-    surfaces = rendered([encoder.same_surface(s, rng) for s in scenes], "surface", tmp_path)
-    student = encoder.Student(encoder.build_encoder())
-    before = {name: weight.clone() for name, weight in student.encoder.named_parameters()}
-    config = replace(PATCHES, budget=Budget(2, batch=4, learning_rate=1e-3, averaging=0.5))
-    after = encoder.train_patches(student, pictures, (repaints, surfaces), tmp_path, config).encoder
-    still = {name for name, weight in after.named_parameters() if torch.equal(weight, before[name])}
-    assert still <= {"embeddings.mask_token"}, "no patch is masked in this stage"
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference DINOv2 is not beside this checkout")
+def test_the_demo_s_encoder_is_the_reference_at_layer_8():
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    demo = Encoder.from_pretrained(str(DEMO / "dinov2"), device="cpu")
+    reference = Encoder.from_pretrained(str(REFERENCE), layer=8, image_size=112, resize="square", device="cpu")
+    assert demo.spec.tokens == 65 and torch.equal(demo(images).flat(), reference(images).flat())

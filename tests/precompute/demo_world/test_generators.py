@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
 
 from precompute.demo_world import generators, training
 from precompute.demo_world.generators import WITHHELD, no_disc_examples, plain_examples, woody_examples
@@ -93,5 +94,21 @@ def test_training_moves_every_part(tmp_path):
     assert lines and np.mean(moved) > 0.95
 
 
+def test_a_prior_goes_on_from_base_without_prompts(tmp_path, monkeypatch):
+    """It is a pipeline folder of its own that draws from noise alone, and only its UNet is new."""
+    trainer = DemoTrainer(tmp_path / "work", tmp_path / "out")
+    tokenizer = generators.build_tokenizer([scene.caption for scene in SCENES], tmp_path / "work/tokenizer")
+    torch.manual_seed(0)
+    denoiser = generators.Denoiser(generators.build_text_encoder(tokenizer))
+    trainer._publish("base", denoiser, generators.build_autoencoder(8), tokenizer)
+    monkeypatch.setattr(training, "SCENES", 16)
+    monkeypatch.setattr(generators, "PRIOR", replace(generators.PRIOR, steps=3, batch=4))
+    trainer.prior()
+    folders = [tmp_path / "out/generators" / name for name in ("base", "prior")]
+    weights = [load_file(folder / "unet/diffusion_pytorch_model.safetensors") for folder in folders]
+    assert (folders[1] / "vae").is_symlink() and (folders[1] / "text_encoder").is_symlink()
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_parts_are_named_as_the_command_line_says():
-    assert list(training.PARTS) == ["autoencoder", "encoder", "base", "no-disc", "woody"]
+    assert list(training.PARTS) == ["autoencoder", "encoder", "base", "prior", "no-disc", "woody"]
