@@ -11,12 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.costs import add_placement
 from engine.atlas import Atlas
+from engine.devices import Placement, drawing_placement
 from engine.files import DATA
 from engine.samplers.generation import GenerationRequest, generate_images, warm_up
 
@@ -34,17 +37,19 @@ class Clock:
         self.first = self.first or self.now()
 
 
-def measure(atlas: Atlas, concepts: int, count: int, seed: int) -> dict:
+def measure(atlas: Atlas, concepts: int, count: int, seed: int, placement: Placement) -> dict:
     """Scores of guided and unguided samples and of the best real images, and seconds per drawing."""
     live = atlas.concepts.index[~atlas.concepts["dead"]].to_numpy()
     chosen = np.sort(np.random.default_rng(seed).choice(live, min(concepts, len(live)), replace=False))
-    warm_up(atlas)
+    device, dtype = placement
+    warm_up(atlas, device, dtype)
     rows = []
     for concept in chosen.tolist():
         clock = Clock()
-        guided = generate_images(atlas, GenerationRequest(concept, count=count, seed=seed), on_step=clock)
+        request = GenerationRequest(concept, count=count, seed=seed)
+        guided = generate_images(atlas, request, device, clock, dtype)
         seconds = clock.now()
-        plain = generate_images(atlas, GenerationRequest(concept, count=count, seed=seed, strength=0.0))
+        plain = generate_images(atlas, replace(request, strength=0.0), device, dtype=dtype)
         rows.append(
             {
                 "concept": concept,
@@ -65,6 +70,8 @@ def measure(atlas: Atlas, concepts: int, count: int, seed: int) -> dict:
         "slowest": max(row["seconds"] for row in rows),
         "slowest first preview": max(row["first_preview"] for row in rows),
         "threads": torch.get_num_threads(),
+        "device": device,
+        "dtype": dtype,
     }
 
 
@@ -74,9 +81,11 @@ def main() -> None:
     arguments.add_argument("--concepts", type=int, default=16)
     arguments.add_argument("--count", type=int, default=4)
     arguments.add_argument("--seed", type=int, default=0)
+    add_placement(arguments)
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
-    report = measure(Atlas.open(options.atlas), options.concepts, options.count, options.seed)
+    placement = drawing_placement(options.device, options.dtype)
+    report = measure(Atlas.open(options.atlas), options.concepts, options.count, options.seed, placement)
     if options.json:
         print(json.dumps(report, indent=2))
         return

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.costs import costed
+from benchmarks.costs import add_placement, profiler_of
 from engine.atlas import Atlas
+from engine.devices import drawing_placement
 from engine.files import DATA
 from engine.samplers.calibration import mean_of_best
 from engine.samplers.generation import GenerationRequest, best_real_images
@@ -36,7 +37,7 @@ METHODS = ("energy-guidance", "energy-guidance-light")
 
 def comparison_of(concept: int, options: argparse.Namespace) -> tuple[ModelBundle, ComparisonSettings]:
     """The loaded models, and what is asked for."""
-    models = ModelBundle(Atlas.open(options.atlas), "cpu")
+    models = ModelBundle(Atlas.open(options.atlas), *drawing_placement(options.device, options.dtype))
     models.load()
     score = ConceptScore(models.encoder, models.dictionary, [concept])
     target = options.level * mean_of_best([reference.score for reference in best_real_images(models, score)])
@@ -55,7 +56,8 @@ def cost(concept: int, method: str, strength: float, options: argparse.Namespace
     """Seconds and megabytes of one drawing at a strength."""
     models, comparison = comparison_of(concept, options)
     sampler = create(method, models, comparison.at(strength))
-    found = costed(lambda: sampler.sample(comparison.score, comparison.count, comparison.seed))
+    profiler = profiler_of(models.device)
+    found = profiler(lambda: sampler.sample(comparison.score, comparison.count, comparison.seed))
     return {"seconds": found.seconds, "megabytes": 1000 * found.gigabytes}
 
 
@@ -75,6 +77,7 @@ def main() -> None:
     arguments.add_argument("--level", type=float, default=1.0, help="of the real images' mean score, to reach")
     arguments.add_argument("--tolerance", type=float, default=0.05)
     arguments.add_argument("--seed", type=int, default=0)
+    add_placement(arguments)
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
     atlas = Atlas.open(options.atlas)

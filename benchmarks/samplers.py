@@ -14,7 +14,7 @@ patches, where concepts live (`patches`); and, where ../shared/reference is at h
 * `diversity`: mean cosine distance between two images of a concept; `slope`: of the power spectrum, -log power over log
   frequency.
 * `seconds`, `megabytes`: a sample's share of drawing a batch once at the strength found, learning a prompt or scoring
-  the corpus included; memory is the peak of the process above what it held before.
+  the corpus included; memory is the peak above what was held before, of the process or, with `--device cuda`, the GPU.
 * `fair`: the same for the method and for energy guidance over the concepts where both reached the target; `gain`: by
   how much energy guidance is the more diverse there, mean over these concepts, and the `error` of this mean.
 
@@ -36,9 +36,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.costs import costed
+from benchmarks.costs import add_placement, profiler_of
 from engine.atlas import Atlas
 from engine.blindspots.metrics import frechet_distance
+from engine.devices import drawing_placement
 from engine.figures.images import Block, Row, image_grid
 from engine.files import DATA
 from engine.samplers.calibration import mean_of_best, standard_error
@@ -71,7 +72,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         self.atlas = Atlas.open(options.atlas)
-        self.models = ModelBundle(self.atlas, "cpu")
+        self.models = ModelBundle(self.atlas, *drawing_placement(options.device, options.dtype))
         self.models.load()
 
     def concepts(self) -> list[int]:
@@ -88,7 +89,7 @@ class Bench:
         """What every method is asked for."""
         options = self.options
         score = ConceptScore(self.models.encoder, self.models.dictionary, [concept])
-        scores = score_pool(self.atlas, score, self.models.encoder.spec).scores.tolist()
+        scores = score_pool(self.atlas, score, self.models.encoder.spec, self.models.device).scores.tolist()
         target = options.target or mean_of_best(scores)
         settings = SamplerSettings(steps=options.steps, strength=0.0, candidates=options.states)
         return ComparisonSettings(
@@ -103,7 +104,7 @@ class Bench:
         comparison, found = self.comparison(concept), {}
         for name in self.options.methods:
             began = time.perf_counter()
-            entry = found[name] = compare_method(name, self.models, comparison, costed)
+            entry = found[name] = compare_method(name, self.models, comparison, profiler_of(self.models.device))
             line = f"{entry.score:.4g} of {comparison.target:.4g} at {entry.strength:.3g}"
             print(f"  {name}: {line}, {time.perf_counter() - began:.0f} s. {entry.note}", file=sys.stderr, flush=True)
         if kept:
@@ -114,7 +115,7 @@ class Bench:
         """So many real images, drawn at random, as the encoder sees them."""
         real = np.flatnonzero(self.atlas.images["source"] == "real")
         chosen = np.random.default_rng(self.options.seed).choice(real, min(count, len(real)), replace=False)
-        return thumbnails(self.atlas, chosen, self.models.encoder.spec)
+        return thumbnails(self.atlas, chosen, self.models.encoder.spec).to(self.models.device)
 
     def judges(self) -> dict[str, Judge]:
         """The judges by name."""
@@ -124,7 +125,8 @@ class Bench:
             "patches": lambda images: mean_patches(own, images),
         }
         if REFERENCE.exists():
-            other = Encoder.from_pretrained(EncoderConfig(str(REFERENCE), layer=LAYER, image_size=SIZE))
+            config = EncoderConfig(str(REFERENCE), layer=LAYER, image_size=SIZE)
+            other = Encoder.from_pretrained(config, device=self.models.device)
             found["dinov2"] = lambda images: mean_patches(other, resized(images))
         return found
 
@@ -137,14 +139,14 @@ def resized(images: Tensor) -> Tensor:
 @torch.no_grad()
 def mean_patches(encoder: Encoder, images: Tensor) -> np.ndarray:
     """The mean patch token of each image, of length 1 [n, d]."""
-    seen = torch.cat([encoder(part).patches.mean(dim=(1, 2)) for part in images.split(32)]).double().numpy()
+    seen = torch.cat([encoder(part).patches.mean(dim=(1, 2)) for part in images.split(32)]).double().cpu().numpy()
     return seen / np.linalg.norm(seen, axis=1, keepdims=True)
 
 
 def save_entries(path: Path, target: float, found: dict[str, MethodResult]) -> None:
     """Write images and figures to one .npz file."""
     facts = {name: {**entry._asdict(), "images": None} for name, entry in found.items()}
-    images = {name: entry.images.half().numpy() for name, entry in found.items()}
+    images = {name: entry.images.half().cpu().numpy() for name, entry in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".part").open("wb") as file:
         np.savez_compressed(file, facts=json.dumps({"target": target, "entries": facts}), **images)
@@ -254,6 +256,7 @@ def main() -> None:
     arguments.add_argument("--minutes", type=float, default=1e9, help="begin no further concept after these")
     arguments.add_argument("--publish", type=Path, help="folder for the report and pictures, e.g. data/samplers")
     arguments.add_argument("--examples", type=int, nargs="+", help="concepts of the picture of some")
+    add_placement(arguments)
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
     bench, drawn, began = Bench(options), {}, time.perf_counter()
@@ -275,6 +278,7 @@ def main() -> None:
     table = {"prior": chance, "corpus": corpus, **summary(options.methods, judges, drawn, own)}
     notes = {f"{k} {name}": entry.note for k, (_, each) in drawn.items() for name, entry in each.items() if entry.note}
     settings = {name: getattr(options, name) for name in ("count", "steps", "states", "tolerance", "seed")}
+    settings |= {"device": bench.models.device, "dtype": bench.models.dtype}
     report = {"concepts": list(drawn), **settings, "table": table, "notes": notes}
     if options.publish:
         publish(bench, drawn, report, options.publish, options.examples)

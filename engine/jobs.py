@@ -92,7 +92,7 @@ class Task(NamedTuple):
     folder: Path
     """An empty folder; it becomes the job's results when the work returns, and is removed if it does not."""
     device: str
-    """The device of the worker, such as "cpu" or "cuda:0"."""
+    """The device of the worker, such as "cpu" or "cuda:0"; "auto": the work takes the GPU if there is one."""
     progress: Callable[[int, int, bytes | None], None]
     """The queue's side of `report`."""
 
@@ -137,7 +137,7 @@ class JobQueue:
     def __init__(
         self,
         results: Path,
-        devices: Sequence[str] = ("cpu",),
+        devices: Sequence[str] = ("auto",),
         limit: int = 8,
         remembered: int = 64,
         each: int = 4,

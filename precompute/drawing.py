@@ -31,6 +31,15 @@ States = Annotated[int, typer.Option("--states", help="States that each sample o
 Matching = Annotated[
     bool, typer.Option("--match", help="Find the strength whose mean score is that of the four best real images.")
 ]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="Where to draw: auto (the first CUDA GPU, or else the CPU), cpu, cuda, cuda:1.")
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", help="Precision of encoder and prior on a GPU: float32 or bfloat16.", show_default="float32"
+    ),
+]
 AllowDownload = Annotated[
     bool,
     typer.Option("--allow-download", help="Load any model the atlas names, from the hub too: trust it first."),
@@ -83,6 +92,8 @@ def sample(
     states: States = GenerationRequest.candidates,
     count: Count = GenerationRequest.count,
     seed: Seed = 0,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
     allow_download: AllowDownload = False,
     as_json: AsJson = False,
 ) -> None:
@@ -109,7 +120,8 @@ def sample(
             concept[0], method, count, seed, tuple(concept[1:]), weights, match, steps=steps, strength=strength,
             particles=particles, candidates=states, score_cap=cap, guidance_end=until, gradient=gradient, zeta=zeta,
         )  # fmt: skip
-        result = generate_images(opened, request, on_step=step_reporter(bar, "trial" if match else ""))
+        report = step_reporter(bar, "trial" if match else "")
+        result = generate_images(opened, request, device, report, dtype)
         files = save_generation(result, out)
     scores = result.samples.scores.tolist()
     mean, error = statistics.fmean(scores), standard_error(scores) if len(scores) > 1 else None
@@ -146,6 +158,8 @@ def gallery(
     states: States = GenerationRequest.candidates,
     count: Count = GenerationRequest.count,
     seed: Seed = 0,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
     allow_download: AllowDownload = False,
     as_json: AsJson = False,
 ) -> None:
@@ -168,7 +182,7 @@ def gallery(
     Atlas.open(atlas)
     with Reporter() as reporter, full_disk_explained(atlas):
         bar = reporter.task("gallery", "images")
-        made = draw_gallery(atlas, template, None if every else concepts or DEFAULT, bar)
+        made = draw_gallery(atlas, template, None if every else concepts or DEFAULT, bar, device, dtype)
     if as_json:
         print_json(made.as_document())
         return

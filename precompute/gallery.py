@@ -16,6 +16,7 @@ from PIL import Image
 
 from engine.atlas.reader import Atlas
 from engine.atlas.writer import add_to_gallery
+from engine.devices import Placement, drawing_placement
 from engine.errors import BlindspotError
 from engine.jobs import job_id
 from engine.samplers.generation import (
@@ -61,6 +62,8 @@ def draw_gallery(
     template: GenerationRequest,
     concepts: int | None,
     report: Callable[[int, int], None] = lambda done, total: None,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> Gallery:
     """Draw concepts of the atlas at `path` into it.
 
@@ -72,11 +75,13 @@ def draw_gallery(
         How many, those that models miss or overdo most; None for all live ones.
     report
         Called with the images done and all images.
+    device, dtype
+        Where and how precisely, see `engine.devices.drawing_placement`.
 
     Raises
     ------
     BlindspotError
-        If nothing can be drawn, or the atlas cannot be written.
+        If nothing can be drawn, the machine has no such device, or the atlas cannot be written.
     """
     began, atlas = time.perf_counter(), Atlas.open(path)
     chosen = interesting(atlas)[:concepts]
@@ -86,7 +91,7 @@ def draw_gallery(
     run = WorkDirectory(work.with_name(f"{Path(path).resolve().name}.work"))
     # A run on the same atlas would replace it meanwhile.
     with WorkDirectory(work).lock(), run.lock() if run.path.is_dir() else nullcontext():
-        return _draw(atlas, template, chosen, work, report, began)
+        return _draw(atlas, template, chosen, work, report, began, drawing_placement(device, dtype))
 
 
 def _draw(
@@ -96,16 +101,18 @@ def _draw(
     work: Path,
     report: Callable[[int, int], None],
     began: float,
+    placement: Placement,
 ) -> Gallery:
-    warm_up(atlas)
+    device, dtype = placement
+    warm_up(atlas, device, dtype)
     folders, skipped, drawn = {}, {}, 0
     for number, concept in enumerate(chosen.tolist()):
         report(number * template.count, len(chosen) * template.count)
         order = replace(template, concept=concept)
-        folder = work / job_id(job_parameters(atlas, order))
+        folder = work / job_id(job_parameters(atlas, order, dtype))
         if not _is_drawn(folder):
             try:
-                save_generation(generate_images(atlas, order), folder)
+                save_generation(generate_images(atlas, order, device, dtype=dtype), folder)
             except BlindspotError as error:
                 skipped[concept] = str(error)
                 continue

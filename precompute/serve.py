@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from engine.devices import DEVICE, DTYPE, drawing_placement
 from engine.errors import BlindspotError
 from engine.files import DATA
 
@@ -30,10 +31,31 @@ AtlasFolder = Annotated[Path | None, typer.Argument(help="Folder of an atlas.", 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser when the app is ready.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device", help="Where Generate draws: auto (the first CUDA GPU, or else the CPU), cpu, cuda, cuda:1."
+    ),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", help="Precision of encoder and prior on a GPU: float32 or bfloat16.", show_default="float32"
+    ),
+]
 
 
-def serve(atlas: AtlasFolder = None, host: Host = "127.0.0.1", port: Port = 8501, browser: Browser = True) -> None:
+def serve(
+    atlas: AtlasFolder = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8501,
+    browser: Browser = True,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+) -> None:
     """Open the app on an atlas in the browser; Ctrl-C ends it."""
+    if device != "auto" or dtype:
+        drawing_placement(device, dtype)  # now, not when the first image is asked for
     folder = (atlas or DEMO_ATLAS).expanduser().absolute()
     if not folder.is_dir():
         raise BlindspotError(f"There is no atlas at {folder}: give the folder that holds atlas.json.")
@@ -43,7 +65,7 @@ def serve(atlas: AtlasFolder = None, host: Host = "127.0.0.1", port: Port = 8501
     command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.address", host,
                "--server.port", str(port), "--browser.serverAddress", shown, "--", str(folder)]  # fmt: skip
     try:
-        done = subprocess.run(command, cwd=DATA.parent)
+        done = subprocess.run(command, cwd=DATA.parent, env=_environment(device, dtype))
     except KeyboardInterrupt:
         return
     if done.returncode:
@@ -53,6 +75,12 @@ def serve(atlas: AtlasFolder = None, host: Host = "127.0.0.1", port: Port = 8501
 def open_demo(host: Host = "127.0.0.1", port: Port = 8501, browser: Browser = True) -> None:
     """Open the app on the bundled demo atlas."""
     serve(None, host, port, browser)
+
+
+def _environment(device: str, dtype: str | None) -> dict[str, str]:
+    """The app's environment, with what was asked for of its device."""
+    asked = {DEVICE: None if device == "auto" else device, DTYPE: dtype}
+    return {**os.environ, **{name: value for name, value in asked.items() if value}}
 
 
 def _has_display() -> bool:

@@ -22,7 +22,7 @@ from engine.errors import BlindspotError
 from engine.priors.base import DiffusionPrior
 from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, require_finite, sample_generators
 from engine.samplers.candidates import CandidateSelection, CandidateStates
-from engine.samplers.execution import MicroBatches
+from engine.samplers.execution import MicroBatches, Together, samples_together
 from engine.samplers.guidance import GUIDANCES, DenoisedState, GuidedDenoiser
 
 GRADIENTS = ("eps", "unit", "raw")
@@ -71,10 +71,9 @@ class EnergyDPS:
     """Compute in bfloat16; the final images and their scores are in full precision all the same."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    together: int | None = 1
-    """Samples that are guided in one go, None for all: for notebooks and benchmarks. More than 1 is faster on an
-    accelerator, but then what a sample becomes depends on how many are drawn: batches round differently, and guidance
-    makes another image of it."""
+    together: Together = "auto"
+    """Samples that are guided in one go. More than 1 is faster on an accelerator, but then what a sample becomes
+    depends on how many are drawn: batches round differently, and guidance makes another image of it."""
 
     def __post_init__(self) -> None:
         if self.gradient not in GRADIENTS or self.guidance not in GUIDANCES:
@@ -91,7 +90,7 @@ class EnergyDPS:
             )
         if self.guidance_interval < 1:
             raise BlindspotError(f"Every step or every n-th is guided, not every {self.guidance_interval}.")
-        if self.together is not None and self.together < 1:
+        if isinstance(self.together, int) and self.together < 1:
             raise BlindspotError(f"At least 1 sample is guided at a time, not {self.together}.")
         if not 0 <= self.guidance_window[0] < self.guidance_window[1] <= 1:
             raise BlindspotError(
@@ -102,7 +101,7 @@ class EnergyDPS:
         """Draw n images with a high score, which must be differentiable; arguments and errors as in `Sampler.sample`"""
         generators = sample_generators(seed, n)
         levels = [*self.prior.timesteps(self.steps).tolist(), -1]
-        batches = MicroBatches(group=self.together)
+        batches = MicroBatches(group=samples_together(self.together, self.prior.device))
         denoiser = GuidedDenoiser(self.prior, score, self.guidance, self.bf16, self.checkpointing, batches)
         state, trace = self._start(denoiser, generators, levels, on_step)
         first, seen = len(trace), None
@@ -134,7 +133,7 @@ class EnergyDPS:
         if self.selection is None:
             return self.prior.noise(generators), trace
         candidates = CandidateStates(
-            self.prior, denoiser.score, self.selection, generators, self.bf16, self.together
+            self.prior, denoiser.score, self.selection, generators, self.bf16, denoiser.batches.group
         )  # fmt: skip
         images: Tensor | None = None
 

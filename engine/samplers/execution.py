@@ -1,8 +1,9 @@
 """How a batch is computed: in micro-batches that fit into memory, several at once on a CPU.
 
 Kernels round differently for batches of different sizes and for different numbers of threads, and guidance amplifies a
-last digit into another image, because the tiny gradients of early steps are scaled to a length. So only rows of the
-same sample share a kernel, and every thread has the same share of the machine however many samples are drawn.
+last digit into another image, because the tiny gradients of early steps are scaled to a length. So on a CPU only rows
+of the same sample share a kernel, and every thread has the same share of the machine however many are drawn. On an
+accelerator one sample leaves most of it idle: there as many share a kernel as fit into its memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from threading import Barrier
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,12 +25,22 @@ MAX_THREADS = 4
 """Threads of `parallel_map` at most: as many samples as people ask for at once."""
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 """What the allocators of CPUs and other accelerators say in a plain RuntimeError."""
+Together = int | Literal["auto"] | None
+"""Samples that share a kernel: so many, None for all that fit into memory; `auto`: one on a CPU, so that what a sample
+becomes does not depend on how many are drawn, and all on an accelerator."""
+
+
+def samples_together(together: Together, device: torch.device | str) -> int | None:
+    """Return how many samples share a kernel on a device; None for as many as fit."""
+    if together == "auto":
+        return 1 if torch.device(device).type == "cpu" else None
+    return together
 
 
 class MicroBatches:
     """Applies functions to a batch of independent rows, in micro-batches no larger than what has fitted before.
 
-    On a CPU several threads work on micro-batches at once: functions must allow that.
+    On a CPU several threads work on micro-batches at once: functions must allow that. What does not fit is halved.
 
     Parameters
     ----------
@@ -53,7 +64,8 @@ class MicroBatches:
         while True:
             batches = self._split(rows)
             try:
-                return [function(batch) for batch in batches] if rows.is_cuda else parallel_map(function, batches)
+                on_cpu = rows.device.type == "cpu"
+                return parallel_map(function, batches) if on_cpu else [function(batch) for batch in batches]
             except RuntimeError as error:
                 if not isinstance(error, torch.OutOfMemoryError) and not any(s in str(error) for s in OUT_OF_MEMORY):
                     raise

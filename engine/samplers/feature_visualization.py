@@ -23,7 +23,7 @@ from torch import Tensor
 
 from engine.errors import BlindspotError
 from engine.samplers.base import OnStep, Samples, Score, StepEvent, announce, require_finite, sample_generators
-from engine.samplers.execution import MicroBatches
+from engine.samplers.execution import MicroBatches, samples_together
 from engine.samplers.fourier import Spectrum, mean_spectrum, odd_phases, pink, to_pixels
 from engine.samplers.models import real_images, thumbnails
 
@@ -130,7 +130,8 @@ def gradient_ascent(
         raise BlindspotError(f"{steps} optimisation steps were asked for: ask for at least 1.")
     if not math.isfinite(weight) or not math.isfinite(rate) or rate < 0:
         raise BlindspotError(f"Strength and step size must be finite numbers, not {weight} and {rate}.")
-    variables, trace, batches = parameterisation.variables.clone(), [], MicroBatches(group=1)
+    variables, trace = parameterisation.variables.clone(), []
+    batches = MicroBatches(group=samples_together("auto", variables.device))
     everyone = torch.arange(len(variables), device=variables.device)
     optimiser = torch.optim.Adam([variables], rate, maximize=True)
     reached = torch.full((len(variables),), -math.inf, device=variables.device)

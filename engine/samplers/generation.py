@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from engine.atlas.schema import RENAMED_METHODS
+from engine.devices import drawing_placement
 from engine.errors import BlindspotError
 from engine.files import plain, write_whole
 from engine.jobs import Job, JobQueue, Task
@@ -145,6 +146,12 @@ class GenerationResult:
     """Time the sampling took."""
     calibration: Calibration | None = None
     """How the strength was found, where a mean score was to be reached."""
+    device: str = "cpu"
+    """Where the images were drawn."""
+    dtype: str = "float32"
+    """Precision of encoder and prior."""
+    prior: Mapping[str, Any] | None = None
+    """What the atlas says of the prior; None where it names none."""
 
     @property
     def reference_score(self) -> float | None:
@@ -154,7 +161,11 @@ class GenerationResult:
 
 
 def generate_images(
-    atlas: Atlas, request: GenerationRequest, device: str | None = None, on_step: OnStep | None = None
+    atlas: Atlas,
+    request: GenerationRequest,
+    device: str | None = None,
+    on_step: OnStep | None = None,
+    dtype: str | None = None,
 ) -> GenerationResult:
     """Draw images that excite a concept of an atlas, or a weighted set, and score the best real ones for comparison.
 
@@ -164,16 +175,16 @@ def generate_images(
         An open atlas; its encoder, dictionary and prior are loaded once per process.
     request
         What to draw.
-    device
-        "cpu", "cuda" ...; None takes the GPU if there is one.
+    device, dtype
+        Where and how precisely, see `engine.devices.drawing_placement`.
     on_step
         Called after every step; may cancel.
 
     Raises
     ------
     BlindspotError
-        If the atlas has no such concept or it is dead, there is no prior or a broken one, the method is unknown, or the
-        score to match is out of reach.
+        If the atlas has no such concept or it is dead, there is no prior or a broken one, the method is unknown, the
+        machine has no such device, or the score to match is out of reach.
     Cancelled
         If `on_step` returned False.
     """
@@ -185,7 +196,7 @@ def generate_images(
 
     require_method(request.method)
     _require_alive(atlas, request.concepts)
-    models, calibration, target = ModelBundle(atlas, device), None, math.nan
+    models, calibration, target = ModelBundle(atlas, *drawing_placement(device, dtype)), None, math.nan
     score = ConceptScore(models.encoder, models.dictionary, request.concepts, request.weights or None)
     references = best_real_images(models, score)
     default = replace(request, score_cap=default_cap(references), guidance_end=1.0)
@@ -212,7 +223,9 @@ def generate_images(
     seconds = time.perf_counter() - began
     with torch.no_grad():
         codes_scores = tuple(score.codes_score(samples.images).tolist())
-    return GenerationResult(samples, codes_scores, references, request, seconds, calibration)
+    return GenerationResult(
+        samples, codes_scores, references, request, seconds, calibration, models.device, models.dtype, atlas.info.prior
+    )
 
 
 def best_real_images(models: ModelBundle, score: ConceptScore, count: int = REFERENCES) -> tuple[Reference, ...]:
@@ -254,7 +267,7 @@ def _require_alive(atlas: Atlas, concepts: tuple[int, ...]) -> None:
         )
 
 
-def warm_up(atlas: Atlas, device: str | None = None) -> None:
+def warm_up(atlas: Atlas, device: str | None = None, dtype: str | None = None) -> None:
     """Load an atlas's models now, for instance in a thread while a page is being read.
 
     Raises
@@ -264,10 +277,12 @@ def warm_up(atlas: Atlas, device: str | None = None) -> None:
     """
     from engine.samplers.models import ModelBundle
 
-    ModelBundle(atlas, device).load()
+    ModelBundle(atlas, *drawing_placement(device, dtype)).load()
 
 
-def submit_generation(queue: JobQueue, atlas: Atlas, request: GenerationRequest, holder: str | None = None) -> Job:
+def submit_generation(
+    queue: JobQueue, atlas: Atlas, request: GenerationRequest, holder: str | None = None, dtype: str | None = None
+) -> Job:
     """Queue a generation on the queue's device, or join the one that is the same.
 
     The job's results are the files of `save_generation`; its previews show all samples in a row. `holder` is who asks
@@ -284,16 +299,21 @@ def submit_generation(queue: JobQueue, atlas: Atlas, request: GenerationRequest,
             task.report(event.step, event.steps, preview_jpeg(event.images))
 
         task.report(0, request.steps)
-        save_generation(generate_images(atlas, request, task.device, report), task.folder, str(atlas.path))
+        drawing = generate_images(atlas, request, task.device, report, dtype)
+        save_generation(drawing, task.folder, str(atlas.path))
 
-    return queue.submit(job_parameters(atlas, request), work, holder)
+    return queue.submit(job_parameters(atlas, request, dtype), work, holder)
 
 
-def job_parameters(atlas: Atlas, request: GenerationRequest) -> dict[str, Any]:
-    """Everything that the images depend on, as JSON: what names their job (`engine.jobs.job_id`)."""
+def job_parameters(atlas: Atlas, request: GenerationRequest, dtype: str | None = None) -> dict[str, Any]:
+    """Everything that the images depend on, as JSON: what names their job (`engine.jobs.job_id`).
+
+    Not the device, which changes their last digits.
+    """
     info = atlas.info
     models = {"path": str(atlas.path), "encoder": info.encoder, "dictionary": info.dictionary, "prior": info.prior}
-    return {"atlas": {**models, "stages": info.stages}, **request.parameters()}
+    precision = {} if dtype in (None, "float32") else {"dtype": dtype}
+    return {"atlas": {**models, "stages": info.stages}, **request.parameters(), **precision}
 
 
 def save_generation(result: GenerationResult, folder: Path, atlas: str | None = None) -> list[Path]:
@@ -323,6 +343,9 @@ def save_generation(result: GenerationResult, folder: Path, atlas: str | None = 
         "matched": None if result.calibration is None else result.calibration._asdict(),
         "tilt": None if result.samples.tilt is None else result.samples.tilt._asdict(),
         "seconds": round(result.seconds, 3),
+        "device": result.device,
+        "dtype": result.dtype,
+        "prior": None if result.prior is None else dict(result.prior),
     } | ({} if atlas is None else {"atlas": atlas})
     try:
         for file, picture in zip(files, pictures, strict=True):
@@ -340,7 +363,8 @@ def load_generation(folder: Path) -> dict[str, Any]:
     -------
     A dict with `parameters` (`GenerationRequest.parameters`), `images` (file names), `scores`, `codes_scores`, `trace`
     [steps][n], `references` (list of {image, score}, best first), `reference_score`, `matched` (the fields of a
-    `Calibration`, or None), `tilt` (the fields of a `TiltEstimate`, or None) and `seconds`. Links are not followed.
+    `Calibration`, or None), `tilt` (the fields of a `TiltEstimate`, or None), `seconds`, and in files that say so
+    `device`, `dtype` and `prior` (`PriorSpec.to_dict`). Links are not followed.
 
     Raises
     ------
@@ -388,6 +412,9 @@ class _StoredGeneration:
     seconds: float
     tilt: _StoredTilt | None = None
     atlas: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    prior: dict[str, Any] | None = None
 
 
 def stored_method(parameters: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from engine.devices import Dtype, drawing_placement
 from engine.dictionary.base import CONFIG, WEIGHTS, Dictionary
 from engine.errors import BlindspotError
 from engine.files import regular_file
@@ -40,18 +41,20 @@ class ModelBundle:
     atlas
         An open atlas.
     device
-        Where the models run: "cpu", "cuda" ...; None takes the GPU if there is one.
+        Where the models run, see `engine.devices.drawing_placement`: None or "auto" takes the GPU if there is one.
+    dtype
+        Precision of the encoder's and the prior's weights; the dictionary's are always float32.
     """
 
-    def __init__(self, atlas: Atlas, device: str | None = None):
-        self.atlas = atlas
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, atlas: Atlas, device: str | None = None, dtype: Dtype = "float32"):
+        self.atlas, self.dtype = atlas, dtype
+        self.device = drawing_placement(device).device
 
     @property
     def encoder(self) -> Encoder:
         """The atlas's image encoder."""
         spec = self.atlas.info.encoder
-        return _shared(_encoder, str(self._model(spec)), _frozen(spec), self.device)
+        return _shared(_encoder, str(self._model(spec)), _frozen(spec), self.device, self.dtype)
 
     @property
     def dictionary(self) -> Dictionary:
@@ -77,7 +80,7 @@ class ModelBundle:
                 f"Atlas {self.atlas.info.name!r} names no diffusion prior to draw with: set `prior` in its recipe."
             )
         path = self._model(prior)
-        return _shared(_prior, str(path), _version(Path(path)), _frozen(prior), self.device)
+        return _shared(_prior, str(path), _version(Path(path)), _frozen(prior), self.device, self.dtype)
 
     @property
     def pipeline(self) -> Any:
@@ -95,7 +98,7 @@ class ModelBundle:
                 "without prompts."
             )
         path = self._model(prior)
-        return _shared(_pipeline, str(path), _version(Path(path)), self.device)
+        return _shared(_pipeline, str(path), _version(Path(path)), self.device, self.dtype)
 
     def _model(self, described: Mapping[str, Any]) -> str | Path:
         """Where a model of the header is, once it may be loaded."""
@@ -146,9 +149,9 @@ def _version(folder: Path) -> int:
 
 
 @lru_cache(maxsize=2)
-def _encoder(path: str, description: str, device: str) -> Encoder:
+def _encoder(path: str, description: str, device: str, dtype: Dtype) -> Encoder:
     spec = EncoderSpec.from_dict(json.loads(description))
-    config = EncoderConfig(path, spec.revision, spec.layer, spec.hook, spec.image_size, spec.resize)
+    config = EncoderConfig(path, spec.revision, spec.layer, spec.hook, spec.image_size, spec.resize, dtype=dtype)
     return Encoder.from_pretrained(config, device=device)
 
 
@@ -158,10 +161,11 @@ def _dictionary(folder: str, version: int, device: str) -> Dictionary:
 
 
 @lru_cache(maxsize=1)
-def _pipeline(path: str, version: int, device: str) -> Any:
-    return open_pipeline(path, device, torch.float32)
+def _pipeline(path: str, version: int, device: str, dtype: Dtype) -> Any:
+    return open_pipeline(path, device, getattr(torch, dtype))
 
 
 @lru_cache(maxsize=2)
-def _prior(path: str, version: int, description: str, device: str) -> DiffusionPrior:
-    return load_prior(replace(PriorSpec.from_dict(json.loads(description)), id=path), device=device)
+def _prior(path: str, version: int, description: str, device: str, dtype: Dtype) -> DiffusionPrior:
+    spec = replace(PriorSpec.from_dict(json.loads(description)), id=path)
+    return load_prior(spec, device=device, dtype=getattr(torch, dtype))

@@ -42,7 +42,7 @@ from engine.samplers.base import (
     uniforms,
 )
 from engine.samplers.candidates import choose, effective_size, systematic_resample
-from engine.samplers.execution import MicroBatches
+from engine.samplers.execution import MicroBatches, Together, samples_together
 from engine.samplers.guidance import GUIDANCES, DenoisedState, GuidedDenoiser
 
 
@@ -89,15 +89,15 @@ class EnergySMC:
     0, a full twist from the start, wastes particles on it."""
     threshold: float = 0.5
     """Resample when the effective number of particles falls below this share."""
-    together: int | None = 1
-    """Filters that are computed in one go, None for all; see `EnergyDPS.together`."""
+    together: Together = "auto"
+    """Filters that are computed in one go; see `EnergyDPS.together`."""
 
     def __post_init__(self) -> None:
         if self.guidance not in GUIDANCES:
             raise BlindspotError(f"Guidance {self.guidance!r} is unknown: choose from {', '.join(GUIDANCES)}.")
         if not math.isfinite(self.strength):
             raise BlindspotError(f"The strength must be a finite number, not {self.strength}.")
-        if self.together is not None and self.together < 1:
+        if isinstance(self.together, int) and self.together < 1:
             raise BlindspotError(f"At least 1 filter goes at a time, not {self.together}.")
         if self.particles < 1 or self.tempering < 0 or not 0 <= self.threshold <= 1:
             raise BlindspotError(
@@ -141,7 +141,8 @@ class EnergySMC:
 
     def _filter(self, score: Score, generators: list[torch.Generator], on_step: OnStep | None) -> FilterResult:
         levels = [*self.prior.timesteps(self.steps).tolist(), -1]
-        batches = MicroBatches(group=self.together and self.together * self.particles)
+        together = samples_together(self.together, self.prior.device)
+        batches = MicroBatches(group=together and together * self.particles)
         denoiser = GuidedDenoiser(self.prior, score, self.guidance, batches=batches)
         each = [generator for generator in generators for _ in range(self.particles)]
         state = self.prior.noise(each)

@@ -16,6 +16,7 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from engine.devices import DEVICE, DTYPE
 from engine.errors import BlindspotError
 from engine.files import user_data
 from engine.jobs import Job, JobQueue
@@ -54,7 +55,17 @@ PARTICLES_HELP = "EnergyDPS, particle filter: particles behind each image."
 @st.cache_resource(show_spinner=False)
 def queue() -> JobQueue:
     """Return the process's queue; its results outlive it, so that a link to a job keeps working."""
-    return JobQueue(results_folder(), alive=_is_here)
+    return JobQueue(results_folder(), devices=(device(),), alive=_is_here)
+
+
+def device() -> str:
+    """Return the device that BLINDSPOT_DEVICE names; "auto" is the GPU if there is one."""
+    return os.environ.get(DEVICE) or "auto"
+
+
+def dtype() -> str | None:
+    """Return the precision that BLINDSPOT_DTYPE names, if it names one."""
+    return os.environ.get(DTYPE) or None
 
 
 def results_folder() -> Path:
@@ -105,7 +116,7 @@ def _warmed(path: Path) -> Thread:
 
     def load() -> None:
         with suppress(BlindspotError):  # the drawing itself will say it to the person
-            warm_up(atlas)
+            warm_up(atlas, device(), dtype())
         gc.collect()
         gc.freeze()  # torch and the models stay for good: no collection looks through them again, half a second each
 
@@ -171,7 +182,8 @@ def _form(view: View) -> None:
         if not st.form_submit_button("Generate", type="primary", icon=":material/auto_awesome:"):
             return
         try:
-            job = submit_generation(queue(), session.atlas(), GenerationRequest(view.concept, **settings), _me())
+            request = GenerationRequest(view.concept, **settings)
+            job = submit_generation(queue(), session.atlas(), request, _me(), dtype())
         except BlindspotError as error:
             st.error(html.plain(error, code=True), icon=":material/error:")
             return
