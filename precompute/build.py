@@ -79,7 +79,8 @@ def analysis_stages(context: Context) -> list[Stage]:
 def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress]) -> Build:
     """Run what is not done yet of a recipe and put the atlas at `out`; parameters and errors as for `build_stages`."""
     made = build_stages(out, lambda work, where: stages_of(Context(recipe, work, where)), progress)
-    for model in (recipe.encoder.id, recipe.prior.id if recipe.prior else ""):
+    priors = [recipe.prior, *recipe.priors.values()]
+    for model in (recipe.encoder.id, *(prior.id for prior in priors if prior)):
         if Path(model).is_absolute():
             remember_model(model)
     context = Context(recipe, WorkDirectory(made.work), made.out)

@@ -22,7 +22,7 @@ AtlasFolder = Annotated[Path, typer.Argument(help="Folder of an atlas.", show_de
 Method = Annotated[
     str, typer.Option("--method", help="How: energy-guidance, energydps, retrieval ...; a wrong one lists all.")
 ]
-Count = Annotated[int, typer.Option("--count", help="Images to draw of each.")]
+Count = Annotated[int, typer.Option("--count", help="Images to draw of each; sample draws up to 10,000.")]
 Seed = Annotated[int, typer.Option("--seed", help="Image i depends on (seed, i) alone.")]
 Steps = Annotated[int, typer.Option("--steps", help="Reverse steps.")]
 Strength = Annotated[float, typer.Option("--strength", help="How hard to push; 0 draws from the prior alone.")]
@@ -39,6 +39,20 @@ DtypeOption = Annotated[
     typer.Option(
         "--dtype", help="Precision of encoder and prior on a GPU: float32 or bfloat16.", show_default="float32"
     ),
+]
+PriorOption = Annotated[
+    str | None, typer.Option("--prior", help="Name of the diffusion prior, of several.", show_default="the first")
+]
+TextEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--text-encoder",
+        help="Folder or hub id of a CLIP, SigLIP or their like.",
+        show_default="the atlas's encoder, if it is one",
+    ),
+]
+LikeBy = Annotated[
+    str, typer.Option("--by", help="What images are compared by: encoder (cosine) or pixels (squared error).")
 ]
 AllowDownload = Annotated[
     bool,
@@ -92,22 +106,35 @@ def sample(
     states: States = GenerationRequest.candidates,
     count: Count = GenerationRequest.count,
     seed: Seed = 0,
+    prior: PriorOption = None,
+    text: Annotated[str | None, typer.Option("--text", help="What the images should show, too.")] = None,
+    text_encoder: TextEncoder = None,
+    like: Annotated[
+        str | None, typer.Option("--like", help="An image to resemble, too: its number in the atlas, or a file.")
+    ] = None,
+    by: LikeBy = "encoder",
+    task_weight: Annotated[
+        float | None,
+        typer.Option(
+            "--task-weight",
+            help="What a unit of the text's or image's cosine is worth in score, η/β.",
+            show_default="the best real images' mean score",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = None,
     allow_download: AllowDownload = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw images that excite a concept of an atlas, or a weighted set, as PNG files with their scores."""
+    """Draw images that excite a concept of an atlas, or a weighted set, as PNG files with their scores.
+
+    Images are written as they come. The same command goes on where an interrupted one stopped.
+    """
     from engine.atlas.reader import Atlas
     from engine.files import full_disk_explained
+    from engine.samplers.batches import draw_into
     from engine.samplers.calibration import standard_error
-    from engine.samplers.generation import (
-        generate_images,
-        load_generation,
-        reproduction_command,
-        save_generation,
-        tilt_sentence,
-    )
+    from engine.samplers.generation import MAX_AT_ONCE, drawn_with, reproduction_command, tilt_sentence
 
     if allow_download:
         os.environ[ALLOW] = "1"
@@ -117,31 +144,38 @@ def sample(
     with Reporter() as reporter, full_disk_explained(out):
         bar = reporter.task(f"concept {', '.join(map(str, concept))}", "steps")
         request = GenerationRequest(
-            concept[0], method, count, seed, tuple(concept[1:]), weights, match, steps=steps, strength=strength,
+            concept[0], method, count, seed, tuple(concept[1:]), weights, match=match, steps=steps, strength=strength,
             particles=particles, candidates=states, score_cap=cap, guidance_end=until, gradient=gradient, zeta=zeta,
+            prior=prior, text=text, text_encoder=text_encoder, like=like, like_by=by, task_weight=task_weight,
         )  # fmt: skip
-        report = step_reporter(bar, "trial" if match else "")
-        result = generate_images(opened, request, device, report, dtype)
-        files = save_generation(result, out)
-    scores = result.samples.scores.tolist()
+        report = step_reporter(bar, "trial" if match else "batch")
+        record = draw_into(out, opened, request, device, report, dtype)
+    scores, settings = record["scores"], record["parameters"]
     mean, error = statistics.fmean(scores), standard_error(scores) if len(scores) > 1 else None
     if as_json:
-        record = {"atlas": str(atlas), "out": str(out), **load_generation(out)}
-        print_json(record | {"mean_score": mean, "standard_error": error})
+        print_json({"atlas": str(atlas), "out": str(out), **record, "mean_score": mean, "standard_error": error})
         return
-    for file, score in zip(files, scores, strict=True):
-        typer.echo(f"{file}  score {score:.3f}")
+    for name, score in zip(record["images"][:MAX_AT_ONCE], scores, strict=False):
+        typer.echo(f"{out / name}  score {score:.3f}")
+    if len(scores) > MAX_AT_ONCE:
+        typer.echo(f"... and {len(scores) - MAX_AT_ONCE} more, see {out / 'drawing.json'}.")
     typer.echo(f"Mean score {mean:.3f}" + ("." if error is None else f", standard error {error:.3f}."))
-    if result.reference_score is not None:
-        typer.echo(f"The {len(result.references)} best real images score {result.reference_score:.3f} on average.")
-    if (tilt := result.samples.tilt) is not None:
-        typer.echo(f"{tilt_sentence(tilt._asdict())}.")
-    if (found := result.calibration) is not None:
+    typer.echo(f"{settings['method']}: {drawn_with(record)}.")
+    if record["task_scores"] is not None:
+        served = f"Mean task score {statistics.fmean(record['task_scores']):.3f}"
+        typer.echo(f"{served}, of which a unit was worth {settings['task_weight']:.4g} of score.")
+    if record["reference_score"] is not None:
         typer.echo(
-            f"Strength {found.strength:.4g} reaches {found.mean:.3f} (standard error {found.standard_error:.3f} over "
-            f"{found.samples} images), found in {found.evaluations} trials."
+            f"The {len(record['references'])} best real images score {record['reference_score']:.3f} on average."
         )
-        typer.echo(f"The same images without the search: {reproduction_command(result.request.parameters(), atlas)}")
+    if record["tilt"] is not None:
+        typer.echo(f"{tilt_sentence(record['tilt'])}.")
+    if (found := record["matched"]) is not None:
+        typer.echo(
+            f"Strength {found['strength']:.4g} reaches {found['mean']:.3f} (standard error "
+            f"{found['standard_error']:.3f} over {found['samples']} images), found in {found['evaluations']} trials."
+        )
+        typer.echo(f"The same images without the search: {reproduction_command(settings, atlas)}")
 
 
 def gallery(
@@ -158,6 +192,7 @@ def gallery(
     states: States = GenerationRequest.candidates,
     count: Count = GenerationRequest.count,
     seed: Seed = 0,
+    prior: PriorOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = None,
     allow_download: AllowDownload = False,
@@ -177,8 +212,9 @@ def gallery(
     if concepts is not None and every:
         raise BlindspotError("Give --concepts N or --all, not both.")
     template = GenerationRequest(
-        0, method, count, seed, match=match, steps=steps, strength=strength, particles=particles, candidates=states
-    )
+        0, method, count, seed, match=match, steps=steps, strength=strength, particles=particles, candidates=states,
+        prior=prior,
+    )  # fmt: skip
     Atlas.open(atlas)
     with Reporter() as reporter, full_disk_explained(atlas):
         bar = reporter.task("gallery", "images")

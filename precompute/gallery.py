@@ -33,7 +33,7 @@ from precompute.runner import WorkDirectory
 
 DEFAULT = 32
 """Concepts that are drawn when nobody says how many."""
-SETTINGS = ("strength", "steps", "seed", "particles", "states", "cap", "until", "gradient", "zeta")
+SETTINGS = ("strength", "steps", "seed", "particles", "states", "cap", "until", "gradient", "zeta", "prior")
 """What the atlas keeps of how an image was drawn, beside its method."""
 
 
@@ -104,7 +104,7 @@ def _draw(
     placement: Placement,
 ) -> Gallery:
     device, dtype = placement
-    warm_up(atlas, device, dtype)
+    warm_up(atlas, device, dtype, template.prior)
     folders, skipped, drawn = {}, {}, 0
     for number, concept in enumerate(chosen.tolist()):
         report(number * template.count, len(chosen) * template.count)
@@ -182,5 +182,7 @@ def _rows(concept: int, record: Mapping[str, Any]) -> pd.DataFrame:
             "codes_score": record["codes_scores"],
             "reference_score": reference,
             **{name: settings.get(name) for name in SETTINGS},
+            "device": record.get("device"),
+            "dtype": record.get("dtype"),
         }
     )

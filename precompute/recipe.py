@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
+from engine.atlas.schema import DEFAULT_PRIOR
 from engine.blindspots.delta import DeltaSettings
 from engine.devices import Device, Dtype
 from engine.dictionary.spec import DictionarySpec
@@ -28,7 +29,12 @@ KeyPath = tuple[str, ...]
 """Keys from the recipe's top to a value; `*` stands for any key."""
 FOLDER_KEYS: tuple[KeyPath, ...] = (("real", "folder"), ("models", "*", "folder"), ("dictionary", "load"))
 """Keys whose value is always a folder."""
-MODEL_KEYS: tuple[KeyPath, ...] = (("models", "*", "pipeline"), ("encoder", "id"), ("prior", "id"))
+MODEL_KEYS: tuple[KeyPath, ...] = (
+    ("models", "*", "pipeline"),
+    ("encoder", "id"),
+    ("prior", "id"),
+    ("priors", "*", "id"),
+)
 """Keys whose value is a folder or a Hugging Face id."""
 SHORTHANDS: tuple[KeyPath, ...] = (("real",), ("models", "*"))
 """Keys where a plain string means `{folder: string}`."""
@@ -153,6 +159,8 @@ class Recipe(RecipeBlock):
     words: WordsConfig = WordsConfig()
     delta: DeltaSettings = DeltaSettings()
     prior: PriorSpec | None = None
+    priors: dict[str, PriorSpec] = {}
+    """Further priors by name, to choose from by `--prior NAME` and in the app; the one above is called `default`."""
     limits: Limits = Limits()
     thumbs: ThumbnailConfig = ThumbnailConfig()
 
@@ -165,6 +173,16 @@ class Recipe(RecipeBlock):
             if name == "real" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
                 raise ValueError(f"has a model called {name!r}; use letters, digits, - and _, and not the name 'real'")
         return models
+
+    @field_validator("priors")
+    @classmethod
+    def _prior_names(cls, priors: dict[str, PriorSpec]) -> dict[str, PriorSpec]:
+        for name in priors:
+            if name == DEFAULT_PRIOR or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+                raise ValueError(
+                    f"has a prior called {name!r}; use letters, digits, - and _, and not the name {DEFAULT_PRIOR!r}"
+                )
+        return priors
 
 
 def load_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:

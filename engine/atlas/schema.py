@@ -27,6 +27,8 @@ from engine.errors import BlindspotError
 FORMAT = "blindspot-atlas"
 VERSION = 1
 REAL = "real"
+DEFAULT_PRIOR = "default"
+"""Name of the prior of a header's or recipe's `prior`, beside those of its `priors`."""
 HEADER = "atlas.json"
 
 REPORT = "dictionary/report.json"
@@ -79,7 +81,7 @@ _COLUMNS = {
     "gallery": (
         "concept:int32 rank:int32 method:string score:float32 codes_score:float32 reference_score:float32 "
         "strength:float64 steps:int32 seed:int64 particles:int32 states:int32 cap:float64 until:float64 "
-        "gradient:string zeta:float64"
+        "gradient:string zeta:float64 prior:string device:string dtype:string"
     ),
     "metrics": (
         "model:string space:string fid:float64 fid_mean:float64 fid_covariance:float64 fid_half:float64 "
@@ -89,7 +91,7 @@ _COLUMNS = {
 TABLES: dict[str, pa.Schema] = {name: _schema(columns) for name, columns in _COLUMNS.items()}
 """Every table, its columns in order with their types."""
 
-LATER = {"gallery": ("particles", "states", "cap", "until", "gradient", "zeta")}
+LATER = {"gallery": ("particles", "states", "cap", "until", "gradient", "zeta", "prior", "device", "dtype")}
 """Columns that an older atlas lacks; they are read as null there."""
 RENAMED_METHODS = {"energydps": "energy-guidance", "energydps-light": "energy-guidance-light"}
 """Sampling methods by their names before drawings told the scale of the gradient; `energydps` has since been the
@@ -196,6 +198,7 @@ class AtlasInfo:
     dictionary : needs `concepts`; also kind, dim, sparsity, r2 and whatever the training reported.
     sources : real first, in the order of the global image ids.
     prior : the diffusion prior that EnergyDPS draws with ({"id", "kind", "prompt"}), or None.
+    priors : further ones by name, see `priors_of`.
     origin : for an atlas made of statistics that others published: kind, files, missing, assumed. It holds no images,
         no codes and no spread; its sources have 0 images, `sum` is the mean energy, and what was not published is null
         or left out. None for an atlas that was measured.
@@ -214,6 +217,7 @@ class AtlasInfo:
     prior: Mapping[str, Any] | None = None
     origin: Mapping[str, Any] | None = None
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    priors: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
@@ -290,7 +294,10 @@ class AtlasInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of `atlas.json`."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self), "sources": [asdict(s) for s in self.sources]}
+        document = {"format": FORMAT, "version": VERSION, **asdict(self), "sources": [asdict(s) for s in self.sources]}
+        if not self.priors:
+            del document["priors"]
+        return document
 
     @classmethod
     def from_dict(cls, document: Any, where: str = HEADER) -> AtlasInfo:
@@ -321,6 +328,28 @@ class AtlasInfo:
             raise BlindspotError(f"{where} is damaged ({error}): rebuild the atlas.") from error
 
 
+def priors_of(info: AtlasInfo) -> dict[str, Mapping[str, Any]]:
+    """What the header says of each diffusion prior by its name; its `prior` is called `default` and comes first."""
+    return ({DEFAULT_PRIOR: info.prior} if info.prior else {}) | dict(info.priors)
+
+
+def prior_of(info: AtlasInfo, name: str | None = None) -> Mapping[str, Any] | None:
+    """What the header says of the prior of that name, of the first one without a name; None where there is none.
+
+    Raises
+    ------
+    BlindspotError
+        If there is no prior of that name.
+    """
+    known = priors_of(info)
+    if name is None:
+        return next(iter(known.values()), None)
+    if name not in known:
+        choice = f"choose one of {', '.join(known)}" if known else "name one in `priors` of its recipe"
+        raise BlindspotError(f"Atlas {str(info.name)[:100]!r} has no prior {name[:100]!r}: {choice}.")
+    return known[name]
+
+
 def _check_types(info: AtlasInfo) -> None:
     """Raise `ValueError` unless the header's values are of the types that readers rely on, and counts can be."""
     blocks: list[Any] = [info, *info.sources, *info.files.values()]
@@ -333,7 +362,9 @@ def _check_types(info: AtlasInfo) -> None:
     numbers |= {one.name: getattr(info.delta, one.name) for one in fields(info.delta) if one.name != "estimator"}
     if not isinstance(info.delta.estimator, str):
         raise ValueError(f"estimator cannot be {info.delta.estimator!r}")
-    for block in (info.encoder, info.dictionary, info.prior or {}):
+    if not all(isinstance(block, Mapping) for block in info.priors.values()) or DEFAULT_PRIOR in info.priors:
+        raise ValueError(f"priors cannot be {str(info.priors)[:50]!r}")
+    for block in (info.encoder, info.dictionary, *priors_of(info).values()):
         texts = {name: block[name] for name in ("id", "kind") if name in block}
         if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
             raise ValueError(f"{wrong[0]} cannot be {str(texts[wrong[0]])[:50]!r}")

@@ -38,6 +38,14 @@ METHODS = {
     "accentuation": "feature accentuation",
 }
 """The benchmark's names of its methods, and what a person reads."""
+
+
+def method_name(name: str) -> str:
+    """What a person reads for a benchmark's name of a method; of `method@prior` also the prior's name."""
+    method, _, prior = name.partition("@")
+    return METHODS.get(method, method) + (f", prior {prior}" if prior else "")
+
+
 JUDGES = {"encoder": "the encoder's class token", "patches": "the encoder's patches", "dinov2": "DINOv2"}
 DISTANCES = ("frechet", "kid", "diversity")
 GAIN = ("gain", "error")
@@ -113,7 +121,7 @@ def _comparison(report: dict[str, Any]) -> Comparison:
     rows = {}
     for name, row in found.items():
         known = {} if name in BASES else {column: row[column] for column in ("matched", "of_target", *COSTS)}
-        rows[name] = {"method": METHODS.get(name, name), **known, **_distances(row, judges)}
+        rows[name] = {"method": method_name(name), **known, **_distances(row, judges)}
     columns = ["method", "matched", "of_target", *judged_columns(judges), *COSTS]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype({"matched": "Int64"})
     notes = {}
@@ -127,7 +135,7 @@ def _comparison(report: dict[str, Any]) -> Comparison:
 def _fair(found: dict[str, Any], judges: list[str]) -> pd.DataFrame:
     rows = []
     for name in (name for name in found if name not in (*BASES, RIVAL)):
-        both, method = found[name]["fair"], METHODS.get(name, name)
+        both, method = found[name]["fair"], method_name(name)
         for side, whose in (("own", method), (RIVAL, METHODS[RIVAL])):
             seen = {judge: both[judge][side] for judge in judges if judge in both}
             identity = {"method": method, "concepts": both["concepts"], "images_of": whose}

@@ -71,7 +71,7 @@ class Samples:
 class Sampler(Protocol):
     """Draws images with a high score."""
 
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0) -> Samples:
         """Draw n images.
 
         Parameters
@@ -84,6 +84,8 @@ class Sampler(Protocol):
             Image i depends on (seed, i) alone: it is the same in any batch.
         on_step
             Called after every step; may cancel.
+        first
+            Number of the first image: images first .. first + n - 1 are drawn.
 
         Raises
         ------
@@ -94,8 +96,16 @@ class Sampler(Protocol):
         """
 
 
-def sample_generators(seed: int, n: int) -> list[torch.Generator]:
-    """Return one CPU generator for each of n samples, independent of each other and of every other seed's.
+def prepared(sampler: Sampler, score: Score, seed: int = 0, on_step: OnStep | None = None) -> Sampler:
+    """Return a sampler that does what it does once for a score and seed now, not again for each batch of images."""
+    prepare: Callable[..., Sampler] | None = getattr(sampler, "prepare", None)
+    return sampler if prepare is None else prepare(score, seed, on_step)
+
+
+def sample_generators(seed: int, n: int, first: int = 0) -> list[torch.Generator]:
+    """Return one CPU generator for each of n samples, numbered from `first` on.
+
+    They are independent of each other and of every other seed's.
 
     Raises
     ------
@@ -103,7 +113,8 @@ def sample_generators(seed: int, n: int) -> list[torch.Generator]:
         If n is not positive.
     """
     require_count(n)
-    states = [int(np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)[0] >> 1) for i in range(n)]
+    sequences = [np.random.SeedSequence((seed, i)) for i in range(first, first + n)]
+    states = [int(sequence.generate_state(1, np.uint64)[0] >> 1) for sequence in sequences]
     return [torch.Generator("cpu").manual_seed(state) for state in states]
 
 

@@ -97,16 +97,16 @@ class EnergyDPS:
                 f"The guidance window {self.guidance_window} must be two growing numbers between 0 and 1."
             )
 
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0) -> Samples:
         """Draw n images with a high score, which must be differentiable; arguments and errors as in `Sampler.sample`"""
-        generators = sample_generators(seed, n)
+        generators = sample_generators(seed, n, first)
         levels = [*self.prior.timesteps(self.steps).tolist(), -1]
         batches = MicroBatches(group=samples_together(self.together, self.prior.device))
         denoiser = GuidedDenoiser(self.prior, score, self.guidance, self.bf16, self.checkpointing, batches)
         state, trace = self._start(denoiser, generators, levels, on_step)
-        first, seen = len(trace), None
-        for index, (t, t_prev) in list(enumerate(itertools.pairwise(levels)))[first:]:
-            if seen is None or (index - first) % self.guidance_interval == 0:
+        begun, seen = len(trace), None
+        for index, (t, t_prev) in list(enumerate(itertools.pairwise(levels)))[begun:]:
+            if seen is None or (index - begun) % self.guidance_interval == 0:
                 seen = denoiser.evaluate(state, t, self._guided(index, t_prev))
             else:
                 seen = seen._replace(prediction=denoiser.denoise(state, t), gradient=None)

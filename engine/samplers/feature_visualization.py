@@ -183,9 +183,9 @@ class MACO:
     score_cap: float | None = None
     """A sample whose score, not transformed, exceeds this stays as it is."""
 
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0) -> Samples:
         """Draw n images; arguments and errors as in `Sampler.sample`."""
-        generators = sample_generators(seed, n)
+        generators = sample_generators(seed, n, first)
         phases = PhaseParameterisation(self.spectrum, generators)
         return gradient_ascent(
             phases, score, generators, steps=self.steps, rate=self.strength, score_cap=self.score_cap,
@@ -237,9 +237,9 @@ class RegularisedOptimisation:
     score_cap: float | None = None
     """A sample whose score, not transformed, exceeds this stays as it is."""
 
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0) -> Samples:
         """Draw n images; arguments and errors as in `Sampler.sample`."""
-        generators = sample_generators(seed, n)
+        generators = sample_generators(seed, n, first)
         coefficients = FourierParameterisation(self.size, self.variation, generators, self.device)
         return gradient_ascent(
             coefficients, score, generators, steps=self.steps, rate=self.rate, weight=self.strength,
@@ -295,9 +295,9 @@ class Accentuation:
     score_cap: float | None = None
     """A sample whose score, not transformed, exceeds this stays as it is."""
 
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0) -> Samples:
         """Draw n images; arguments and errors as in `Sampler.sample`."""
-        generators = sample_generators(seed, n)
+        generators = sample_generators(seed, n, first)
         chosen = [int(torch.randint(len(self.seeds), (), generator=generator)) for generator in generators]
         return gradient_ascent(
             ChangeParameterisation(self.encoder, self.seeds[chosen]), score, generators, steps=self.steps,

@@ -13,32 +13,44 @@ import re
 import shlex
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from engine.atlas.schema import RENAMED_METHODS
+from engine.atlas.schema import RENAMED_METHODS, prior_of
 from engine.devices import drawing_placement
 from engine.errors import BlindspotError
 from engine.files import plain, write_whole
 from engine.jobs import Job, JobQueue, Task
-from engine.samplers.registry import GUIDED, OVERSHOOT, WITHOUT_STRENGTH, SamplerSettings, create, require_method
+from engine.samplers.registry import (
+    GUIDED,
+    OVERSHOOT,
+    WITHOUT_PRIOR,
+    WITHOUT_STRENGTH,
+    SamplerSettings,
+    TaskSettings,
+    create,
+    require_method,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.atlas.reader import Atlas
-    from engine.samplers.base import OnStep, Samples, StepEvent
+    from engine.samplers.base import OnStep, Sampler, Samples, StepEvent
     from engine.samplers.calibration import Calibration
     from engine.samplers.models import ModelBundle
     from engine.samplers.scores import ConceptScore
+    from engine.samplers.tasks import TaskScore
 
-MAX_COUNT, MAX_CANDIDATES = 64, 256
+MAX_COUNT, MAX_CANDIDATES = 10_000, 256
+MAX_AT_ONCE = 64
+"""Images that are held in memory at once, and whose scores at each step are kept."""
 REFERENCES = 4
 """Real images that a generation is compared with."""
 REFERENCES_OF_EACH = 16
@@ -47,12 +59,16 @@ RECORD = "drawing.json"
 """File that describes the images of a folder; it is written last."""
 LARGEST_RECORD, LARGEST_IMAGE = 8 << 20, 64 << 20
 """Bytes of a record and of an image that are read at most."""
-IMAGE_NAME, PNG = re.compile(r"[0-9]{2}\.png"), b"\x89PNG\r\n\x1a\n"
-STORED_NAMES = {"candidates": "states", "score_cap": "cap", "guidance_end": "until"}
+IMAGE_NAME, PNG = re.compile(r"[0-9]{2,4}\.png"), b"\x89PNG\r\n\x1a\n"
+STORED_NAMES = {"candidates": "states", "score_cap": "cap", "guidance_end": "until", "like_by": "by"}
 """Fields of `GenerationRequest` that files, the gallery table and the command line spell otherwise."""
+LATER_FIELDS = {
+    "prior": None, "text": None, "text_encoder": None, "like": None, "like_by": "encoder", "task_weight": None,
+}  # fmt: skip
+"""Fields of `GenerationRequest` that older files lack, and their defaults."""
 OPTIONS = (
     "method", "count", "seed", "steps", "strength", "particles", "candidates", "score_cap", "guidance_end",
-    "gradient", "zeta",
+    "gradient", "zeta", *LATER_FIELDS,
 )  # fmt: skip
 """Fields of `GenerationRequest` that are command line options of the stored name."""
 
@@ -68,7 +84,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class GenerationRequest(SamplerSettings):
+class GenerationRequest(SamplerSettings, TaskSettings):
     """What to generate; everything but the atlas that the images depend on.
 
     In a request, a `score_cap` of None means `OVERSHOOT` times the best real image's score.
@@ -94,6 +110,10 @@ class GenerationRequest(SamplerSettings):
     match: bool = False
     """Look for the strength at which the mean score is that of the best real images, starting from `strength`; cap and
     end of guidance are then by default those of `SamplerSettings.towards`."""
+    prior: str | None = None
+    """Name of the diffusion prior, where the atlas names several; None: its first."""
+    task_weight: float | None = None
+    """What a unit of the task is worth in units of the score, eta / beta; None: the best real images' mean score."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= MAX_COUNT:
@@ -115,6 +135,14 @@ class GenerationRequest(SamplerSettings):
             raise BlindspotError(f"Method {self.method!r} has no gradient to scale: choose among {', '.join(GUIDED)}.")
         if self.zeta is not None and not (math.isfinite(self.zeta) and self.zeta > 0):
             raise BlindspotError(f"The step size zeta must be a number above 0, not {self.zeta}.")
+        self.check()
+        if self.task_weight is not None and not (self.given and math.isfinite(self.task_weight) and self.task_weight):
+            raise BlindspotError(
+                f"The weight of a task is a finite number other than 0 and goes with a text or an image, not "
+                f"{self.task_weight}."
+            )
+        if self.given and self.method in WITHOUT_STRENGTH:
+            raise BlindspotError(f"Method {self.method!r} has no strength, so it cannot serve a task: choose another.")
         if self.match and self.method in WITHOUT_STRENGTH:
             raise BlindspotError(
                 f"Method {self.method!r} has no strength, so it cannot be matched to a score: leave out the matching."
@@ -126,8 +154,12 @@ class GenerationRequest(SamplerSettings):
         return (self.concept, *self.others)
 
     def parameters(self) -> dict[str, Any]:
-        """The request as files store it."""
-        return {STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        """The request as files store it; what came later appears only where it is set."""
+        return {
+            STORED_NAMES.get(name, name): value
+            for name, value in asdict(self).items()
+            if name not in LATER_FIELDS or value != LATER_FIELDS[name]
+        }
 
 
 @dataclass(frozen=True)
@@ -151,13 +183,45 @@ class GenerationResult:
     dtype: str = "float32"
     """Precision of encoder and prior."""
     prior: Mapping[str, Any] | None = None
-    """What the atlas says of the prior; None where it names none."""
+    """What the atlas says of the prior; None where the method has none."""
+    task_scores: tuple[float, ...] | None = None
+    """How well each image serves the task; None where there is none."""
 
     @property
     def reference_score(self) -> float | None:
         """Mean score of the references; None when there are none."""
         scores = [reference.score for reference in self.references]
         return sum(scores) / len(scores) if scores else None
+
+
+class Preparation(NamedTuple):
+    """All that precedes the drawing of a request's images."""
+
+    models: ModelBundle
+    score: ConceptScore
+    task: TaskScore | None
+    references: tuple[Reference, ...]
+    request: GenerationRequest
+    """With everything that was left open."""
+    sampler: Sampler
+    calibration: Calibration | None
+    samples: Samples | None
+    """The first images, where the search for a strength has drawn them."""
+    seconds: float
+    """Time the search took."""
+
+    def result(self, samples: Samples, seconds: float) -> GenerationResult:
+        """What was drawn, with its scores."""
+        import torch
+
+        with torch.no_grad():
+            codes_scores = tuple(self.score.codes_score(samples.images).tolist())
+            task_scores = None if self.task is None else tuple(self.task(samples.images).tolist())
+        models, prior = self.models, None if self.request.method in WITHOUT_PRIOR else self.models.prior_spec
+        return GenerationResult(
+            samples, codes_scores, self.references, self.request, seconds, self.calibration, models.device,
+            models.dtype, prior, task_scores,
+        )  # fmt: skip
 
 
 def generate_images(
@@ -168,6 +232,8 @@ def generate_images(
     dtype: str | None = None,
 ) -> GenerationResult:
     """Draw images that excite a concept of an atlas, or a weighted set, and score the best real ones for comparison.
+
+    All are held in memory, `MAX_AT_ONCE` at most; `engine.samplers.batches.draw_into` draws any number into a folder.
 
     Parameters
     ----------
@@ -184,21 +250,45 @@ def generate_images(
     ------
     BlindspotError
         If the atlas has no such concept or it is dead, there is no prior or a broken one, the method is unknown, the
-        machine has no such device, or the score to match is out of reach.
+        machine has no such device, there is no such image or encoder for the task, or the score to match is out of
+        reach; or for too many images.
     Cancelled
         If `on_step` returned False.
     """
-    import torch
+    if request.count > MAX_AT_ONCE:
+        raise BlindspotError(
+            f"{request.count} images are too many to hold in memory: ask for {MAX_AT_ONCE} at most, or draw them into "
+            "a folder with `sample --out`."
+        )
+    ready = prepare_generation(atlas, request, device, on_step, dtype)
+    began, samples = time.perf_counter(), ready.samples
+    if samples is None:
+        samples = ready.sampler.sample(ready.score, request.count, request.seed, on_step)
+    return ready.result(samples, ready.seconds + time.perf_counter() - began)
 
+
+def prepare_generation(
+    atlas: Atlas,
+    request: GenerationRequest,
+    device: str | None = None,
+    on_step: OnStep | None = None,
+    dtype: str | None = None,
+    calibration: Calibration | None = None,
+) -> Preparation:
+    """Load the models, score the best real images and settle what a request leaves open.
+
+    Parameters and errors as for `generate_images`; a `calibration` from an earlier run saves the search for a strength.
+    """
     from engine.samplers.calibration import mean_of_best, sample_calibrated
     from engine.samplers.models import ModelBundle
     from engine.samplers.scores import ConceptScore
+    from engine.samplers.tasks import injected, task_of
 
     require_method(request.method)
     _require_alive(atlas, request.concepts)
-    models, calibration, target = ModelBundle(atlas, *drawing_placement(device, dtype)), None, math.nan
+    models = ModelBundle(atlas, *drawing_placement(device, dtype), request.prior)
     score = ConceptScore(models.encoder, models.dictionary, request.concepts, request.weights or None)
-    references = best_real_images(models, score)
+    target, task, references = math.nan, task_of(models, request), best_real_images(models, score)
     default = replace(request, score_cap=default_cap(references), guidance_end=1.0)
     if request.method in GUIDED:  # the name of a method alone meant another scale in older files
         request = replace(request, gradient=request.gradient or ("raw" if request.method == "energydps" else "eps"))
@@ -211,21 +301,27 @@ def generate_images(
         )
     cap, end = request.score_cap or default.score_cap, request.guidance_end or default.guidance_end
     request = replace(request, score_cap=cap, guidance_end=end)
-    began = time.perf_counter()
-    if request.match:
+    if task is not None and request.task_weight is None:
+        weight = mean_of_best([reference.score for reference in references])
+        if weight <= 0:
+            raise BlindspotError(f"The best real images score {weight:.3g}, so a weight of the task must be given.")
+        request = replace(request, task_weight=weight)
+    ratio, samples, began = request.task_weight or 0.0, None, time.perf_counter()
+
+    def sampler(settings: SamplerSettings) -> Sampler:
+        if task is None:
+            return create(request.method, models, settings)
+        return injected(request.method, models, settings, task, ratio)
+
+    if request.match and calibration is None:
         samples, calibration = sample_calibrated(
-            lambda strength: create(request.method, models, replace(request, strength=strength)),
-            score, target, count=request.count, start=request.strength, seed=request.seed, on_step=on_step,
+            lambda strength: sampler(replace(request, strength=strength)), score, target,
+            count=min(request.count, MAX_AT_ONCE), start=request.strength, seed=request.seed, on_step=on_step,
         )  # fmt: skip
+    if calibration is not None:
         request = replace(request, strength=calibration.strength)
-    else:
-        samples = create(request.method, models, request).sample(score, request.count, request.seed, on_step)
     seconds = time.perf_counter() - began
-    with torch.no_grad():
-        codes_scores = tuple(score.codes_score(samples.images).tolist())
-    return GenerationResult(
-        samples, codes_scores, references, request, seconds, calibration, models.device, models.dtype, atlas.info.prior
-    )
+    return Preparation(models, score, task, references, request, sampler(request), calibration, samples, seconds)
 
 
 def best_real_images(models: ModelBundle, score: ConceptScore, count: int = REFERENCES) -> tuple[Reference, ...]:
@@ -267,7 +363,7 @@ def _require_alive(atlas: Atlas, concepts: tuple[int, ...]) -> None:
         )
 
 
-def warm_up(atlas: Atlas, device: str | None = None, dtype: str | None = None) -> None:
+def warm_up(atlas: Atlas, device: str | None = None, dtype: str | None = None, prior: str | None = None) -> None:
     """Load an atlas's models now, for instance in a thread while a page is being read.
 
     Raises
@@ -277,7 +373,7 @@ def warm_up(atlas: Atlas, device: str | None = None, dtype: str | None = None) -
     """
     from engine.samplers.models import ModelBundle
 
-    ModelBundle(atlas, *drawing_placement(device, dtype)).load()
+    ModelBundle(atlas, *drawing_placement(device, dtype), prior).load()
 
 
 def submit_generation(
@@ -310,8 +406,8 @@ def job_parameters(atlas: Atlas, request: GenerationRequest, dtype: str | None =
 
     Not the device, which changes their last digits.
     """
-    info = atlas.info
-    models = {"path": str(atlas.path), "encoder": info.encoder, "dictionary": info.dictionary, "prior": info.prior}
+    info, prior = atlas.info, prior_of(atlas.info, request.prior)
+    models = {"path": str(atlas.path), "encoder": info.encoder, "dictionary": info.dictionary, "prior": prior}
     precision = {} if dtype in (None, "float32") else {"dtype": dtype}
     return {"atlas": {**models, "stages": info.stages}, **request.parameters(), **precision}
 
@@ -330,11 +426,36 @@ def save_generation(result: GenerationResult, folder: Path, atlas: str | None = 
     BlindspotError
         If the folder cannot be written.
     """
-    pictures = to_pil(result.samples.images)
-    files = [folder / f"{number:02d}.png" for number in range(len(pictures))]
-    record = {
+    files = save_images(result.samples.images, folder)
+    record = record_of(result, [file.name for file in files]) | ({} if atlas is None else {"atlas": atlas})
+    save_record(record, folder)
+    return files
+
+
+def save_images(images: Tensor, folder: Path, first: int = 0) -> list[Path]:
+    """Write images [n, 3, height, width] in [0, 1] as PNG files numbered from `first` on; errors as for saving."""
+    files = [folder / f"{number:02d}.png" for number in range(first, first + len(images))]
+    try:
+        for file, picture in zip(files, to_pil(images), strict=True):
+            write_whole(file, partial(picture.save, format="PNG"))
+    except OSError as error:
+        raise BlindspotError(f"The drawing cannot be written to {folder}: {error.strerror or error}.") from error
+    return files
+
+
+def save_record(record: Mapping[str, Any], folder: Path, name: str = RECORD) -> None:
+    """Write the record of a drawing; errors as for saving."""
+    try:
+        write_whole(folder / name, lambda path: path.write_text(json.dumps(plain(record), indent=1)))
+    except OSError as error:
+        raise BlindspotError(f"The drawing cannot be written to {folder}: {error.strerror or error}.") from error
+
+
+def record_of(result: GenerationResult, images: Sequence[str]) -> dict[str, Any]:
+    """What `load_generation` reads of a result whose image files have these names."""
+    return {
         "parameters": result.request.parameters(),
-        "images": [file.name for file in files],
+        "images": list(images),
         "scores": result.samples.scores.tolist(),
         "codes_scores": list(result.codes_scores),
         "trace": result.samples.trace.tolist(),
@@ -346,25 +467,20 @@ def save_generation(result: GenerationResult, folder: Path, atlas: str | None = 
         "device": result.device,
         "dtype": result.dtype,
         "prior": None if result.prior is None else dict(result.prior),
-    } | ({} if atlas is None else {"atlas": atlas})
-    try:
-        for file, picture in zip(files, pictures, strict=True):
-            write_whole(file, partial(picture.save, format="PNG"))
-        write_whole(folder / RECORD, lambda path: path.write_text(json.dumps(plain(record), indent=1)))
-    except OSError as error:
-        raise BlindspotError(f"The drawing cannot be written to {folder}: {error.strerror or error}.") from error
-    return files
+        "task_scores": None if result.task_scores is None else list(result.task_scores),
+    }
 
 
-def load_generation(folder: Path) -> dict[str, Any]:
-    """Read the record of a saved generation.
+def load_generation(folder: Path, name: str = RECORD) -> dict[str, Any]:
+    """Read the record of a saved generation, the file `name` of its folder.
 
     Returns
     -------
     A dict with `parameters` (`GenerationRequest.parameters`), `images` (file names), `scores`, `codes_scores`, `trace`
-    [steps][n], `references` (list of {image, score}, best first), `reference_score`, `matched` (the fields of a
-    `Calibration`, or None), `tilt` (the fields of a `TiltEstimate`, or None), `seconds`, and in files that say so
-    `device`, `dtype` and `prior` (`PriorSpec.to_dict`). Links are not followed.
+    [steps][n] (of the first `MAX_AT_ONCE` images), `references` (list of {image, score}, best first),
+    `reference_score`, `matched` (the fields of a `Calibration`, or None), `tilt` (the fields of a `TiltEstimate`, or
+    None), `seconds`, and in files that say so `device`, `dtype`, `prior` (`PriorSpec.to_dict`, None where the method
+    has none) and `task_scores`. Links are not followed.
 
     Raises
     ------
@@ -374,7 +490,7 @@ def load_generation(folder: Path) -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     try:
-        content = _read_own(Path(folder), RECORD, LARGEST_RECORD)
+        content = _read_own(Path(folder), name, LARGEST_RECORD)
         record, stored = json.loads(content), TypeAdapter(_StoredGeneration).validate_json(content, strict=True)
         names = {old: new for new, old in STORED_NAMES.items()}
         request = {names.get(name, name): value for name, value in stored.parameters.items()}
@@ -415,6 +531,7 @@ class _StoredGeneration:
     device: str | None = None
     dtype: str | None = None
     prior: dict[str, Any] | None = None
+    task_scores: list[float] | None = None
 
 
 def stored_method(parameters: Mapping[str, Any]) -> str:
@@ -473,6 +590,24 @@ def _record(folder: Path, changed: int) -> dict[str, Any] | None:
         return None
 
 
+def drawn_with(record: Mapping[str, Any]) -> str:
+    """The prior, device and task of a drawing's record in a few words; empty for a record that does not say them."""
+    prior, settings = record.get("prior"), record["parameters"]
+    words = []
+    if isinstance(prior, Mapping):
+        name = f"{settings['prior']}, " if settings.get("prior") else ""
+        words.append(f"prior {name}{prior.get('id')} ({prior.get('kind', 'latent')})")
+    elif stored_method(settings) in WITHOUT_PRIOR:
+        words.append("without a prior")
+    if settings.get("text"):
+        words.append(f"to fit “{settings['text']}”")
+    if settings.get("like"):
+        words.append(f"to resemble {settings['like']} by {settings.get('by', 'encoder')}")
+    if record.get("device"):
+        words.append(f"on {record['device']} in {record.get('dtype', 'float32')}")
+    return ", ".join(words)
+
+
 def tilt_sentence(tilt: Mapping[str, Any]) -> str:
     """What stands beside samples of a tilt; `tilt` has the fields of a `TiltEstimate`."""
     error = tilt["standard_error"]
@@ -525,5 +660,5 @@ def reproduction_command(parameters: Mapping[str, Any], atlas: str | Path = "ATL
             continue
         if not isinstance(value, str):
             value = str(int(value)) if value == int(value) else repr(float(value))
-        words += [f"--{name}", value]
+        words += [f"--{name.replace('_', '-')}", value]
     return shlex.join([*words, "--out", str(out)])

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from engine.atlas.schema import prior_of
 from engine.devices import Dtype, drawing_placement
 from engine.dictionary.base import CONFIG, WEIGHTS, Dictionary
 from engine.errors import BlindspotError
@@ -26,6 +27,7 @@ from engine.priors.spec import PriorSpec
 from engine.vision.encoder import Encoder
 from engine.vision.preprocess import to_tensor
 from engine.vision.spec import EncoderConfig, EncoderSpec
+from engine.vision.text_image import TextImageEncoder
 
 if TYPE_CHECKING:
     from engine.atlas.reader import Atlas
@@ -44,11 +46,20 @@ class ModelBundle:
         Where the models run, see `engine.devices.drawing_placement`: None or "auto" takes the GPU if there is one.
     dtype
         Precision of the encoder's and the prior's weights; the dictionary's are always float32.
+    prior
+        Name of the prior, where the atlas names several; None for its first.
+
+    Raises
+    ------
+    BlindspotError
+        If this machine has no such device, or the atlas no such prior.
     """
 
-    def __init__(self, atlas: Atlas, device: str | None = None, dtype: Dtype = "float32"):
+    def __init__(self, atlas: Atlas, device: str | None = None, dtype: Dtype = "float32", prior: str | None = None):
         self.atlas, self.dtype = atlas, dtype
         self.device = drawing_placement(device).device
+        self.prior_spec = prior_of(atlas.info, prior)
+        """What the header says of the prior; None where it names none."""
 
     @property
     def encoder(self) -> Encoder:
@@ -74,7 +85,7 @@ class ModelBundle:
         BlindspotError
             If the atlas names none.
         """
-        prior = self.atlas.info.prior
+        prior = self.prior_spec
         if not prior:
             raise BlindspotError(
                 f"Atlas {self.atlas.info.name!r} names no diffusion prior to draw with: set `prior` in its recipe."
@@ -91,7 +102,7 @@ class ModelBundle:
         BlindspotError
             If the atlas names no prior, or one without prompts.
         """
-        prior = self.atlas.info.prior
+        prior = self.prior_spec
         if not prior or prior.get("kind", "latent") != "latent":
             raise BlindspotError(
                 f"Atlas {self.atlas.info.name!r} names no text-to-image prior to write prompts for: choose a method "
@@ -104,6 +115,31 @@ class ModelBundle:
         """Where a model of the header is, once it may be loaded."""
         found = self.atlas.resolve(described["id"])
         return agreed_model(found, described["id"], self.atlas.path, described.get("revision"))
+
+    def text_encoder(self, source: str | None = None) -> TextImageEncoder:
+        """A model of texts and images by its folder or hub id, which is loaded from there; None: the atlas's encoder.
+
+        Raises
+        ------
+        BlindspotError
+            If there is none, or it does not embed texts.
+        """
+        found, revision = source, None
+        if found is None:
+            found, revision = str(self._model(self.atlas.info.encoder)), self.atlas.info.encoder.get("revision")
+        try:
+            return _shared(_text_encoder, found, revision, _version(Path(found)), self.device, self.dtype)
+        except BlindspotError as error:
+            if source is not None:
+                raise
+            raise BlindspotError(
+                f"The encoder of atlas {self.atlas.info.called} cannot say how well an image fits a text: give a CLIP "
+                "or SigLIP by --text-encoder, for example openai/clip-vit-base-patch32."
+            ) from error
+
+    def with_prior(self, name: str) -> ModelBundle:
+        """Return the same models with another of the atlas's priors."""
+        return ModelBundle(self.atlas, self.device, self.dtype, name)
 
     def load(self) -> None:
         """Load everything now, so that the first drawing need not wait for it."""
@@ -158,6 +194,11 @@ def _encoder(path: str, description: str, device: str, dtype: Dtype) -> Encoder:
 @lru_cache(maxsize=4)
 def _dictionary(folder: str, version: int, device: str) -> Dictionary:
     return Dictionary.from_pretrained(folder, device)
+
+
+@lru_cache(maxsize=1)
+def _text_encoder(path: str, revision: str | None, version: int, device: str, dtype: Dtype) -> TextImageEncoder:
+    return TextImageEncoder.from_pretrained(path, revision, device, getattr(torch, dtype))
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,8 @@ GUIDED = ("energy-guidance", "energy-guidance-light", "energydps")
 """Methods that a gradient's scale and step size belong to."""
 WITHOUT_STRENGTH = ("prior", "retrieval")
 """Methods that no strength changes."""
+WITHOUT_PRIOR = ("retrieval", "retrieval-soft", "maco", "optimisation", "accentuation")
+"""Methods that do not draw from the diffusion prior."""
 SELECTION_TILT = 400.0
 """Times the strength, over the score cap: inverse temperature of the selection among the candidates of a sample of
 `energy-guidance`. At usual strengths nearly always the best one is kept, and any one as the strength goes to 0."""
@@ -35,6 +37,9 @@ CALIBRATED_CAP = 1.02
 neither natural nor asked for, and would buy the mean with a few exaggerated images."""
 OVERSHOOT = 1.25
 """Otherwise a sample is pushed until its score is this many times that of the best real image."""
+LIKENESSES = ("encoder", "pixels")
+"""What a drawing can be compared with a reference image by: the cosine of the encoder's embeddings, or the squared
+error of pixels."""
 STEPS_PER_STEP = 5
 """Steps of an optimisation for each reverse step of a diffusion prior, which costs about as much."""
 MACO_RADIANS, OPTIMISATION_WEIGHT, ACCENTUATION_WEIGHT, PROMPT_GUIDANCE = 0.1, 1.0, 10.0, 10.0
@@ -72,6 +77,36 @@ class SamplerSettings:
     def per_score(self, unit: float) -> float:
         """The strength times `unit`, in units of one over the score, of which the cap says how large it gets."""
         return self.strength * (unit / self.score_cap if self.score_cap else 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """A task that drawings serve besides their score, see `engine.samplers.tasks`; none by default."""
+
+    text: str | None = None
+    """What the images should show, too."""
+    text_encoder: str | None = None
+    """Folder or hub id of a model of texts and images, such as CLIP; None: the atlas's own encoder, if it is one."""
+    like: str | None = None
+    """The image to resemble: its number in the atlas, or a file."""
+    like_by: str = "encoder"
+    """What it is compared by: one of `LIKENESSES`."""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a task."""
+        return self.text is not None or self.like is not None
+
+    def check(self) -> None:
+        """Raise `BlindspotError` for settings that make no sense."""
+        if self.text is not None and self.like is not None:
+            raise BlindspotError("Images can fit a text or resemble an image, not both: give one of them.")
+        if self.text is not None and not self.text.strip():
+            raise BlindspotError("The text that images should fit is empty: say what they should show.")
+        if self.text_encoder is not None and self.text is None:
+            raise BlindspotError("An encoder of texts is given, but no text: say what the images should show.")
+        if self.like_by not in LIKENESSES:
+            raise BlindspotError(f"Images cannot be compared by {self.like_by!r}: choose {' or '.join(LIKENESSES)}.")
 
 
 def _energydps(models: ModelBundle, settings: SamplerSettings) -> Sampler:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,10 +32,11 @@ class Retrieval:
     device: str = "cpu"
     """Where the score runs."""
 
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0) -> Samples:
         """Return the n real images with the highest mean code of the score's first concept, best first.
 
-        There is one step, the seed does not matter, and there are fewer images where the atlas has no n exemplars.
+        There is one step, the seed does not matter, and there are fewer images, perhaps none after the first ones,
+        where the atlas has no n exemplars.
 
         Raises
         ------
@@ -44,12 +45,15 @@ class Retrieval:
         """
         if not isinstance(score, ConceptScore):
             raise BlindspotError("Retrieval finds the exemplars of a concept: give a ConceptScore.")
-        exemplars = self.atlas.exemplars("real", score.concepts[0], count=n)["image"].to_numpy()
+        exemplars = self.atlas.exemplars("real", score.concepts[0], count=first + n)["image"].to_numpy()
         if not len(exemplars):
             raise BlindspotError(
                 f"No real image of atlas {self.atlas.info.name!r} excites concept {score.concepts[0]}: draw it instead."
             )
-        images = thumbnails(self.atlas, exemplars, score.encoder.spec).to(self.device)
+        if len(exemplars) <= first:
+            side = score.encoder.spec.image_size
+            return Samples(torch.empty(0, 3, side, side), torch.empty(0), torch.empty(1, 0))
+        images = thumbnails(self.atlas, exemplars[first:], score.encoder.spec).to(self.device)
         with torch.no_grad():
             scores = score(images)
         announce(on_step, StepEvent(1, 1, scores, images))
@@ -93,13 +97,17 @@ class PoolRetrieval:
         if not math.isfinite(self.strength):
             raise BlindspotError(f"The strength must be a finite number, not {self.strength}.")
 
+    def prepare(self, score: Score, seed: int = 0, on_step: OnStep | None = None) -> PoolRetrieval:
+        """Score the corpus once, for any number of drawings."""
+        return self if self.pool else replace(self, pool=score_pool(self.atlas, score, self.spec, self.device))
+
     def weights(self, scores: np.ndarray) -> np.ndarray:
         """The law on a pool with scores [n]: probabilities [n]."""
         return np.exp(tilt(scores, self.strength))
 
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0) -> Samples:
         """Draw n images in one step; arguments and errors as in `Sampler.sample`, and if there is no real image."""
-        generators = sample_generators(seed, n)
+        generators = sample_generators(seed, n, first)
         pool = self.pool or score_pool(self.atlas, score, self.spec, self.device)
         ends = np.cumsum(self.weights(pool.scores))
         places = uniforms(generators).numpy().astype(np.float64) * ends[-1]

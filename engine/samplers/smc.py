@@ -105,23 +105,25 @@ class EnergySMC:
                 f"{self.threshold:g} makes no sense: at least 1, at least 0, and between 0 and 1."
             )
 
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0) -> Samples:
         """Draw n independent images from the tilt, as nearly as the particles allow; previews show heaviest particles.
 
         Arguments and errors as in `Sampler.sample`; the score must be differentiable.
         """
-        generators = sample_generators(seed, n)
+        generators = sample_generators(seed, n, first)
         found = self._filter(score, generators, on_step)
         chosen = choose(found.log_weights, uniforms(generators).to(found.log_weights.device))
         rows = torch.arange(n, device=chosen.device)
         return Samples(found.images[rows, chosen], found.scores[rows, chosen], found.trace, self.tilt(found))
 
-    def filter(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> FilterResult:
+    def filter(
+        self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0
+    ) -> FilterResult:
         """All particles of n independent filters with their weights; arguments and errors as in `sample`.
 
         Weighted averages over a filter have less variance than the one particle that `sample` draws from it.
         """
-        return self._filter(score, sample_generators(seed, n), on_step)
+        return self._filter(score, sample_generators(seed, n, first), on_step)
 
     def tilt(self, found: FilterResult) -> TiltEstimate:
         """What the particles of `filter` say of the tilt, each filter weighted by its estimate of Z."""

@@ -88,7 +88,7 @@ class SoftPrompt:
         if not math.isfinite(self.strength):
             raise BlindspotError(f"The strength must be a finite number, not {self.strength}.")
 
-    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None) -> Samples:
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0) -> Samples:
         """Learn the prompt, unless it is `learned`, and draw n images with it.
 
         Arguments and errors as in `Sampler.sample`. While learning, previews show the images that are learned from.
@@ -110,8 +110,12 @@ class SoftPrompt:
             announce(on_step, replace(event, step=event.step + total - self.steps, steps=total))
 
         prior = with_prompt(LatentPrior(self.pipeline), context, self.strength)
-        drawn = EnergyDPS(prior, self.steps, strength=0.0).sample(score, n, seed, shift)
+        drawn = EnergyDPS(prior, self.steps, strength=0.0).sample(score, n, seed, shift, first)
         return replace(drawn, trace=torch.cat([torch.stack(trace), drawn.trace]) if trace else drawn.trace)
+
+    def prepare(self, score: Score, seed: int = 0, on_step: OnStep | None = None) -> SoftPrompt:
+        """Learn the prompt once, for any number of drawings."""
+        return self if self.learned is not None else replace(self, learned=self.learn(score, seed, on_step))
 
     def learn(self, score: Score, seed: int = 0, on_step: OnStep | None = None) -> Tensor:
         """Learn the context [1, length, d] of a prompt whose images have a high score; errors as in `sample`."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from engine.errors import BlindspotError
@@ -18,6 +19,7 @@ from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resiz
 PIL_BILINEAR = 2
 CONVNEXT_SQUARE_FROM = 384
 """Size from which ConvNeXt's processor squeezes images instead of cropping them."""
+MISFIT = "The weights of the encoder {} do not fit its config.json; get both from the same checkpoint."
 NEVER_USED_KEYS = ("pooler", "mask_token")
 """Parts of a backbone that a checkpoint may lack."""
 
@@ -32,11 +34,58 @@ def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreT
     BlindspotError
         When there is no such checkpoint, when it is not a model of `transformers`, or when weights are missing.
     """
+    model, missing = _load(source, revision, dtype)
+    if hasattr(model.config, "vision_config"):
+        tower, missing = getattr(model, "vision_model", None), [key for key in missing if "vision_model." in key]
+        if not isinstance(tower, PreTrainedModel):
+            raise BlindspotError(
+                f"The encoder {source} ({model.config.model_type}) has no vision tower that is known here; choose "
+                "CLIP, SigLIP or a plain vision model."
+            )
+        tower.config._commit_hash = getattr(model.config, "_commit_hash", None)
+        model = tower
+    _refuse_missing(missing, source)
+    return model
+
+
+def load_text_and_images(
+    source: str, revision: str | None, dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model that embeds texts and images in one space, such as CLIP or SigLIP, and its tokenizer.
+
+    Parameters and errors as for `load_backbone`; also when the model or its folder has no such thing.
+    """
+    model, missing = _load(source, revision, dtype)
+    if not all(hasattr(model, name) for name in ("get_text_features", "get_image_features")):
+        raise BlindspotError(
+            f"The encoder {source} ({model.config.model_type}) does not embed texts and images in one space: choose "
+            "CLIP, SigLIP or their like."
+        )
+    _refuse_missing(missing, source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(find_model(source, source)), revision=revision or "main", trust_remote_code=False
+        )
+    except Exception as error:  # whatever a folder without a tokenizer makes transformers say
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
+        raise BlindspotError(f"The tokenizer of {source} cannot be loaded: {first_line}") from error
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what transformers makes up without its files
+        raise BlindspotError(f"The tokenizer of {source} knows no words: get its files from the same checkpoint.")
+    return model, tokenizer
+
+
+def _refuse_missing(missing: list[str], source: str) -> None:
+    """Raise `BlindspotError` for weights that a checkpoint lacks."""
+    if any(not any(name in key for name in NEVER_USED_KEYS) for key in missing):
+        raise BlindspotError(MISFIT.format(source))
+
+
+def _load(source: str, revision: str | None, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
+    """A checkpoint's whole model and the names of weights that it lacks; errors as in `load_backbone`."""
     found = find_model(source, f"There is no encoder folder {source}; check the path.")
     if isinstance(found, Path) and not (found / "config.json").is_file():
         raise BlindspotError(f"The encoder folder {source} has no config.json; point to a saved transformers model.")
     options: dict[str, Any] = {"revision": revision or "main", **loading_options(found, revision)}
-    misfit = f"The weights of the encoder {source} do not fit its config.json; get both from the same checkpoint."
     for cached in (True, False):
         options["local_files_only"] = cached
         try:
@@ -49,7 +98,7 @@ def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreT
             raise
         except Exception as error:  # whatever a config of another kind makes transformers say
             if type(error) is RuntimeError:
-                raise BlindspotError(misfit) from error
+                raise BlindspotError(MISFIT.format(source)) from error
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
             if isinstance(found, Path):
                 raise BlindspotError(f"The encoder in {source} cannot be loaded: {first_line}") from error
@@ -58,18 +107,7 @@ def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreT
                     f"The encoder {source} is neither a folder here nor a model that the Hugging Face hub gives us; "
                     f"check its name and the network ({first_line})"
                 ) from error
-    missing = loading["missing_keys"]
-    if hasattr(config, "vision_config"):
-        model, missing = getattr(model, "vision_model", None), [key for key in missing if "vision_model." in key]
-        if not isinstance(model, PreTrainedModel):
-            raise BlindspotError(
-                f"The encoder {source} ({config.model_type}) has no vision tower that is known here; choose CLIP, "
-                "SigLIP or a plain vision model."
-            )
-        model.config._commit_hash = getattr(config, "_commit_hash", None)
-    if any(not any(name in key for name in NEVER_USED_KEYS) for key in missing):
-        raise BlindspotError(misfit)
-    return model
+    return model, list(loading["missing_keys"])
 
 
 def _usable_config(source: str, options: dict[str, Any]) -> PreTrainedConfig:

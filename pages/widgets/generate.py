@@ -16,6 +16,7 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from engine.atlas.schema import priors_of
 from engine.devices import DEVICE, DTYPE
 from engine.errors import BlindspotError
 from engine.files import user_data
@@ -23,6 +24,7 @@ from engine.jobs import Job, JobQueue
 from engine.reports.samplers import METHODS
 from engine.samplers.generation import (
     GenerationRequest,
+    drawn_with,
     finished_generations,
     generated_images,
     load_generation,
@@ -32,6 +34,7 @@ from engine.samplers.generation import (
     tilt_sentence,
     warm_up,
 )
+from engine.samplers.registry import WITHOUT_PRIOR
 from pages.widgets import html, session
 from pages.widgets.session import View
 
@@ -49,6 +52,7 @@ STRENGTH_HELP = (
     "over the score from which an image is not pushed any more. 0: the prior alone."
 )
 BEGINNINGS = "Energy guidance: each image begins as so many; those that promise the concept go on, the last is guided."
+PRIOR_HELP = "The diffusion model that images are drawn from; retrieval shows real images and has none."
 PARTICLES_HELP = "EnergyDPS, particle filter: particles behind each image."
 
 
@@ -135,14 +139,14 @@ def generate(view: View) -> None:
     if atlas.info.published:
         st.caption("Published statistics come without the encoder and the dictionary, so nothing can be drawn.")
         return
-    if atlas.info.prior is None:
+    if not (priors := priors_of(atlas.info)):
         st.caption("This atlas names no diffusion prior, so nothing can be drawn: add `prior` to its recipe.")
         return
     st.caption("A diffusion prior is steered towards images that excite exactly this concept while they stay natural.")
     if session.atlas_path() == session.DEFAULT:
         _warmed(session.atlas_path())
     else:
-        names = " and ".join(f"“{html.plain(part.get('id'))}”" for part in (atlas.info.encoder, atlas.info.prior))
+        names = ", ".join(f"“{html.plain(part.get('id'))}”" for part in (atlas.info.encoder, *priors.values()))
         st.caption(f"Generate loads {names}, which this atlas names; from the Hugging Face hub if they are not here.")
     with html.explained():
         _jobs(view)
@@ -166,7 +170,7 @@ def _jobs(view: View) -> None:
 
 
 def _form(view: View) -> None:
-    usual = GenerationRequest
+    usual, priors = GenerationRequest, priors_of(session.atlas().info)
     with st.form("generate", border=False):
         method, strength = st.columns((2, 1))
         count, seed, steps, candidates, particles = st.columns(5)
@@ -179,6 +183,9 @@ def _form(view: View) -> None:
             "candidates": candidates.number_input("Beginnings", 1, 128, usual.candidates, help=BEGINNINGS),
             "particles": particles.number_input("Particles", 1, 64, usual.particles, help=PARTICLES_HELP),
         }
+        if len(priors) > 1:
+            chosen = st.selectbox("Prior", list(priors), help=PRIOR_HELP)
+            settings["prior"] = None if chosen == next(iter(priors)) else chosen
         if not st.form_submit_button("Generate", type="primary", icon=":material/auto_awesome:"):
             return
         try:
@@ -232,8 +239,8 @@ def show_results(job: Job, record: Mapping[str, Any]) -> None:
     references = [real for real in record["references"] if 0 <= real["image"] < images]
     html.show(
         "generate.drawn", key="results", title=f"Drawn for concept {settings['concept']}",
-        how=f"{how_drawn(settings)}, {record['seconds']:.1f} s", scores=record["scores"],
-        best=record["reference_score"],
+        how=", ".join(filter(None, [how_drawn(settings), drawn_with(record), f"{record['seconds']:.1f} s"])),
+        scores=record["scores"], best=record["reference_score"],
         images=list(zip(sources, record["scores"], record["codes_scores"], strict=True)),
         command=command(settings), job=job.id, references=references,
         tilt=tilt_sentence(record["tilt"]) if record.get("tilt") else None,
@@ -250,10 +257,15 @@ def how_drawn(settings: Mapping[str, Any]) -> str:
 def show_gallery(rows: pd.DataFrame) -> None:
     """Show the images that were drawn into the atlas for a concept."""
     first, atlas = rows.iloc[0], session.atlas()
+    known = {name: value for name, value in first.items() if isinstance(value, str)}
+    priors, own = priors_of(atlas.info), stored_method(known) not in WITHOUT_PRIOR
+    prior = priors.get(known["prior"]) if "prior" in known else next(iter(priors.values()), None)
+    how = drawn_with({**known, "parameters": known, "prior": prior if own else None})
     sources = [html.data_uri(atlas.gallery_bytes(row.concept, row.rank), "webp") for row in rows.itertuples()]
     html.show(
-        "generate.drawn", key="gallery", title="Drawn with the atlas", how=how_drawn(first),
-        scores=rows["score"].tolist(), images=list(zip(sources, rows["score"], rows["codes_score"], strict=True)),
+        "generate.drawn", key="gallery", title="Drawn with the atlas",
+        how=", ".join(filter(None, [how_drawn(first), how])), scores=rows["score"].tolist(),
+        images=list(zip(sources, rows["score"], rows["codes_score"], strict=True)),
         best=first["reference_score"], command=command({**first, "count": len(rows)}),
     )  # fmt: skip
 

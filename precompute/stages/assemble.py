@@ -16,6 +16,7 @@ from engine.atlas.tables import delta_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.significance import Moments, measure_gap
 from engine.files import file_hash, write_whole
+from engine.priors.spec import PriorSpec
 from precompute.runner import HEADER_MARK, Context, Progress, Stage, model_input
 from precompute.stages.corpus import count_skipped, images_of
 from precompute.stages.encode import read_spec
@@ -38,8 +39,8 @@ class AssembleStage(Stage):
             "shown": {name: [source.label, source.description] for name, source in sources.items()},
             "delta": asdict(recipe.delta),
             "encoder": reference(recipe.encoder.id, context.out),
-            "prior": _prior(context),
-        }
+            "prior": _prior(context, recipe.prior),
+        } | ({"priors": _priors(context)} if recipe.priors else {})
         super().__init__(context, "assemble", params, [stage.name for stage in before])
         self.before = before
 
@@ -67,19 +68,24 @@ class AssembleStage(Stage):
             dictionary=work.summary("dictionary"),
             sources=tuple(_source(context, name) for name in context.sources),
             delta=recipe.delta,
-            prior=_prior(context),
+            prior=_prior(context, recipe.prior),
+            priors=_priors(context),
             left_out={name: count_skipped(context.folder(context.images_stage(name))) for name in context.sources},
             stages={stage.name: work.record(stage.name)["fingerprint"] for stage in self.before},
         )
 
 
-def _prior(context: Context) -> dict[str, Any] | None:
-    """What the header says of the prior."""
-    prior = context.recipe.prior
+def _prior(context: Context, prior: PriorSpec | None, key: str = "prior") -> dict[str, Any] | None:
+    """What the header says of a prior."""
     if prior is None:
         return None
-    model_input("prior.id", prior.id, {})
+    model_input(f"{key}.id", prior.id, {})
     return prior.to_dict() | {"id": reference(prior.id, context.out)}
+
+
+def _priors(context: Context) -> dict[str, Any]:
+    """What the header says of the further priors."""
+    return {name: _prior(context, prior, f"priors.{name}") for name, prior in context.recipe.priors.items()}
 
 
 def _source(context: Context, name: str) -> Source:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from engine.atlas import Atlas
 from engine.blindspots.metrics import frechet_distance
+from engine.devices import drawing_placement
 from engine.errors import BlindspotError
 from engine.figures.images import SIDE, Block
 from engine.figures.style import concept_names
@@ -159,14 +160,16 @@ class ConceptSubject(StudySubject):
             return float(self.score.codes_score(samples.images).mean())
 
 
-def concept_subject(atlas: Atlas, request: GenerationRequest, device: str | None = None) -> ConceptSubject:
+def concept_subject(
+    atlas: Atlas, request: GenerationRequest, device: str | None = None, dtype: str | None = None
+) -> ConceptSubject:
     """A concept of an atlas as a subject.
 
     Raises
     ------
     BlindspotError
         If the atlas has no such concept, it is dead or no real image has it; if the method is unknown or has no
-        strength, or fewer than `FEWEST` samples are asked for.
+        strength, or fewer than `FEWEST` samples are asked for; if there is no such device.
     """
     require_method(request.method)
     if request.method in WITHOUT_STRENGTH:
@@ -175,7 +178,8 @@ def concept_subject(atlas: Atlas, request: GenerationRequest, device: str | None
         )
     if request.count < FEWEST:
         raise BlindspotError(f"A study compares means: draw at least {FEWEST} samples, not {request.count}.")
-    models, concept = ModelBundle(atlas, device), request.concept
+    models = ModelBundle(atlas, *drawing_placement(device, dtype), request.prior)
+    concept = request.concept
     score = ConceptScore(models.encoder, models.dictionary, [concept])
     if atlas.concepts["dead"].iat[concept]:
         raise BlindspotError(
@@ -198,6 +202,12 @@ class StudyInputs(NamedTuple):
     progress: Progress = silent
     report: Callable[[str, str], Report] = lambda name, unit: lambda done, total: None
     """Given the name and the unit of other work, returns what its progress is reported to."""
+    placement: tuple[str | None, str | None] = (None, None)
+    """Device and dtype, see `engine.devices.drawing_placement`."""
+
+    def models(self) -> ModelBundle:
+        """The models that the study draws with."""
+        return ModelBundle(self.atlas, *drawing_placement(*self.placement), self.request.prior)
 
     @property
     def name(self) -> str:
@@ -225,12 +235,18 @@ class StudyInputs(NamedTuple):
         """The settings that `study.json` keeps."""
         best = [asdict(reference) for reference in subject.references]
         return {**self.row_settings(), **more, "prior_samples": self.prior_samples, "best_real_score": subject.best,
-                "best_real": best, "device": subject.models.device}  # fmt: skip
+                "best_real": best, **drawn_by(subject.models)}  # fmt: skip
 
     def row_settings(self) -> dict[str, Any]:
         """The settings of the request that hold for every row, under their stored names."""
         stored = self.request.parameters()
         return {name: stored[name] for name in ("concept", "method", "count", "steps", "states", "seed")}
+
+
+def drawn_by(models: ModelBundle) -> dict[str, Any]:
+    """What `study.json` says of prior and device."""
+    prior = None if models.prior_spec is None else dict(models.prior_spec)
+    return {"prior": prior, "device": models.device, "dtype": models.dtype}
 
 
 class Study(NamedTuple):

@@ -16,8 +16,21 @@ from rich.table import Table
 
 from engine.errors import BlindspotError
 from engine.samplers.generation import GenerationRequest
+from engine.samplers.registry import TaskSettings
 from precompute.console import AsJson, Reporter, VariadicCommand, print_json
-from precompute.drawing import AtlasFolder, Method, Seed, States, Steps, step_reporter
+from precompute.drawing import (
+    AtlasFolder,
+    DeviceOption,
+    DtypeOption,
+    LikeBy,
+    Method,
+    PriorOption,
+    Seed,
+    States,
+    Steps,
+    TextEncoder,
+    step_reporter,
+)
 
 if TYPE_CHECKING:
     from precompute.studies.base import Study, StudyInputs
@@ -88,6 +101,9 @@ def run_study(
     states: States = GenerationRequest.candidates,
     seed: Seed = 0,
     prior_samples: PriorSamples = 64,
+    prior: PriorOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -96,13 +112,13 @@ def run_study(
     from engine.files import full_disk_explained
     from precompute.studies.base import StudyInputs, write_study
 
-    request = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states)
+    request = GenerationRequest(concept, method, count, seed, steps=steps, candidates=states, prior=prior)
     out = out or STUDIES / f"{name}-{concept}"
     opened = Atlas.open(atlas)
     with Reporter() as reporter, full_disk_explained(out):
         inputs = StudyInputs(
             opened, request, prior_samples, lambda row: step_reporter(reporter.task(row, "steps"), "round"),
-            reporter.task,
+            reporter.task, (device, dtype),
         )  # fmt: skip
         made = make(inputs)
         document = write_study(made, out)
@@ -170,11 +186,12 @@ def methods(
 def injection(
     inputs: "StudyInputs",
     reference: Annotated[
-        int | None, typer.Option("--reference", help="Number of the image to resemble.", show_default=False)
+        str | None,
+        typer.Option("--reference", help="The image to resemble: its number, or a file.", show_default=False),
     ] = None,
-    text: Annotated[
-        str | None, typer.Option("--text", help="What to show instead; needs a prior with an image encoder.")
-    ] = None,
+    by: LikeBy = "encoder",
+    text: Annotated[str | None, typer.Option("--text", help="What to show instead.")] = None,
+    text_encoder: TextEncoder = None,
     ratios: Annotated[
         list[float] | None,
         typer.Option(
@@ -192,10 +209,10 @@ def injection(
     """Make a concept's drawings serve a task too, at the same score: what else changes in them, and how much."""
     from precompute.studies.injection import injection_study
 
-    given = [each for each in (reference, text) if each is not None]
-    if len(given) != 1:
+    if (reference is None) == (text is None):
         raise BlindspotError("Give either --reference IMAGE or --text WORDS.")
-    return injection_study(inputs, given[0], ratios, target)
+    serving = TaskSettings(text=text, text_encoder=text_encoder, like=reference, like_by=by)
+    return injection_study(inputs, serving, ratios, target)
 
 
 def print_study(study: "Study", out: Path) -> None:

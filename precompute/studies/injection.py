@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +26,12 @@ from engine.klsc.injection import distortion_bound
 from engine.klsc.tilt import calibrate_tilt, tilt
 from engine.samplers.base import Sampler, Score
 from engine.samplers.calibration import sample_calibrated
+from engine.samplers.generation import to_pil
 from engine.samplers.metrics import prior_images
-from engine.samplers.models import ModelBundle, thumbnails
-from engine.samplers.registry import SamplerSettings, create
+from engine.samplers.registry import SamplerSettings, TaskSettings, create
+from engine.samplers.tasks import TaskInjection, reference_image, task_of, with_room
 from engine.vision.encoder import Encoder
-from precompute.studies.base import Progress, Study, StudyInputs, concept_subject, image_block, silent
-from precompute.studies.tasks import ReferenceSimilarity, TaskInjection, text_alignment
+from precompute.studies.base import Progress, Study, StudyInputs, concept_subject, drawn_by, image_block, silent
 
 SHARES = (0.25, 0.5, 1.0, 2.0)
 """Ratios when none are named, in units of the target: what a task is worth must be seen beside the score."""
@@ -173,19 +174,19 @@ def other_energies(encoder: Encoder, dictionary: Dictionary, concepts: Sequence[
 
 
 def concept_drift(
-    inputs: StudyInputs, reference: int | str, ratios: Sequence[float] | None = None, target: float | None = None
+    inputs: StudyInputs, serving: TaskSettings, ratios: Sequence[float] | None = None, target: float | None = None
 ) -> Drift:
-    """Measure what happens to a concept's drawings when they should resemble a real image, or fit a text, as well.
+    """Measure what happens to a concept's drawings when they should resemble an image, or fit a text, as well.
 
     Parameters
     ----------
     inputs
         The samples of the prior give the bound.
-    reference
-        Id of the image to resemble, or the text to fit.
+    serving
+        The image to resemble, or the text to fit, and by what.
     ratios
-        As in `measure_drift`; a similarity lies between -1 and 1, so a ratio is in units of the score. None: `SHARES`
-        of the target.
+        As in `measure_drift`; a task's values lie between -1 and 1, so a ratio is in units of the score. None:
+        `SHARES` of the target.
     target
         The mean score to hold; that of the best real images when None.
 
@@ -193,12 +194,15 @@ def concept_drift(
     ------
     BlindspotError
         As `concept_subject`; if the score is out of reach, a ratio is not a number other than 0, there is no such
-        image, or the prior has no encoder that could compare images with a text.
+        image, or no encoder that could compare images with a text.
     Cancelled
         If the progress cancelled.
     """
     request, progress = inputs.request, inputs.progress
-    subject = concept_subject(inputs.atlas, request)
+    serving.check()
+    if not serving.given:
+        raise BlindspotError("A task is needed: give an image to resemble or a text to fit.")
+    subject = concept_subject(inputs.atlas, request, *inputs.placement)
     models = subject.models
     if target is None:
         target = subject.best
@@ -206,13 +210,12 @@ def concept_drift(
         ratios = [share * target for share in SHARES]
     if not all(math.isfinite(ratio) and ratio for ratio in ratios):
         raise BlindspotError(f"Ratios are finite numbers other than 0, not {list(ratios)}.")
-    task = _task(models, reference)
+    task = task_of(models, serving)
+    assert task is not None
     base: SamplerSettings = request.towards(target)
 
     def factory(strength: float, ratio: float) -> Sampler:
-        # A similarity adds at most 1 x ratio to the score.
-        cap = None if base.score_cap is None else base.score_cap + max(ratio, 0.0)
-        return create(request.method, models, replace(base, strength=strength, score_cap=cap))
+        return with_room(create(request.method, models, replace(base, strength=strength)), task, ratio)
 
     prior = prior_images(models, request.steps, inputs.prior_samples, request.seed + 1, progress("prior"))
     energies = other_energies(models.encoder, models.dictionary, [request.concept])
@@ -222,33 +225,26 @@ def concept_drift(
     )  # fmt: skip
 
 
-def _task(models: ModelBundle, reference: int | str) -> Score:
-    """Alignment with a text, or similarity to an image of the atlas."""
-    if isinstance(reference, str):
-        return text_alignment(models.pipeline, reference)
-    image = thumbnails(models.atlas, [reference], models.encoder.spec)[0]
-    return ReferenceSimilarity(models.encoder, image.to(models.device))
-
-
 def injection_study(
-    inputs: StudyInputs, reference: int | str, ratios: Sequence[float] | None, target: float | None
+    inputs: StudyInputs, serving: TaskSettings, ratios: Sequence[float] | None, target: float | None
 ) -> Study:
     """The study `injection`; errors as in `concept_drift`."""
-    atlas, count = inputs.atlas, inputs.request.count
-    found = concept_drift(inputs, reference, ratios, target)
-    title = f"{inputs.name} should also " + (
-        f"fit “{reference}”" if isinstance(reference, str) else f"resemble image {reference}"
-    )
+    atlas, count, models = inputs.atlas, inputs.request.count, inputs.models()
+    found = concept_drift(inputs, serving, ratios, target)
+    title, like = f"{inputs.name} should also fit “{serving.text}”", serving.like
+    if like is not None:
+        like = f"image {like}" if like.isdecimal() else Path(like).name
+        title = f"{inputs.name} should also resemble {like}"
+        title += " by its pixels" if serving.like_by == "pixels" else ""
     table, blocks, columns = drift_table(found.rows), [], []
-    if not isinstance(reference, str):
+    if serving.like is not None:
         columns.append("reference")
-        blocks.append(Block([atlas.image(reference)], f"image {reference}"))
+        blocks.append(Block(to_pil(reference_image(models, serving.like, models.encoder.spec)[None]), str(like)))
     for row, images in zip(*found, strict=True):
         cause = "drift" if row.ratio else "drift by other noise"
         columns.append(f"task weight {row.ratio:.3g}" if row.ratio else "without the task")
         blocks.append(image_block(images, f"score {row.score:.3g}, task {row.task:.2f}\n{cause} {row.drift:.2f}"))
-    settings = {**inputs.row_settings(), "reference": reference, "ratios": [row.ratio for row in found.rows[1:]],
-                "target": target, "prior_samples": inputs.prior_samples,
-                "device": ModelBundle(atlas).device}  # fmt: skip
+    settings = {**inputs.row_settings(), **asdict(serving), "ratios": [row.ratio for row in found.rows[1:]],
+                "target": target, "prior_samples": inputs.prior_samples, **drawn_by(models)}  # fmt: skip
     grid, figure = image_grid(title, columns, [Row("", blocks)]), object_drift(table, task=title, images=count)
     return Study("injection", atlas, settings, {"table": table}, figure, grid)

@@ -20,7 +20,7 @@ from engine.samplers.base import Sampler, Samples, Score
 from engine.samplers.calibration import Profiler, Timed, Trial, Trials, calibrate_strength, nearest, timed
 from engine.samplers.metrics import PriorReference, Quality
 from engine.samplers.models import ModelBundle, thumbnails
-from engine.samplers.registry import SamplerSettings, create
+from engine.samplers.registry import WITHOUT_PRIOR, SamplerSettings, create
 from engine.samplers.retrieval import Pool, score_pool
 from precompute.studies.base import TOLERANCE, Study, StudyInputs, concept_subject, image_block
 
@@ -38,6 +38,8 @@ STARTS = {
 """Methods that are calibrated by their strength, and the first strength to try."""
 RETRIEVAL = "retrieval"
 """The one that is calibrated by how many of the best images it chooses from."""
+PRIOR_MARK = "@"
+"""Between a method and the name of the prior that it draws from, where that is not the comparison's own."""
 METHODS = (
     "energy-guidance", "energydps", RETRIEVAL, "retrieval-soft", "maco", "optimisation", "soft-prompt", "accentuation",
 )  # fmt: skip
@@ -96,7 +98,8 @@ def compare_method(
     Parameters
     ----------
     name
-        A method of the registry that has a strength, or `retrieval`.
+        A method of the registry that has a strength, or `retrieval`; with another of the atlas's priors as
+        `method@prior`.
     models
         Whose prior, encoder and corpus it uses.
     comparison
@@ -107,9 +110,11 @@ def compare_method(
     Raises
     ------
     BlindspotError
-        If there is no such method. A target out of reach is a note of the result.
+        If there is no such method or prior. A target out of reach is a note of the result.
     """
     require_comparable([name])
+    name, _, prior = name.partition(PRIOR_MARK)
+    models = models.with_prior(prior) if prior else models
     trials: Trials = {}
 
     def sampler(strength: float) -> Sampler:
@@ -134,10 +139,12 @@ def compare_method(
 
 
 def require_comparable(names: Sequence[str]) -> None:
-    """Raise `BlindspotError` for a method that cannot be brought to a mean score."""
-    for name in names:
+    """Raise `BlindspotError` for a method that cannot be brought to a mean score, or has no prior to choose."""
+    for name, _, prior in (each.partition(PRIOR_MARK) for each in names):
         if name not in STARTS and name != RETRIEVAL:
             raise BlindspotError(f"Method {name!r} cannot be compared: choose among {', '.join([RETRIEVAL, *STARTS])}.")
+        if prior and name in WITHOUT_PRIOR:
+            raise BlindspotError(f"Method {name!r} does not draw from a prior, so {prior!r} cannot be its prior.")
 
 
 def _prepare(name: str, models: ModelBundle, comparison: ComparisonSettings, profiler: Profiler) -> Timed:
@@ -182,7 +189,7 @@ def methods_study(inputs: StudyInputs, methods: Sequence[str] | None) -> Study:
     atlas, request = inputs.atlas, inputs.request
     names = list(dict.fromkeys(methods or METHODS))
     require_comparable(names)
-    subject = concept_subject(atlas, request)
+    subject = concept_subject(atlas, request, *inputs.placement)
     reference, report = inputs.reference(subject), inputs.report("methods", "methods")
     comparison = ComparisonSettings(subject.score, subject.best, request, request.count, request.seed)
     results = {}

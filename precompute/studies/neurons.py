@@ -277,7 +277,7 @@ def _pearson(first: np.ndarray, second: np.ndarray) -> float:
 
 def neurons_study(inputs: StudyInputs, neurons: int) -> Study:
     """The study `neurons`; errors as in `compare_neurons` and `concept_subject`."""
-    atlas, subject = inputs.atlas, concept_subject(inputs.atlas, inputs.request)
+    atlas, subject = inputs.atlas, concept_subject(inputs.atlas, inputs.request, *inputs.placement)
     survey = survey_neurons(atlas, subject.score, subject.models.device, inputs.report("real images", "images"))
     found = compare_neurons(subject, survey, inputs.reference(subject), neurons, inputs.progress)
     table = pd.DataFrame(found.rows)

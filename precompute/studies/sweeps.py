@@ -85,7 +85,7 @@ def sweep_strengths(
 
 def sweep_study(inputs: StudyInputs, strengths: Sequence[float]) -> Study:
     """The study `sweep`; errors as in `sweep_strengths` and `concept_subject`."""
-    subject = concept_subject(inputs.atlas, inputs.request)
+    subject = concept_subject(inputs.atlas, inputs.request, *inputs.placement)
     found = sweep_strengths(subject, strengths, inputs.reference(subject), inputs.progress)
     table = pd.DataFrame(found.rows)
     blocks = [
@@ -219,7 +219,7 @@ def nearest_real(scores: np.ndarray, pool: Pool) -> np.ndarray:
 
 def levels_study(inputs: StudyInputs, shares: Sequence[float]) -> Study:
     """The study `levels`; errors as in `draw_levels` and `concept_subject`."""
-    atlas, subject = inputs.atlas, concept_subject(inputs.atlas, inputs.request)
+    atlas, subject = inputs.atlas, concept_subject(inputs.atlas, inputs.request, *inputs.placement)
     reference = inputs.reference(subject)
     pool = score_pool(atlas, subject.score, subject.models.encoder.spec, subject.models.device)
     found = draw_levels(subject, shares, pool, reference, inputs.progress)

@@ -71,7 +71,7 @@ def test_models_are_asked_for_in_the_device_and_dtype(two_gpus, monkeypatch):
         "mean": [0, 0, 0],
         "std": [1, 1, 1],
     }
-    info = SimpleNamespace(name="a", prior={"id": "p", "kind": "pixel"}, encoder=spec)
+    info = SimpleNamespace(name="a", prior={"id": "p", "kind": "pixel"}, priors={}, encoder=spec)
     atlas = SimpleNamespace(path="nowhere", info=info, resolve=lambda ref: ref)
     bundle = models.ModelBundle(atlas, *drawing_placement("cuda:1", "bfloat16"))
     assert bundle.prior is None and bundle.encoder is None

@@ -40,7 +40,7 @@ def test_a_guided_image_does_not_depend_on_its_batch(prior):
 def test_an_atlas_s_settings_reach_its_prior(tmp_path):
     folder = tiny_dit_pipeline(tmp_path / "dit")
     described = {"id": "dit", "kind": "dit", "prompt": "", "label": 7, "guidance": 4.0, "scheduler": "DDIMScheduler"}
-    info = SimpleNamespace(name="a", prior=described)
+    info = SimpleNamespace(name="a", prior=described, priors={})
     atlas = SimpleNamespace(path=tmp_path, info=info, resolve=lambda ref: tmp_path / ref)
     found, expected = ModelBundle(atlas, "cpu").prior, load_prior(folder, "dit", label=7)
     assert (found.guidance, found.labels, found.eta) == (4.0, (1000, 7), 0.0)

@@ -12,16 +12,19 @@ from engine.figures.samplers import drift_table, object_drift
 from engine.samplers.energy_dps import EnergyDPS
 from engine.samplers.generation import GenerationRequest
 from engine.samplers.models import ModelBundle
+from engine.samplers.registry import TaskSettings
 from engine.samplers.scores import ConceptScore
 from engine.samplers.smc import EnergySMC
+from engine.samplers.tasks import InjectedScore, TaskInjection
 from precompute.studies.base import StudyInputs
 from precompute.studies.injection import (
     concept_drift,
+    injection_study,
     least_distortion,
     measure_drift,
     other_energies,
 )
-from precompute.studies.tasks import InjectedScore, TaskInjection
+from tests.engine.vision.tiny_text import MAKERS
 
 ALONG, ACROSS = (0.6, 0.8), (0.0, 1.0)
 
@@ -102,7 +105,7 @@ def test_other_energies_are_sums_of_codes_without_the_concept_itself(atlas):
 
 def test_the_report_of_a_concept_becomes_a_table_and_a_figure(atlas):
     inputs = StudyInputs(atlas, GenerationRequest(2, count=4, steps=6), prior_samples=4)
-    rows, images = concept_drift(inputs, reference=0, ratios=[0.5])
+    rows, images = concept_drift(inputs, TaskSettings(like="0"), ratios=[0.5])
     models = ModelBundle(atlas, "cpu")
     score = ConceptScore(models.encoder, models.dictionary, [2])
     with torch.no_grad():
@@ -118,17 +121,40 @@ def test_the_report_of_a_concept_becomes_a_table_and_a_figure(atlas):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"reference": 0, "ratios": [0.0]}, "finite numbers other than 0"),
-        ({"reference": 0, "ratios": [math.nan]}, "finite numbers other than 0"),
-        ({"reference": 10_000}, "image 10000"),
-        ({"reference": "a red ring"}, "no image encoder that shares a space"),
-        ({"reference": 0, "method": "retrieval"}, "'retrieval' has no strength"),
+        ({"like": "0", "ratios": [0.0]}, "finite numbers other than 0"),
+        ({"like": "0", "ratios": [math.nan]}, "finite numbers other than 0"),
+        ({"like": "10000"}, "image 10000"),
+        ({"text": "a red ring"}, "cannot say how well an image fits a text: give a CLIP or SigLIP by --text-encoder"),
+        ({"text": "a red ring", "text_encoder": "/nowhere"}, "There is no encoder folder /nowhere"),
+        ({}, "A task is needed"),
+        ({"like": "0", "method": "retrieval"}, "'retrieval' has no strength"),
     ],
 )
 def test_what_cannot_be_served_is_one_sentence(atlas, settings, sentence):
     with pytest.raises(BlindspotError, match=sentence):
         request = GenerationRequest(2, settings.pop("method", "energy-guidance"), count=4, steps=3)
-        concept_drift(StudyInputs(atlas, request, prior_samples=4), **settings)
+        inputs, ratios = StudyInputs(atlas, request, prior_samples=4), settings.pop("ratios", None)
+        concept_drift(inputs, TaskSettings(**settings), ratios)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_text_shifts_a_concept_s_drawings_by_clip_and_siglip(atlas, kind, tmp_path):
+    inputs = StudyInputs(atlas, GenerationRequest(2, "energydps", count=4, steps=4), prior_samples=4)
+    serving = TaskSettings(text="a ring", text_encoder=str(MAKERS[kind](tmp_path / kind)))
+    study = injection_study(inputs, serving, [0.5], None)
+    table = study.tables["table"]
+    assert list(table["ratio"]) == [0, 0.5] and table["task"].between(-1, 1).all()
+    assert study.settings["text"] == "a ring" and study.settings["device"] == "cpu"
+    assert study.settings["prior"]["kind"] == "latent" and "fit “a ring”" in study.figure.layout.title.text
+
+
+def test_a_reference_by_its_pixels_is_a_study_too(atlas, tmp_path):
+    inputs = StudyInputs(atlas, GenerationRequest(2, count=4, steps=4), prior_samples=4)
+    atlas.image(3).save(tmp_path / "goal.png")
+    serving = TaskSettings(like=str(tmp_path / "goal.png"), like_by="pixels")
+    study = injection_study(inputs, serving, [1.0], None)
+    assert study.tables["table"]["task"].between(-1, 0).all() and study.settings["like_by"] == "pixels"
+    assert "resemble goal.png by its pixels" in study.figure.layout.title.text
 
 
 def test_a_task_that_keeps_the_score_out_of_reach_is_marked_and_a_score_out_of_reach_alone_is_refused():
