@@ -8,6 +8,8 @@ tolerance says so and is kept with its nearest trial. Pushing ends just beyond t
 the atlas's own encoder, which the methods climb and may fool, by its class token (`encoder`) and by the mean of its
 patches, where concepts live (`patches`); and, where ../shared/reference is at hand, a DINOv2 that none has seen.
 
+* `recognised`: where the atlas has a judge, the share of the images in which it sees what the concept stands for, over
+  the concepts that stand for one of its labels.
 * `frechet`, `kid`: distance of a method's images, of all concepts together, to the diffusion prior's own samples; the
   row `prior`, fresh samples of it in the same number, shows what a Frechet distance between so few images amounts to,
   and `corpus`, real images in that number, how far apart the two are, and how diverse, before a concept is asked for.
@@ -40,12 +42,14 @@ from benchmarks.costs import add_placement, profiler_of
 from engine.atlas import Atlas
 from engine.blindspots.metrics import frechet_distance
 from engine.devices import drawing_placement
+from engine.errors import BlindspotError
 from engine.figures.images import Block, Row, image_grid
 from engine.files import DATA
 from engine.samplers.calibration import mean_of_best, standard_error
 from engine.samplers.generation import to_pil
 from engine.samplers.metrics import diversity, embed, kernel_distance, prior_images, spectral_slope
 from engine.samplers.models import ModelBundle, thumbnails
+from engine.samplers.recognition import concept_label, recognise
 from engine.samplers.registry import SamplerSettings
 from engine.samplers.retrieval import score_pool
 from engine.samplers.scores import ConceptScore
@@ -116,6 +120,30 @@ class Bench:
         real = np.flatnonzero(self.atlas.images["source"] == "real")
         chosen = np.random.default_rng(self.options.seed).choice(real, min(count, len(real)), replace=False)
         return thumbnails(self.atlas, chosen, self.models.encoder.spec).to(self.models.device)
+
+    def recognised(self, concept: int, images: Tensor) -> list[bool]:
+        """Whether the atlas's judge sees in each image what the concept stands for; empty where it stands for nothing.
+
+        Raises
+        ------
+        BlindspotError
+            If the judge cannot be loaded.
+        """
+        found = recognise(self.models, [concept], images)
+        if found is not None and found.missing:
+            raise BlindspotError(found.missing)
+        return list(found.recognised) if found is not None else []
+
+    def recognition(self, drawn: Drawn, bases: dict[str, Tensor]) -> dict[str, float]:
+        """Share of each method's images that are recognised; of `bases`, which show no concept, as every concept."""
+        asked = [k for k in drawn if concept_label(self.atlas, [k]) is not None]
+        if not asked:
+            return {}
+        found = {name: [self.recognised(k, images) for k in asked] for name, images in bases.items()}
+        for name in self.options.methods:
+            images = {k: drawn[k][1][name].images for k in asked}
+            found[name] = [self.recognised(k, each) for k, each in images.items() if len(each)] or [[]]
+        return {name: float(np.mean(np.concatenate(parts))) for name, parts in found.items()}
 
     def judges(self) -> dict[str, Judge]:
         """The judges by name."""
@@ -276,6 +304,8 @@ def main() -> None:
     everything = bench.corpus(options.count * len(drawn))
     corpus = {judge: natural([embed(everything)], own[judge]) for judge, embed in judges.items()}
     table = {"prior": chance, "corpus": corpus, **summary(options.methods, judges, drawn, own)}
+    for name, share in bench.recognition(drawn, {"prior": fresh, "corpus": everything}).items():
+        table[name] = {"recognised": share, **table[name]}
     notes = {f"{k} {name}": entry.note for k, (_, each) in drawn.items() for name, entry in each.items() if entry.note}
     settings = {name: getattr(options, name) for name in ("count", "steps", "states", "tolerance", "seed")}
     settings |= {"device": bench.models.device, "dtype": bench.models.dtype}

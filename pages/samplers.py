@@ -19,6 +19,7 @@ OWN = session.atlas_path() == session.DEFAULT
 KEYS = ("concept",) if OWN else ()
 Best = Callable[[pd.Series], float]
 BESTS: dict[str, Best] = {
+    "recognised": pd.Series.max,
     "matched": pd.Series.max,
     "of_target": lambda values: values.loc[(values - 1).abs().idxmin()],
     "frechet": pd.Series.min,
@@ -27,7 +28,7 @@ BESTS: dict[str, Best] = {
     "seconds": pd.Series.min,
     "megabytes": pd.Series.min,
 }
-DIGITS = {"matched": 0, "of_target": 2, "slope": 2, "seconds": 2, "megabytes": 2}
+DIGITS = {"recognised": 2, "matched": 0, "of_target": 2, "slope": 2, "seconds": 2, "megabytes": 2}
 
 
 def concept_labels(concepts: list[int]) -> dict[int, str]:
@@ -82,7 +83,8 @@ def numbers() -> None:
     lines = zip(rows["method"], rows.index.isin(found.bases), zip(*columns, strict=True), strict=True)
     judges = [samplers.JUDGES[judge] for judge in found.judges]
     html.show(
-        "samplers.numbers", key="numbers", found=table, lines=list(lines), judges=judges, concepts=len(found.concepts)
+        "samplers.numbers", key="numbers", found=table, lines=list(lines), judges=judges, concepts=len(found.concepts),
+        recognised="recognised" in rows,
     )  # fmt: skip
     if found.fair.empty:
         return

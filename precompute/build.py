@@ -5,6 +5,8 @@
        |     pairing/S     dictionary -----'    layout, index -> assemble -> the atlas
        '---> thumbs/S            '--> report    words ----------^
 
+    corpus/real, energies, the recipe's judge -> recognition -> assemble
+
     energies, pairing, encode -> divergence/M --------.
     energies, pairing -> composition/real -> .../M ----+-> assemble
     energies, pairing, encode -> metrics/S -----------'
@@ -38,6 +40,7 @@ from precompute.stages.layout import LayoutStage
 from precompute.stages.metrics import MetricsStage
 from precompute.stages.neighbours import NeighboursStage
 from precompute.stages.pairing import PairingStage, pairing_of
+from precompute.stages.recognition import RecognitionStage
 from precompute.stages.report import ReportStage
 from precompute.stages.thumbnails import ThumbnailsStage
 from precompute.stages.words import WordsStage
@@ -61,6 +64,7 @@ def stages_of(context: Context) -> list[Stage]:
         LayoutStage(context),
         NeighboursStage(context),
         WordsStage(context),
+        *([RecognitionStage(context)] if context.recipe.judge else []),
         *analysis_stages(context),
         *(ThumbnailsStage(context, name) for name in sources),
     ]
@@ -79,8 +83,8 @@ def analysis_stages(context: Context) -> list[Stage]:
 def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress]) -> Build:
     """Run what is not done yet of a recipe and put the atlas at `out`; parameters and errors as for `build_stages`."""
     made = build_stages(out, lambda work, where: stages_of(Context(recipe, work, where)), progress)
-    priors = [recipe.prior, *recipe.priors.values()]
-    for model in (recipe.encoder.id, *(prior.id for prior in priors if prior)):
+    models = [recipe.encoder, recipe.prior, *recipe.priors.values(), recipe.judge]
+    for model in (block.id for block in models if block is not None):
         if Path(model).is_absolute():
             remember_model(model)
     context = Context(recipe, WorkDirectory(made.work), made.out)

@@ -135,6 +135,7 @@ def sample(
     from engine.samplers.batches import draw_into
     from engine.samplers.calibration import standard_error
     from engine.samplers.generation import MAX_AT_ONCE, drawn_with, reproduction_command, tilt_sentence
+    from engine.samplers.recognition import recognition_sentence, verdicts
 
     if allow_download:
         os.environ[ALLOW] = "1"
@@ -155,8 +156,11 @@ def sample(
     if as_json:
         print_json({"atlas": str(atlas), "out": str(out), **record, "mean_score": mean, "standard_error": error})
         return
-    for name, score in zip(record["images"][:MAX_AT_ONCE], scores, strict=False):
-        typer.echo(f"{out / name}  score {score:.3f}")
+    judged = record["recognition"]
+    seen = judged["recognised"] if judged and judged["recognised"] else [None] * len(scores)
+    notes = verdicts(seen, scores, record["reference_score"])
+    for name, score, note in zip(record["images"][:MAX_AT_ONCE], scores, notes, strict=False):
+        typer.echo(f"{out / name}  score {score:.3f}" + (f"  {note}" if note else ""))
     if len(scores) > MAX_AT_ONCE:
         typer.echo(f"... and {len(scores) - MAX_AT_ONCE} more, see {out / 'drawing.json'}.")
     typer.echo(f"Mean score {mean:.3f}" + ("." if error is None else f", standard error {error:.3f}."))
@@ -168,6 +172,8 @@ def sample(
         typer.echo(
             f"The {len(record['references'])} best real images score {record['reference_score']:.3f} on average."
         )
+    if judged is not None:
+        typer.echo(f"{recognition_sentence(judged['label'], judged['recognised'], judged['missing']).rstrip('.')}.")
     if record["tilt"] is not None:
         typer.echo(f"{tilt_sentence(record['tilt'])}.")
     if (found := record["matched"]) is not None:

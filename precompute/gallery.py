@@ -24,6 +24,7 @@ from engine.samplers.generation import (
     generate_images,
     generated_images,
     job_parameters,
+    judge_generation,
     load_generation,
     save_generation,
     stored_method,
@@ -117,6 +118,7 @@ def _draw(
                 skipped[concept] = str(error)
                 continue
             drawn += 1
+        judge_generation(atlas, folder)
         folders[concept] = folder
     if not folders:
         raise BlindspotError(next(iter(skipped.values())))
@@ -172,6 +174,7 @@ def _update(atlas: Atlas, folders: Mapping[int, Path]) -> None:
 def _rows(concept: int, record: Mapping[str, Any]) -> pd.DataFrame:
     """Rows of table `gallery` for one drawing."""
     settings = record["parameters"]
+    recognised = (record.get("recognition") or {}).get("recognised")
     reference = np.nan if record["reference_score"] is None else record["reference_score"]
     return pd.DataFrame(
         {
@@ -184,5 +187,6 @@ def _rows(concept: int, record: Mapping[str, Any]) -> pd.DataFrame:
             **{name: settings.get(name) for name in SETTINGS},
             "device": record.get("device"),
             "dtype": record.get("dtype"),
+            "recognised": pd.array(recognised or [None] * len(record["images"]), "boolean"),
         }
     )

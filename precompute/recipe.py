@@ -23,7 +23,7 @@ from engine.devices import Device, Dtype
 from engine.dictionary.spec import DictionarySpec
 from engine.errors import BlindspotError
 from engine.priors.spec import PriorSpec
-from engine.vision.spec import EncoderConfig
+from engine.vision.spec import EncoderConfig, JudgeSpec
 
 KeyPath = tuple[str, ...]
 """Keys from the recipe's top to a value; `*` stands for any key."""
@@ -33,6 +33,7 @@ MODEL_KEYS: tuple[KeyPath, ...] = (
     ("models", "*", "pipeline"),
     ("encoder", "id"),
     ("prior", "id"),
+    ("judge", "id"),
     ("priors", "*", "id"),
 )
 """Keys whose value is a folder or a Hugging Face id."""
@@ -159,6 +160,8 @@ class Recipe(RecipeBlock):
     words: WordsConfig = WordsConfig()
     delta: DeltaSettings = DeltaSettings()
     prior: PriorSpec | None = None
+    judge: JudgeSpec | None = None
+    """Says whether drawings show what their concept stands for."""
     priors: dict[str, PriorSpec] = {}
     """Further priors by name, to choose from by `--prior NAME` and in the app; the one above is called `default`."""
     limits: Limits = Limits()

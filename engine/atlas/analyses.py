@@ -174,15 +174,30 @@ class Analyses:
         DataFrame
             concept, rank (from 0), method, score (s_k), codes_score (the same reduction of the sparse codes),
             reference_score (mean score of the best real images, NaN if there is none), strength, steps, seed,
-            particles, states, cap, until, gradient, zeta: NaN or None where an older atlas did not keep them. Empty
-            when nothing was drawn.
+            particles, states, cap, until, gradient, zeta, recognised (whether the judge sees the concept's label):
+            NaN or None where an older atlas did not keep them, or nothing was judged. Empty when nothing was drawn.
         """
         table = self._pieces.table("gallery") if self.has("gallery") else schema.TABLES["gallery"].empty_table()
         if concept is not None:
             table = table.filter(pc.equal(table["concept"], int(concept)))
-        drawn = table.to_pandas()
+        drawn = table.to_pandas().astype({"recognised": "boolean"})
         older = drawn["gradient"].isna()
         return drawn.assign(method=drawn["method"].mask(older, drawn["method"].replace(schema.RENAMED_METHODS)))
+
+    def recognition(self) -> pd.DataFrame:
+        """The concepts that stand for a label of the atlas's judge (`engine.blindspots.recognition`).
+
+        Returns
+        -------
+        DataFrame
+            Indexed by concept: label, precision (average precision with which the concept's energy ranks the images
+            that show the label, on images that did not choose it), n (of those that show it), threshold (probability
+            from which the judge sees it; NaN for a judge that names one label an image), real_share (of the concept's
+            best real images, the share in which the judge sees it). Empty in an atlas without a judge.
+        """
+        known = self.has("recognition")
+        table = self._pieces.table("recognition") if known else schema.TABLES["recognition"].empty_table()
+        return table.to_pandas().set_index("concept")
 
     def gallery_bytes(self, concept: int, rank: int) -> bytes:
         """One of the drawn images as webp bytes; raises `BlindspotError` when it is not there."""

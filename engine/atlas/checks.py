@@ -216,6 +216,22 @@ def _gallery(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
         yield "the images of a concept are not 0, 1, 2, ..."
 
 
+def _recognition(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
+    """A concept has at most one label, with numbers that can be, and the header says who judges."""
+    concepts = table["concept"].to_numpy()
+    yield from _exists(table, ["concept"], info.concepts, "a recognised concept")
+    if (np.diff(concepts) <= 0).any():
+        yield "its concepts do not rise"
+    if any(not label for label in table["label"].to_pylist()):
+        yield "a label is empty"
+    for column in ("precision", "threshold", "real_share"):
+        yield from between(table[column].drop_null(), column, 0, 1)
+    if (table["n"].to_numpy() < 1).any():
+        yield "a label is shown by no image"
+    if info.judge is None or "id" not in info.judge:
+        yield "the header names no judge"
+
+
 def _report(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
     yield from _in_order(table, "concept", info.concepts)
     yield from _exists(table, ["nearest"], info.concepts, "a concept's nearest other")
@@ -293,6 +309,7 @@ TABLES: dict[str, TableCheck] = {
     "links": _links,
     "published": _published,
     "gallery": _gallery,
+    "recognition": _recognition,
     "divergence": _divergence,
     "changes": _changes,
     "metrics": _metrics,

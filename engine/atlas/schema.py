@@ -81,8 +81,9 @@ _COLUMNS = {
     "gallery": (
         "concept:int32 rank:int32 method:string score:float32 codes_score:float32 reference_score:float32 "
         "strength:float64 steps:int32 seed:int64 particles:int32 states:int32 cap:float64 until:float64 "
-        "gradient:string zeta:float64 prior:string device:string dtype:string"
+        "gradient:string zeta:float64 prior:string device:string dtype:string recognised:bool"
     ),
+    "recognition": "concept:int32 label:string precision:float32 n:int32 threshold:float32 real_share:float32",
     "metrics": (
         "model:string space:string fid:float64 fid_mean:float64 fid_covariance:float64 fid_half:float64 "
         "precision:float64 recall:float64 density:float64 coverage:float64 images:int64 k:int32"
@@ -91,7 +92,9 @@ _COLUMNS = {
 TABLES: dict[str, pa.Schema] = {name: _schema(columns) for name, columns in _COLUMNS.items()}
 """Every table, its columns in order with their types."""
 
-LATER = {"gallery": ("particles", "states", "cap", "until", "gradient", "zeta", "prior", "device", "dtype")}
+LATER = {
+    "gallery": ("particles", "states", "cap", "until", "gradient", "zeta", "prior", "device", "dtype", "recognised")
+}
 """Columns that an older atlas lacks; they are read as null there."""
 RENAMED_METHODS = {"energydps": "energy-guidance", "energydps-light": "energy-guidance-light"}
 """Sampling methods by their names before drawings told the scale of the gradient; `energydps` has since been the
@@ -101,7 +104,7 @@ HALVES = "real halves"
 """What the `model` column of `metrics` says of one random half of the real images against the other."""
 ANALYSES = ("divergence", "changes", "metrics")
 """Tables of the analyses beyond delta; an atlas from before they existed has none of them."""
-OPTIONAL_TABLES = frozenset({"labels", "links", "published", "gallery", REPORT_TABLE, *ANALYSES})
+OPTIONAL_TABLES = frozenset({"labels", "links", "published", "gallery", "recognition", REPORT_TABLE, *ANALYSES})
 IMAGE_TABLES = frozenset({"images", "exemplars"})
 """Tables that an atlas of published statistics does without: it has no images."""
 
@@ -199,6 +202,7 @@ class AtlasInfo:
     sources : real first, in the order of the global image ids.
     prior : the diffusion prior that EnergyDPS draws with ({"id", "kind", "prompt"}), or None.
     priors : further ones by name, see `priors_of`.
+    judge : the image classifier that says whether a drawing shows its concept ({"id", "revision"}), or None.
     origin : for an atlas made of statistics that others published: kind, files, missing, assumed. It holds no images,
         no codes and no spread; its sources have 0 images, `sum` is the mean energy, and what was not published is null
         or left out. None for an atlas that was measured.
@@ -218,6 +222,7 @@ class AtlasInfo:
     origin: Mapping[str, Any] | None = None
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     priors: Mapping[str, Any] = field(default_factory=dict)
+    judge: Mapping[str, Any] | None = None
     stages: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
@@ -364,7 +369,7 @@ def _check_types(info: AtlasInfo) -> None:
         raise ValueError(f"estimator cannot be {info.delta.estimator!r}")
     if not all(isinstance(block, Mapping) for block in info.priors.values()) or DEFAULT_PRIOR in info.priors:
         raise ValueError(f"priors cannot be {str(info.priors)[:50]!r}")
-    for block in (info.encoder, info.dictionary, *priors_of(info).values()):
+    for block in (info.encoder, info.dictionary, *priors_of(info).values(), info.judge or {}):
         texts = {name: block[name] for name in ("id", "kind") if name in block}
         if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
             raise ValueError(f"{wrong[0]} cannot be {str(texts[wrong[0]])[:50]!r}")

@@ -79,8 +79,8 @@ class AtlasWriter:
             raise self._sentence(error) from error
 
     def write_table(self, name: str, table: pa.Table | pd.DataFrame) -> None:
-        """Write `table` as `<name>.parquet`, cast to its schema; extra columns are dropped, and numbers that are not
-        finite become null.
+        """Write `table` as `<name>.parquet`, cast to its schema; extra columns are dropped, numbers that are not finite
+        become null, and so do columns of `schema.LATER` that it lacks.
 
         Raises
         ------
@@ -92,6 +92,8 @@ class AtlasWriter:
         wanted = schema.TABLES[name]
         if isinstance(table, pd.DataFrame):
             table = pa.Table.from_pandas(table, preserve_index=False)
+        for column in {*schema.LATER.get(name, ())} - {*table.column_names}:
+            table = table.append_column(column, pa.nulls(len(table), wanted.field(column).type))
         missing = [column for column in wanted.names if column not in table.column_names]
         if missing:
             raise BlindspotError(f"Table {name!r} of the atlas lacks the column {missing[0]!r}.")

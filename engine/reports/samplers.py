@@ -49,6 +49,8 @@ def method_name(name: str) -> str:
 JUDGES = {"encoder": "the encoder's class token", "patches": "the encoder's patches", "dinov2": "DINOv2"}
 DISTANCES = ("frechet", "kid", "diversity")
 GAIN = ("gain", "error")
+RECOGNISED = ("recognised",)
+"""The headline: share of a method's images in which the atlas's judge sees the concept; older comparisons lack it."""
 COSTS = ("slope", "seconds", "megabytes")
 TILE, TOP = 64, 121
 """Side of a picture's images, and where they begin below its title, its headings and the concept's name."""
@@ -68,8 +70,9 @@ class Comparison:
     judges: list[str]
     """Keys of JUDGES."""
     table: pd.DataFrame
-    """Indexed by the benchmark's name of a method, BASES first: ``method, matched, of_target``, a column such as
-    ``encoder frechet`` per judge and distance, and COSTS."""
+    """Indexed by the benchmark's name of a method, BASES first: ``method, recognised`` (share of the images in which
+    the atlas's judge sees the concept; only if it was measured), ``matched, of_target``, a column such as ``encoder
+    frechet`` per judge and distance, and COSTS."""
     fair: pd.DataFrame
     """Two rows per method but energy guidance, its own and energy guidance's over the concepts where both reached the
     target: ``method, concepts, images_of``, the distances as in `table`, and in energy guidance's rows per judge
@@ -121,9 +124,12 @@ def _comparison(report: dict[str, Any]) -> Comparison:
     rows = {}
     for name, row in found.items():
         known = {} if name in BASES else {column: row[column] for column in ("matched", "of_target", *COSTS)}
+        known |= {column: row[column] for column in RECOGNISED if column in row}
         rows[name] = {"method": method_name(name), **known, **_distances(row, judges)}
-    columns = ["method", "matched", "of_target", *judged_columns(judges), *COSTS]
+    recognised = [column for column in RECOGNISED if any(column in row for row in found.values())]
+    columns = ["method", *recognised, "matched", "of_target", *judged_columns(judges), *COSTS]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype({"matched": "Int64"})
+    table = table.astype(dict.fromkeys(recognised, float))
     notes = {}
     for place, note in report["notes"].items():
         concept, name = place.split(" ", 1)

@@ -182,9 +182,20 @@ def _merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             [score for part in parts if part["trace"] for score in part["trace"][step]][:MAX_AT_ONCE]
             for step in range(len(parts[0]["trace"]))
         ],
+        "recognition": _merged_recognition([part["recognition"] for part in parts]),
         "tilt": None if None in tilts else merged_tilts(tilts, [len(part["images"]) for part in parts]),
         "seconds": sum(part["seconds"] for part in parts),
     }
+
+
+def _merged_recognition(found: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """What the judge said of all batches; nothing of any image if one batch was not judged."""
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
+        return None
+    missing = next((one["missing"] for one in known if not one["recognised"]), "")
+    seen = [] if missing else [one for part in known for one in part["recognised"]]
+    return {"label": known[0]["label"], "recognised": seen, "missing": missing}
 
 
 def merged_tilts(tilts: Sequence[Mapping[str, Any]], filters: Sequence[int]) -> dict[str, Any]:

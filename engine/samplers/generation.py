@@ -27,6 +27,7 @@ from engine.devices import drawing_placement
 from engine.errors import BlindspotError
 from engine.files import plain, write_whole
 from engine.jobs import Job, JobQueue, Task
+from engine.samplers.recognition import Recognition, recognise
 from engine.samplers.registry import (
     GUIDED,
     OVERSHOOT,
@@ -186,6 +187,8 @@ class GenerationResult:
     """What the atlas says of the prior; None where the method has none."""
     task_scores: tuple[float, ...] | None = None
     """How well each image serves the task; None where there is none."""
+    recognition: Recognition | None = None
+    """Whether the atlas's judge sees the concept in each image; None where it stands for none of its labels."""
 
     @property
     def reference_score(self) -> float | None:
@@ -220,7 +223,7 @@ class Preparation(NamedTuple):
         models, prior = self.models, None if self.request.method in WITHOUT_PRIOR else self.models.prior_spec
         return GenerationResult(
             samples, codes_scores, self.references, self.request, seconds, self.calibration, models.device,
-            models.dtype, prior, task_scores,
+            models.dtype, prior, task_scores, recognise(models, self.request.concepts, samples.images),
         )  # fmt: skip
 
 
@@ -398,7 +401,8 @@ def submit_generation(
         drawing = generate_images(atlas, request, task.device, report, dtype)
         save_generation(drawing, task.folder, str(atlas.path))
 
-    return queue.submit(job_parameters(atlas, request, dtype), work, holder)
+    judge = {"judge": atlas.info.judge} if atlas.info.judge else {}
+    return queue.submit(job_parameters(atlas, request, dtype) | judge, work, holder)
 
 
 def job_parameters(atlas: Atlas, request: GenerationRequest, dtype: str | None = None) -> dict[str, Any]:
@@ -409,7 +413,8 @@ def job_parameters(atlas: Atlas, request: GenerationRequest, dtype: str | None =
     info, prior = atlas.info, prior_of(atlas.info, request.prior)
     models = {"path": str(atlas.path), "encoder": info.encoder, "dictionary": info.dictionary, "prior": prior}
     precision = {} if dtype in (None, "float32") else {"dtype": dtype}
-    return {"atlas": {**models, "stages": info.stages}, **request.parameters(), **precision}
+    stages = {name: mark for name, mark in info.stages.items() if name != "recognition"}
+    return {"atlas": {**models, "stages": stages}, **request.parameters(), **precision}
 
 
 def save_generation(result: GenerationResult, folder: Path, atlas: str | None = None) -> list[Path]:
@@ -468,7 +473,33 @@ def record_of(result: GenerationResult, images: Sequence[str]) -> dict[str, Any]
         "dtype": result.dtype,
         "prior": None if result.prior is None else dict(result.prior),
         "task_scores": None if result.task_scores is None else list(result.task_scores),
+        "recognition": None if result.recognition is None else asdict(result.recognition),
     }
+
+
+def judge_generation(atlas: Atlas, folder: Path) -> dict[str, Any]:
+    """Return the record of a saved generation, its images judged now if they were not: the atlas may be older.
+
+    Raises
+    ------
+    BlindspotError
+        As `load_generation` and `generated_images`.
+    """
+    record = load_generation(folder)
+    found = record.get("recognition")
+    if (found and found["recognised"]) or not atlas.has("recognition"):
+        return record
+    import torch
+
+    from engine.samplers.models import ModelBundle
+
+    pictures = [Image.open(io.BytesIO(content), formats=["PNG"]) for content in generated_images(folder, record)]
+    pixels = np.stack([np.asarray(picture.convert("RGB"), np.float32) / 255 for picture in pictures])
+    concepts = (record["parameters"]["concept"], *(record["parameters"].get("others") or ()))
+    recognition = recognise(ModelBundle(atlas), concepts, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    if recognition is not None:
+        save_record({**record, "recognition": asdict(recognition)}, folder)
+    return load_generation(folder)
 
 
 def load_generation(folder: Path, name: str = RECORD) -> dict[str, Any]:
@@ -480,7 +511,7 @@ def load_generation(folder: Path, name: str = RECORD) -> dict[str, Any]:
     [steps][n] (of the first `MAX_AT_ONCE` images), `references` (list of {image, score}, best first),
     `reference_score`, `matched` (the fields of a `Calibration`, or None), `tilt` (the fields of a `TiltEstimate`, or
     None), `seconds`, and in files that say so `device`, `dtype`, `prior` (`PriorSpec.to_dict`, None where the method
-    has none) and `task_scores`. Links are not followed.
+    has none), `task_scores` and `recognition` (the fields of a `Recognition`, or None). Links are not followed.
 
     Raises
     ------
@@ -500,6 +531,8 @@ def load_generation(folder: Path, name: str = RECORD) -> dict[str, Any]:
     sizes = {len(stored.images), len(stored.scores), len(stored.codes_scores)}
     if len(sizes) > 1 or not 1 <= len(stored.images) <= MAX_COUNT or not all(map(IMAGE_NAME.fullmatch, stored.images)):
         raise BlindspotError(f"{folder} holds no drawing: generate it again.")
+    if stored.recognition and len(stored.recognition.recognised) not in (0, *sizes):
+        raise BlindspotError(f"{folder} holds no drawing: generate it again.")
     return record
 
 
@@ -513,6 +546,15 @@ class _StoredTilt:
     effective_particles: float
     particles: int
     kl_to_prior: float
+
+
+@dataclass(frozen=True)
+class _StoredRecognition:
+    """The fields of a `Recognition`."""
+
+    label: str
+    recognised: list[bool]
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -532,6 +574,7 @@ class _StoredGeneration:
     dtype: str | None = None
     prior: dict[str, Any] | None = None
     task_scores: list[float] | None = None
+    recognition: _StoredRecognition | None = None
 
 
 def stored_method(parameters: Mapping[str, Any]) -> str:

@@ -25,8 +25,9 @@ from engine.priors.base import DiffusionPrior
 from engine.priors.loading import load_prior, open_pipeline
 from engine.priors.spec import PriorSpec
 from engine.vision.encoder import Encoder
+from engine.vision.judge import Judge
 from engine.vision.preprocess import to_tensor
-from engine.vision.spec import EncoderConfig, EncoderSpec
+from engine.vision.spec import EncoderConfig, EncoderSpec, JudgeSpec
 from engine.vision.text_image import TextImageEncoder
 
 if TYPE_CHECKING:
@@ -92,6 +93,21 @@ class ModelBundle:
             )
         path = self._model(prior)
         return _shared(_prior, str(path), _version(Path(path)), _frozen(prior), self.device, self.dtype)
+
+    @property
+    def judge(self) -> Judge:
+        """The atlas's judge, in float32 on the device of the others.
+
+        Raises
+        ------
+        BlindspotError
+            If the atlas names none, or it may not be loaded (`engine.hub.agreed_model`) or is broken.
+        """
+        judge = self.atlas.info.judge
+        if not judge or "id" not in judge:
+            raise BlindspotError(f"Atlas {self.atlas.info.name!r} names no judge: set `judge` in its recipe.")
+        path = self._model(judge)
+        return _shared(_judge, str(path), _version(Path(path)), _frozen(judge), self.device)
 
     @property
     def pipeline(self) -> Any:
@@ -194,6 +210,11 @@ def _encoder(path: str, description: str, device: str, dtype: Dtype) -> Encoder:
 @lru_cache(maxsize=4)
 def _dictionary(folder: str, version: int, device: str) -> Dictionary:
     return Dictionary.from_pretrained(folder, device)
+
+
+@lru_cache(maxsize=2)
+def _judge(path: str, version: int, description: str, device: str) -> Judge:
+    return Judge.from_pretrained(replace(JudgeSpec.from_dict(json.loads(description)), id=path), device)
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -49,6 +50,25 @@ class EncoderConfig:
     """Images encoded at once."""
     store: Annotated[Dtype, AfterValidator(_storable)] = "float16"
     """Precision of the tokens kept between stages: float16, or float32 for twice the disk and exact energies."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class JudgeSpec:
+    """The image classifier that says whether a drawing shows its concept; a recipe's block `judge`."""
+
+    id: str
+    """A folder or a Hugging Face id: any image classifier of transformers, of one label or several."""
+    revision: str | None = None
+    """Hub commit, tag or branch."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what an atlas's header stores: the id, and the revision if there is one."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> JudgeSpec:
+        """Return the inverse of `to_dict`; keys that this version does not know are ignored."""
+        return cls(id=str(data["id"]), revision=data.get("revision"))
 
 
 @dataclasses.dataclass(frozen=True)

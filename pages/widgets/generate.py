@@ -34,6 +34,7 @@ from engine.samplers.generation import (
     tilt_sentence,
     warm_up,
 )
+from engine.samplers.recognition import concept_label, recognition_sentence, verdicts
 from engine.samplers.registry import WITHOUT_PRIOR
 from pages.widgets import html, session
 from pages.widgets.session import View
@@ -147,6 +148,8 @@ def generate(view: View) -> None:
         _warmed(session.atlas_path())
     else:
         names = ", ".join(f"“{html.plain(part.get('id'))}”" for part in (atlas.info.encoder, *priors.values()))
+        if atlas.info.judge is not None:
+            names += f" and, to judge the images, “{html.plain(atlas.info.judge.get('id'))}”"
         st.caption(f"Generate loads {names}, which this atlas names; from the Hugging Face hub if they are not here.")
     with html.explained():
         _jobs(view)
@@ -236,12 +239,15 @@ def show_results(job: Job, record: Mapping[str, Any]) -> None:
     """Show a finished job's images with their scores, then the best real images by the same score."""
     settings, images = record["parameters"], session.atlas().info.images
     sources = [html.data_uri(content, "png") for content in generated_images(job.result_dir, record)]
+    judged = record.get("recognition") or {"label": "", "recognised": [], "missing": ""}
+    below = verdicts(judged["recognised"] or [None] * len(sources), record["scores"], record["reference_score"])
     references = [real for real in record["references"] if 0 <= real["image"] < images]
     html.show(
         "generate.drawn", key="results", title=f"Drawn for concept {settings['concept']}",
         how=", ".join(filter(None, [how_drawn(settings), drawn_with(record), f"{record['seconds']:.1f} s"])),
         scores=record["scores"], best=record["reference_score"],
-        images=list(zip(sources, record["scores"], record["codes_scores"], strict=True)),
+        images=list(zip(sources, record["scores"], record["codes_scores"], below, strict=True)),
+        judged=recognition_sentence(judged["label"], judged["recognised"], judged.get("missing", "")),
         command=command(settings), job=job.id, references=references,
         tilt=tilt_sentence(record["tilt"]) if record.get("tilt") else None,
     )  # fmt: skip
@@ -262,10 +268,14 @@ def show_gallery(rows: pd.DataFrame) -> None:
     prior = priors.get(known["prior"]) if "prior" in known else next(iter(priors.values()), None)
     how = drawn_with({**known, "parameters": known, "prior": prior if own else None})
     sources = [html.data_uri(atlas.gallery_bytes(row.concept, row.rank), "webp") for row in rows.itertuples()]
+    label = concept_label(atlas, [int(first["concept"])])
+    seen = [None if label is None or pd.isna(one) else bool(one) for one in rows["recognised"]]
+    below = verdicts(seen, rows["score"], first["reference_score"])
     html.show(
         "generate.drawn", key="gallery", title="Drawn with the atlas",
         how=", ".join(filter(None, [how_drawn(first), how])), scores=rows["score"].tolist(),
-        images=list(zip(sources, rows["score"], rows["codes_score"], strict=True)),
+        images=list(zip(sources, rows["score"], rows["codes_score"], below, strict=True)),
+        judged=recognition_sentence(label, seen) if label and None not in seen else "",
         best=first["reference_score"], command=command({**first, "count": len(rows)}),
     )  # fmt: skip
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from precompute.demo_world import generators
+from precompute.demo_world import generators, judge
 from precompute.demo_world.encoder import save_first_blocks
 from precompute.demo_world.generators import BASE, EARLY, FORGETTING, TUNING, WITHHELD, Denoiser, TrainingExample
 from precompute.demo_world.optimisation import Budget, RenderedScenes, rendered
@@ -27,7 +28,11 @@ from precompute.demo_world.scenes import corpus
 COUNTS = (0.5, 0.35, 0.15)
 """Relative frequency of training scenes with one, two and three things."""
 SCENES, TUNING_SCENES = 24_000, 8_000
-SEEDS = {"train": 1, "no-disc": 2, "woody": 3, "prior": 5}
+DECODED = 6000
+"""Scenes that the judge also sees as the autoencoder decodes them."""
+JUDGED_SCENES = 3000
+"""Scenes that the judge is calibrated on, and as many others that it is measured on."""
+SEEDS = {"train": 1, "no-disc": 2, "woody": 3, "prior": 5, "judge": 6}
 
 
 class DemoTrainer:
@@ -93,6 +98,26 @@ class DemoTrainer:
         )
         self._publish("prior", model, base.vae, base.tokenizer)
 
+    def judge(self) -> None:
+        """Train the judge, calibrate it on scenes it has not seen, and publish it with what others say of it."""
+        vae = AutoencoderTiny.from_pretrained(self.out / "generators/base/vae", torch_dtype=torch.float32).eval()
+
+        def decoded(scenes: RenderedScenes, name: str, count: int) -> np.ndarray:
+            file = self.work / f"{name}-decoded.npy"
+            return judge.through_autoencoder(vae, scenes.pixels[:count], file, SEEDS["judge"])
+
+        pictures = self.pictures()
+        model = judge.train_judge(pictures, decoded(pictures, "train", DECODED), self.work / "judge.pt")
+        truths, logits = [], []
+        for step, name in enumerate(("judge-calibration", "judge-held-out")):
+            scenes = rendered(corpus(JUDGED_SCENES, 10 * SEEDS["judge"] + step, counts=COUNTS), name, self.work)
+            views = (scenes.pixels, decoded(scenes, name, JUDGED_SCENES // 3))
+            truths.append([judge.truth_of(scenes.scenes[: len(view)]).numpy() for view in views])
+            logits.append([judge.logits_of(model, view) for view in views])
+        lines = judge.calibrate(model, np.concatenate(logits[0]), np.concatenate(truths[0]))
+        found = [judge.held_out_report(model, lines(z), truth) for z, truth in zip(logits[1], truths[1], strict=True)]
+        judge.save_judge(model, self.out / "judge", dict(zip(("rendered", "decoded"), found, strict=True)))
+
     def _tune(self, name: str, examples: list[TrainingExample], budget: Budget = TUNING) -> None:
         vae, tokenizer = self._autoencoder(), self._tokenizer()
         model = self._denoiser(tokenizer)
@@ -150,6 +175,7 @@ PARTS: dict[str, Callable[[DemoTrainer], None]] = {
     "encoder": DemoTrainer.encoder,
     "base": DemoTrainer.base,
     "prior": DemoTrainer.prior,
+    "judge": DemoTrainer.judge,
     "no-disc": DemoTrainer.no_disc,
     "woody": DemoTrainer.woody,
 }

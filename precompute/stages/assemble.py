@@ -41,6 +41,7 @@ class AssembleStage(Stage):
             "encoder": reference(recipe.encoder.id, context.out),
             "prior": _prior(context, recipe.prior),
         } | ({"priors": _priors(context)} if recipe.priors else {})
+        params |= {"judge": _judge(context)} if recipe.judge else {}
         super().__init__(context, "assemble", params, [stage.name for stage in before])
         self.before = before
 
@@ -70,6 +71,7 @@ class AssembleStage(Stage):
             delta=recipe.delta,
             prior=_prior(context, recipe.prior),
             priors=_priors(context),
+            judge=_judge(context),
             left_out={name: count_skipped(context.folder(context.images_stage(name))) for name in context.sources},
             stages={stage.name: work.record(stage.name)["fingerprint"] for stage in self.before},
         )
@@ -86,6 +88,12 @@ def _prior(context: Context, prior: PriorSpec | None, key: str = "prior") -> dic
 def _priors(context: Context) -> dict[str, Any]:
     """What the header says of the further priors."""
     return {name: _prior(context, prior, f"priors.{name}") for name, prior in context.recipe.priors.items()}
+
+
+def _judge(context: Context) -> dict[str, Any] | None:
+    """What the header says of the judge."""
+    judge = context.recipe.judge
+    return None if judge is None else judge.to_dict() | {"id": reference(judge.id, context.out)}
 
 
 def _source(context: Context, name: str) -> Source:

@@ -10,6 +10,7 @@ from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.hub import ALLOW, remember_model
 from engine.samplers.models import ModelBundle
+from tests.judges import add_judge, save_judge
 
 
 def test_two_openings_of_an_atlas_share_their_models(atlas, drawable):
@@ -41,7 +42,7 @@ def test_an_atlas_without_a_prior_says_what_to_do(atlas):
         ModelBundle(atlas, "cpu").load()
 
 
-@pytest.mark.parametrize("part", ["encoder", "prior", "pipeline"])
+@pytest.mark.parametrize("part", ["encoder", "prior", "pipeline", "judge"])
 def test_an_atlas_from_elsewhere_loads_no_model_of_its_header_before_the_user_agrees(
     drawable, tmp_path, monkeypatch, part
 ):
@@ -51,7 +52,10 @@ def test_an_atlas_from_elsewhere_loads_no_model_of_its_header_before_the_user_ag
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked another host"))
     sent = shutil.copytree(drawable, tmp_path / "sent" / "atlas")
-    block = "encoder" if part == "encoder" else "prior"
+    block = "prior" if part == "pipeline" else part
+    if part == "judge":
+        save_judge(drawable.parent / "judge", ("kind: disc",))
+        add_judge(sent, "../judge", {})
     stage = sent.with_name("atlas.work") / "encode" / "real"
     stage.mkdir(parents=True)
 

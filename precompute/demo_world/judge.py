@@ -1,0 +1,259 @@
+"""The demo's judge: a small ResNet that says which kinds, colours and surfaces a picture shows.
+
+It is trained on rendered scenes and their ground truth, so it reads other features than the encoder whose concepts are
+drawn. Half of its pictures have been through the generators' autoencoder with a little noise on the latents, and one in
+eight shows nothing that could be recognised, so that it can judge generated pictures: it must neither fail on the
+decoder's softness nor see toys in texture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.special import expit
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from precompute.demo_world.generators import encode_latents
+from precompute.demo_world.optimisation import DEVICE, Budget, RenderedScenes, optimise, to_unit
+from precompute.demo_world.scenes import BACKGROUNDS, COLOURS, KINDS, Scene, draw
+
+LABELS: tuple[str, ...] = tuple(
+    f"{attribute}: {value}"
+    for attribute, values in (("kind", KINDS), ("colour", tuple(COLOURS)), ("background", BACKGROUNDS))
+    for value in values
+)
+OF_KIND = len(KINDS)
+"""Labels of kinds; they come first."""
+INPUT_SIZE = 96
+"""Side that pictures are enlarged to: the first layers reduce by four."""
+BUDGET = Budget(steps=2400, batch=64, learning_rate=2.5e-3, weight_decay=0.02, averaging=0.997)
+NOTHING = 8
+"""Pictures of a batch without anything to recognise."""
+LATENT_NOISE = 0.3
+"""Largest standard deviation of the noise on latents of unit variance."""
+
+
+class Labelled(NamedTuple):
+    """Pictures and what is true of them."""
+
+    images: Tensor
+    """float32 `[n, 3, 64, 64]` in 0..1."""
+    truth: Tensor
+    """float32 `[n, labels]`, 1 where the picture shows it."""
+    known: Tensor
+    """float32 `[n, labels]`, 0 where the question makes no sense."""
+
+
+def truth_of(scenes: Sequence[Scene]) -> Tensor:
+    """Which of `LABELS` hold of each scene, float32 `[scenes, labels]`."""
+    column = {label: index for index, label in enumerate(LABELS)}
+    table = torch.zeros(len(scenes), len(LABELS))
+    for row, scene in enumerate(scenes):
+        table[row, column[f"background: {scene.background}"]] = 1
+        for thing in scene.things:
+            table[row, column[f"kind: {thing.kind}"]] = 1
+            table[row, column[f"colour: {thing.colour}"]] = 1
+    return table
+
+
+def build_judge() -> ResNetForImageClassification:
+    """An untrained judge for `LABELS`."""
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[24, 64, 96, 128],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        problem_type="multi_label_classification",
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: index for index, label in enumerate(LABELS)},
+    )
+    return ResNetForImageClassification(config)
+
+
+@torch.no_grad()
+def through_autoencoder(vae: Any, pixels: np.ndarray, file: Path, seed: int) -> np.ndarray:
+    """Return pictures as the autoencoder decodes them, uint8 `[n, 64, 64, 3]`, kept in `file` once they are made.
+
+    The latents of each have noise of their own strength, up to `LATENT_NOISE`.
+    """
+    if not file.exists():
+        generator, parts = torch.Generator().manual_seed(seed), []
+        for start in range(0, len(pixels), 128):
+            latents = encode_latents(vae, to_unit(pixels[start : start + 128]))
+            spread = LATENT_NOISE * torch.rand(len(latents), 1, 1, 1, generator=generator)
+            latents = latents + spread * torch.randn(latents.shape, generator=generator)
+            images = vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1) / 2 + 0.5
+            parts.append((images * 255).round().byte().permute(0, 2, 3, 1).numpy())
+        np.save(file, np.concatenate(parts))
+    return np.load(file, mmap_mode="r")
+
+
+def train_judge(
+    pictures: RenderedScenes, decoded: np.ndarray, checkpoint: Path, budget: Budget = BUDGET
+) -> ResNetForImageClassification:
+    """Train on scenes, half of them as `decoded` (the first ones), and on pictures that show nothing.
+
+    It resumes from the checkpoint.
+    """
+    truth = truth_of(pictures.scenes)
+    empty = [replace(scene, things=()) for scene in pictures.scenes[:480]]
+    surfaces, on_surfaces = to_unit(np.stack([draw(scene) for scene in empty])), truth_of(empty)
+    model: Any = build_judge()
+    model = model.to(DEVICE, memory_format=torch.channels_last).train()
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(truth), (budget.batch,), generator=generator)
+        soft = torch.rand(budget.batch, generator=generator) < 0.5
+        chosen[soft] %= len(decoded)
+        images = pictures.batch(chosen)
+        images[soft] = to_unit(decoded[chosen[soft].numpy()])
+        plain = torch.randint(len(surfaces), (NOTHING // 4,), generator=generator)
+        nothing = show_nothing(images[-NOTHING:], surfaces[plain], on_surfaces[plain], generator)
+        kept = len(images) - NOTHING
+        known = torch.cat([torch.ones(kept, len(LABELS)), nothing.known])
+        wanted = torch.cat([truth[chosen[:kept]], nothing.truth])
+        seen = disturbed(torch.cat([images[:kept], nothing.images]), generator)
+        logits = model(as_input(seen).to(DEVICE, memory_format=torch.channels_last)).logits
+        each = F.binary_cross_entropy_with_logits(logits.float(), wanted.to(DEVICE), reduction="none")
+        return (each * known.to(DEVICE)).sum() / known.sum()
+
+    trained = optimise(model, loss, budget, checkpoint)
+    return trained.eval().to("cpu", memory_format=torch.contiguous_format)
+
+
+def show_nothing(images: Tensor, surfaces: Tensor, on_surfaces: Tensor, generator: torch.Generator) -> Labelled:
+    """Four kinds of pictures without toys, in equal parts.
+
+    Empty surfaces, flat or noisy fields, pictures whose pieces of 8 px are shuffled, and pictures too coarse to tell.
+    Of the last two, and of coloured fields, only the kinds are asked.
+    """
+    part = len(surfaces)
+    no_truth = torch.zeros(part, len(LABELS))
+    kinds = no_truth.clone()
+    kinds[:, :OF_KIND] = 1
+    level = torch.rand(part, 3, 1, 1, generator=generator)
+    grey = torch.rand(part, 1, 1, 1, generator=generator) < 0.5
+    level = torch.where(grey, level[:, :1], level)
+    grain = torch.rand(part, 1, 1, 1, generator=generator) * 0.4
+    fields = level + grain * torch.randn(part, 3, 64, 64, generator=generator)
+    asked = torch.where(grey.view(-1, 1), torch.ones_like(kinds), kinds)
+    pieces = F.unfold(images[:part], 8, stride=8)
+    order = torch.rand(part, 1, pieces.shape[-1], generator=generator).argsort(dim=-1).expand_as(pieces)
+    shuffled = F.fold(pieces.gather(2, order), 64, 8, stride=8)
+    coarse = F.interpolate(F.adaptive_avg_pool2d(images[part : 2 * part], 4), 64, mode="bicubic")
+    return Labelled(
+        torch.cat([surfaces, fields, shuffled, coarse]).clamp(0, 1),
+        torch.cat([on_surfaces, no_truth, no_truth, no_truth]),
+        torch.cat([torch.ones_like(kinds), asked, kinds, kinds]),
+    )
+
+
+def disturbed(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures mirrored, lit, softened and grained at random, each its own way."""
+
+    def some(low: float, high: float) -> Tensor:
+        return torch.rand(len(images), 1, 1, 1, generator=generator) * (high - low) + low
+
+    images = torch.where(some(0, 1) < 0.5, images.flip(-1), images)
+    soft = F.avg_pool2d(F.pad(images, (1,) * 4, mode="replicate"), 3, stride=1)
+    images = images.lerp(soft, some(-0.8, 0.9).clamp(min=0))
+    images = (images - 0.5) * some(0.85, 1.15) + 0.5 + some(-0.08, 0.08)
+    images = images + some(-0.05, 0.05).clamp(min=0) * torch.randn(images.shape, generator=generator)
+    return images.clamp(0, 1)
+
+
+def as_input(images: Tensor) -> Tensor:
+    """Pictures `[n, 3, h, w]` in 0..1 as the judge reads them; its `preprocessor_config.json` says the same."""
+    return F.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True).clamp(0, 1) * 2 - 1
+
+
+@torch.no_grad()
+def logits_of(model: ResNetForImageClassification, pixels: np.ndarray) -> np.ndarray:
+    """Logits `[n, labels]` of uint8 pictures `[n, 64, 64, 3]`."""
+    parts = [model(as_input(to_unit(pixels[start : start + 128]))).logits for start in range(0, len(pixels), 128)]
+    return torch.cat(parts).double().numpy()
+
+
+def calibrate(model: ResNetForImageClassification, logits: np.ndarray, truth: np.ndarray) -> Callable[..., np.ndarray]:
+    """Make the probabilities right on held-out pictures, and note in the config from where a label counts as seen.
+
+    Each label's logit becomes a z + b (Platt scaling), which is folded into the last layer; `config.thresholds` gives
+    the probability that separates the label best, by balanced accuracy.
+
+    Returns
+    -------
+    What turns logits of before into those of the model as it is now.
+    """
+    head: Any = model.classifier[-1]
+    lines = np.array([_platt_line(z, held > 0.5) for z, held in zip(logits.T, truth.T, strict=True)])
+    scale, shift = torch.from_numpy(lines).float().T
+    with torch.no_grad():
+        head.weight.mul_(scale[:, None])
+        head.bias.mul_(scale).add_(shift)
+    probabilities = expit(logits * lines[:, 0] + lines[:, 1])
+    model.config.thresholds = {
+        label: _best_threshold(probabilities[:, index], truth[:, index] > 0.5) for index, label in enumerate(LABELS)
+    }
+    return lambda before: before * lines[:, 0] + lines[:, 1]
+
+
+def _platt_line(z: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """The scale and shift [2] of logits that make their cross entropy smallest."""
+    signs = np.where(held, 1.0, -1.0)
+
+    def loss(line: np.ndarray) -> float:
+        return float(np.logaddexp(0, -signs * (line[0] * z + line[1])).mean())
+
+    return minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
+
+
+def _best_threshold(probability: np.ndarray, held: np.ndarray) -> float:
+    """The middle of the thresholds with the best balanced accuracy."""
+    choices = np.linspace(0.05, 0.95, 91)
+    seen = probability[:, None] >= choices
+    balanced = (seen[held].mean(axis=0) + 1 - seen[~held].mean(axis=0)) / 2
+    return round(float(np.median(choices[balanced >= balanced.max() - 5e-4])), 3)
+
+
+def held_out_report(model: ResNetForImageClassification, logits: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """Per label: balanced accuracy, share of right decisions, and the gap of probability and frequency (ECE)."""
+    rows = {}
+    for index, label in enumerate(LABELS):
+        probability, held = expit(logits[:, index]), truth[:, index] > 0.5
+        seen = probability >= model.config.thresholds[label]
+        bins = np.minimum((probability * 10).astype(int), 9)
+        gaps = [abs((probability - held)[bins == number].mean()) * (bins == number).mean() for number in set(bins)]
+        rows[label] = {
+            "balanced": round(float(seen[held].mean() + 1 - seen[~held].mean()) / 2, 4),
+            "accuracy": round(float((seen == held).mean()), 4),
+            "found": round(float(seen[held].mean()), 4),
+            "false": round(float(seen[~held].mean()), 4),
+            "calibration_error": round(float(sum(gaps)), 4),
+        }
+    return rows
+
+
+def save_judge(model: ResNetForImageClassification, folder: Path, report: dict[str, Any]) -> None:
+    """Write weights in half precision, the config, how to prepare pictures, and what was measured."""
+    model.half().save_pretrained(folder)
+    settings = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": INPUT_SIZE, "width": INPUT_SIZE},
+        "resample": 3,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / "held_out.json").write_text(json.dumps(report, indent=1) + "\n")
