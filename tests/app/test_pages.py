@@ -217,3 +217,17 @@ def test_with_a_prior_there_is_a_form_with_the_samplers_defaults(use_atlas, plai
         "Particles",
     ]
     assert app.number_input[1].value == 4
+    assert [entry.label for entry in app.selectbox if entry.label == "Prior"] == []
+
+
+def test_of_several_priors_the_form_offers_a_choice(use_atlas, plain_atlas, tmp_path):
+    copy = Path(shutil.copytree(plain_atlas, tmp_path / "atlas"))
+    header = json.loads((copy / "atlas.json").read_text())
+    priors = {
+        "prior": {"id": "prior", "kind": "latent", "prompt": ""},
+        "priors": {"pixels": {"id": "p", "kind": "pixel"}},
+    }
+    (copy / "atlas.json").write_text(json.dumps({**header, **priors}))
+    use_atlas(copy)
+    offered = next(entry for entry in opened("concept_map", concept="5").selectbox if entry.label == "Prior")
+    assert offered.options == ["default", "pixels"] and offered.value == "default"

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from engine.atlas.reader import Atlas
+from engine.atlas.schema import priors_of
 from engine.atlas.verify import verify
 from engine.errors import BlindspotError
 from precompute.build import build
@@ -51,6 +52,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Path, pipel
         },
         encoder={"id": str(encoder_folder), "batch": 5},
         prior={"id": str(pipeline_folder)},
+        priors={"prompted": {"id": str(pipeline_folder), "prompt": "a"}},
     )
     return base
 
@@ -119,6 +121,8 @@ def test_models_are_named_so_that_they_can_be_found(made: Build, pipeline_folder
     atlas = Atlas.open(made.out)
     assert Path(atlas.resolve(atlas.info.prior["id"])) == pipeline_folder
     assert Path(atlas.resolve(atlas.info.encoder["id"])).is_dir()
+    assert list(priors_of(atlas.info)) == ["default", "prompted"] and atlas.info.priors["prompted"]["prompt"] == "a"
+    assert Path(atlas.resolve(atlas.info.priors["prompted"]["id"])) == pipeline_folder
 
 
 def test_models_beside_the_atlas_are_named_relative_to_it(made: Build, inputs: Path, encoder_folder: Path):
@@ -179,6 +183,7 @@ def test_bad_inputs_are_said_in_a_sentence(inputs: Path, tmp_path: Path):
     assert "there is no such folder" in refuse(recipe, out, f"encoder.id={tmp_path / 'nowhere'}")
     assert "models.drawn.pipeline" in refuse(recipe, out, f"models.drawn.pipeline={tmp_path / 'nowhere'}")
     assert "prior.id" in refuse(recipe, out, f"prior.id={tmp_path / 'nowhere'}")
+    assert "priors.prompted.id" in refuse(recipe, out, f"priors.prompted.id={tmp_path / 'nowhere'}")
     sentence = refuse(recipe, out, "models.alien.pairing=stem")
     assert "6 of its 6 images" in sentence and "12 real ones" in sentence and "0100" in sentence
 

@@ -51,6 +51,16 @@ def test_a_hub_id_stays_as_it_is(recipe: Path):
     assert load_recipe(recipe, ["encoder.id=facebook/dinov2-base"]).encoder.id == "facebook/dinov2-base"
 
 
+def test_several_priors_have_names_and_their_folders_are_relative_too(recipe: Path):
+    (recipe.parent / "pixels").mkdir()
+    settings = ("prior={id: some/model}", "priors={pixels: {id: pixels, kind: pixel}, sd: {id: other/model}}")
+    read = load_recipe(save_recipe(recipe, real="photos", models={"mine": "m"}, priors={"p": {"id": "pixels"}}))
+    assert read.priors["p"].id == str(recipe.parent / "pixels")
+    read = load_recipe(recipe, settings)
+    assert read.prior.id == "some/model" and read.priors["sd"].id == "other/model"
+    assert read.priors["pixels"].kind == "pixel" and load_recipe(RECIPES / "demo.yaml").priors == {}
+
+
 def test_paths_in_set_are_relative_to_the_working_directory(recipe: Path, tmp_path: Path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -89,6 +99,10 @@ def test_an_unknown_key_is_named_with_what_was_meant(recipe: Path):
         ("real.pairng=stem", "unknown key 'real.pairng' (did you mean 'pairing'?)"),
         ("models.sd.step=3", "unknown key 'models.sd.step' (did you mean 'steps'?)"),
         ("prior={id: x, promt: y}", "(did you mean 'prompt'?); allowed here: id, kind, prompt"),
+        ("priors={b: {id: x, promt: y}}", "unknown key 'priors.b.promt' (did you mean 'prompt'?)"),
+        ("priors={default: {id: x}}", "'priors' has a prior called 'default'; use letters"),
+        ("priors={a b: {id: x}}", "has a prior called 'a b'"),
+        ("priors={b: {kind: pixel}}", "the key 'priors.b.id' is missing"),
         ("dictionary.kind=rasea", "'dictionary.kind' cannot be 'rasea' (did you mean 'rasae'?); allowed: rasae, topk"),
         ("dictionary.concepts=many", "'dictionary.concepts' is 'many', but input should be a valid integer"),
         ("dictionary.concepts=2", "greater than or equal to 4"),
