@@ -20,6 +20,7 @@ from engine.devices import Placement, drawing_placement
 from engine.errors import BlindspotError
 from engine.jobs import job_id
 from engine.samplers.generation import (
+    MAX_AT_ONCE,
     GenerationRequest,
     generate_images,
     generated_images,
@@ -82,8 +83,11 @@ def draw_gallery(
     Raises
     ------
     BlindspotError
-        If nothing can be drawn, the machine has no such device, or the atlas cannot be written.
+        If nothing can be drawn, too many images are asked for, the machine has no such device, or the atlas cannot be
+        written.
     """
+    if template.count > MAX_AT_ONCE:
+        raise BlindspotError(f"{template.count} images of each concept were asked for: ask for 1 to {MAX_AT_ONCE}.")
     began, atlas = time.perf_counter(), Atlas.open(path)
     chosen = interesting(atlas)[:concepts]
     if not len(chosen):

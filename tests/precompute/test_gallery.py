@@ -102,11 +102,11 @@ def test_a_gallery_by_the_algorithm_as_printed_keeps_its_name(path):
 def test_a_killed_run_goes_on_where_it_stopped_and_a_second_run_does_nothing(path, monkeypatch):
     real, seen = gallery.generate_images, []
 
-    def stop_at_the_third(atlas, request):
+    def stop_at_the_third(atlas, request, *placement, **dtype):
         if len(seen) == 2:
             raise KeyboardInterrupt
         seen.append(request.concept)
-        return real(atlas, request)
+        return real(atlas, request, *placement, **dtype)
 
     monkeypatch.setattr(gallery, "generate_images", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
@@ -134,10 +134,10 @@ def test_a_concept_that_cannot_be_drawn_is_skipped_and_named(path, monkeypatch):
     first = int(interesting(Atlas.open(path))[0])
     real = gallery.generate_images
 
-    def refuse(atlas, request):
+    def refuse(atlas, request, *placement, **dtype):
         if request.concept == first:
             raise BlindspotError("The mean score is out of reach.")
-        return real(atlas, request)
+        return real(atlas, request, *placement, **dtype)
 
     monkeypatch.setattr(gallery, "generate_images", refuse)
     made = draw_gallery(path, ORDER, 2)

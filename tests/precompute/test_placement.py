@@ -1,4 +1,4 @@
-"""`--device`, `--dtype`, `--prior` and tasks on the command line; memory of a GPU in benchmarks; where the app draws."""
+"""`--device`, `--dtype`, `--prior` and tasks on the command line; a GPU's memory in benchmarks; where the app draws."""
 
 from __future__ import annotations
 

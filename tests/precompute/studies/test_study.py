@@ -104,7 +104,10 @@ def test_it_goes_to_a_folder_named_after_it_and_a_second_run_replaces_the_first(
         (("methods", "--methods", "prior"), "Method 'prior' cannot be compared"),
         (("injection",), "Give either --reference IMAGE or --text WORDS"),
         (("injection", "--reference", 0, "--text", "a ring"), "Give either --reference IMAGE or --text WORDS"),
-        (("injection", "--text", "a ring"), "no image encoder that shares a space"),
+        (
+            ("injection", "--text", "a ring"),
+            "cannot say how well an image fits a text: give a CLIP or SigLIP by --text-encoder",
+        ),
         (("injection", "--reference", 10_000), "image 10000"),
         (("injection", "--reference", 0, "--ratios", 0), "finite numbers other than 0"),
         (("injection", "--reference", 0, "--target", 99), "The mean score 99 is out of reach"),
@@ -121,8 +124,8 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(run_command, drawable
 def test_ctrl_c_ends_it_cleanly(run_command, drawable, tmp_path, monkeypatch):
     real = sweeps.concept_subject
 
-    def interrupted(atlas, order):
-        subject = real(atlas, order)
+    def interrupted(atlas, order, *placement):
+        subject = real(atlas, order, *placement)
 
         def stop(images):
             raise KeyboardInterrupt
