@@ -6,18 +6,20 @@ import inspect
 import math
 from dataclasses import replace
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from engine.devices import pick_device
 from engine.errors import BlindspotError
 from engine.vision.preprocess import prepare
 from engine.vision.pretrained import image_settings, load_backbone
 from engine.vision.spec import EncoderConfig, EncoderSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DEFAULT_IMAGE_SIZE = 224
 FINAL_NORMS = ("layernorm", "norm", "layer_norm", "post_layernorm", "rms_norm")

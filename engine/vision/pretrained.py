@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from engine.errors import BlindspotError
 from engine.hub import find_model, loading_options
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resize
+
+if TYPE_CHECKING:  # the import takes seconds: only what loads a checkpoint does it
+    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 PIL_BILINEAR = 2
 CONVNEXT_SQUARE_FROM = 384
@@ -34,6 +35,8 @@ def load_backbone(source: str, revision: str | None, dtype: torch.dtype) -> PreT
     BlindspotError
         When there is no such checkpoint, when it is not a model of `transformers`, or when weights are missing.
     """
+    from transformers import PreTrainedModel
+
     model, missing = _load(source, revision, dtype)
     if hasattr(model.config, "vision_config"):
         tower, missing = getattr(model, "vision_model", None), [key for key in missing if "vision_model." in key]
@@ -55,6 +58,8 @@ def load_text_and_images(
 
     Parameters and errors as for `load_backbone`; also when the model or its folder has no such thing.
     """
+    from transformers import AutoTokenizer
+
     model, missing = _load(source, revision, dtype)
     if not all(hasattr(model, name) for name in ("get_text_features", "get_image_features")):
         raise BlindspotError(
@@ -82,6 +87,8 @@ def _refuse_missing(missing: list[str], source: str) -> None:
 
 def _load(source: str, revision: str | None, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
     """A checkpoint's whole model and the names of weights that it lacks; errors as in `load_backbone`."""
+    from transformers import AutoModel
+
     found = find_model(source, f"There is no encoder folder {source}; check the path.")
     if isinstance(found, Path) and not (found / "config.json").is_file():
         raise BlindspotError(f"The encoder folder {source} has no config.json; point to a saved transformers model.")
@@ -118,6 +125,8 @@ def _usable_config(source: str, options: dict[str, Any]) -> PreTrainedConfig:
     BlindspotError
         If it cannot be an encoder here.
     """
+    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
     described, _ = PreTrainedConfig.get_config_dict(source, **options)
     kind = described.get("model_type")
     if "architecture" in described or (isinstance(kind, str) and kind.startswith("timm")):
@@ -158,6 +167,8 @@ def image_settings(source: str, revision: str | None) -> ImageSettings:
     for name in ("preprocessor_config.json", "processor_config.json"):
         path = folder / name
         if not folder.is_dir():
+            from transformers.utils import cached_file
+
             found = cached_file(
                 source,
                 name,

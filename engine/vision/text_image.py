@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from engine.errors import BlindspotError
 from engine.vision.encoder import DEFAULT_IMAGE_SIZE
 from engine.vision.preprocess import prepare
 from engine.vision.pretrained import ImageSettings, image_settings, load_text_and_images
 from engine.vision.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class TextImageEncoder(nn.Module):

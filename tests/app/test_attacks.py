@@ -247,7 +247,7 @@ def test_an_error_inside_a_fragment_is_one_sentence(kind, caplog):
 
         part()
 
-    app = AppTest.from_function(script, args=(kind.__name__,), default_timeout=30).run()
+    app = AppTest.from_function(script, args=(kind.__name__,), default_timeout=120).run()
     assert not app.exception and len(app.error) == 1 and "gone" in app.error[0].value and "\\<b" in app.error[0].value
     logged = [entry for entry in caplog.records if entry.name == "pages.widgets.html"]
     assert bool(logged) == (kind is not BlindspotError)

@@ -31,7 +31,7 @@ def shown(use_atlas, plain_atlas, tmp_path, monkeypatch):
 
         generate.progress(key)
 
-    yield lambda key: AppTest.from_function(script, args=(key,), default_timeout=30)
+    yield lambda key: AppTest.from_function(script, args=(key,), default_timeout=120)
     generate.queue().close()
     generate.queue.clear()
 

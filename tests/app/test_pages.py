@@ -14,13 +14,14 @@ from tests.app.serving import ROOT
 SHELL = str(ROOT / "pages" / "shell.py")
 
 
-def opened(page: str | None = None, **params: str) -> AppTest:
-    app = AppTest.from_file(SHELL, default_timeout=30).run()
-    if page:
+def opened(page: str = "overview", **params: str) -> AppTest:
+    """Open a page as a link does, in a new session."""
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    if page != "overview":  # which is what the bare address shows
         app.switch_page(f"{page}.py")
-        for name, value in params.items():
-            app.query_params[name] = value
-        app.run()
+    for name, value in params.items():
+        app.query_params[name] = value
+    app.run()
     assert not app.exception, [entry.value for entry in app.exception]
     return app
 
@@ -197,7 +198,7 @@ def test_method_counts_images_captions_pairs_and_what_was_left_out(use_atlas, pl
 
 def test_an_atlas_that_cannot_be_opened_is_one_clear_sentence(use_atlas, tmp_path):
     use_atlas(tmp_path / "nowhere")
-    app = AppTest.from_file(SHELL, default_timeout=30).run()
+    app = AppTest.from_file(SHELL, default_timeout=120).run()
     assert not app.exception and len(app.error) == 1
     assert str(tmp_path / "nowhere") in app.error[0].value
 

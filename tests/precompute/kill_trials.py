@@ -16,15 +16,22 @@ import threading
 import time
 from pathlib import Path
 
+import sklearn.cluster
+import sklearn.decomposition
+from diffusers import StableDiffusionPipeline
+from transformers import Dinov2WithRegistersModel
+
 import precompute.stages.assemble
 import precompute.stages.corpus
 import precompute.stages.dictionary
 import precompute.stages.encode
 import precompute.stages.energies
-import precompute.stages.generate  # noqa: F401
+import precompute.stages.generate
 from precompute.build import build
 from precompute.recipe import load_recipe
 
+LOADED = (StableDiffusionPipeline, Dinov2WithRegistersModel, sklearn.cluster, sklearn.decomposition, precompute.stages)
+"""What the stages import when they run, so that no attempt spends its seconds on it."""
 MOST = 30
 
 

@@ -30,7 +30,9 @@ def sample(monkeypatch, capsys, drawable, tmp_path):
 
     def call(*words: str, atlas: Path = drawable) -> tuple[int, object, str]:
         out = str(tmp_path / "out")
-        monkeypatch.setattr(sys, "argv", ["precompute", "sample", str(atlas), "--out", out, "--steps", "3", *words])
+        monkeypatch.setattr(
+            sys, "argv", ["precompute", "sample", str(atlas), "--out", out, "--steps", "3", "--states", "2", *words]
+        )
         with pytest.raises(SystemExit) as caught:
             cli.main()
         said = capsys.readouterr()

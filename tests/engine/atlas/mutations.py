@@ -1,4 +1,7 @@
-"""Damages inputs again and again, and reads them: `mutations.py atlas|recipe|image|metadata ATLAS FOLDER COUNT`."""
+"""Damages inputs again and again, and reads them: `mutations.py ATLAS FOLDER WHAT=COUNT...` prints one JSON document.
+
+WHAT is atlas, recipe, image or metadata. Everything is imported once; each has a fork of this process to itself.
+"""
 
 import csv
 import io
@@ -205,13 +208,35 @@ def memory(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
-def main(what: str, whole: str, folder: str, count: str) -> None:
+def forked(what: str, whole: str, folder: str, count: int) -> dict:
+    """What `mutate` finds in a process of its own, and the status with which that ended."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        status = 1
+        try:
+            with open(write, "w") as answer:
+                json.dump(mutate(what, whole, folder, count), answer)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)
+    os.close(write)
+    with open(read) as answer:
+        text = answer.read()
+    _, status = os.waitpid(child, 0)
+    return {"status": status} | (json.loads(text) if status == 0 else {})
+
+
+def mutate(what: str, whole: str, folder: str, count: int) -> dict:
+    """Damage and read one kind of input so many times."""
     # Before the limit, with which AVIF's encoder crashes.
     images = whole_images() if what == "image" else []
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 2**30, size + 2**30))
     wrong, sentences, place, before = [], 0, Path(folder) / what, memory("VmRSS")
-    for seed in range(int(count)):
+    for seed in range(count):
         rng = random.Random(seed)
         signal.alarm(20)
         try:
@@ -242,7 +267,12 @@ def main(what: str, whole: str, folder: str, count: str) -> None:
             wrong.append(f"{seed}: {traceback.format_exc()[-1200:]}")
         signal.alarm(0)
     grown = (memory("VmHWM") - before) >> 20
-    print(json.dumps({"tried": int(count), "wrong": wrong, "sentences": sentences, "mebibytes": grown}))
+    return {"tried": count, "wrong": wrong, "sentences": sentences, "mebibytes": grown}
+
+
+def main(whole: str, folder: str, *counts: str) -> None:
+    asked = dict(one.split("=") for one in counts)
+    print(json.dumps({what: forked(what, whole, folder, int(count)) for what, count in asked.items()}))
 
 
 main(*sys.argv[1:])

@@ -189,17 +189,27 @@ def test_arrays_are_written_as_numpy_writes_them(tmp_path):
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("what", "count", "least"), [("atlas", 150, 30), ("recipe", 260, 50), ("image", 600, 100), ("metadata", 300, 0)]
-)
-def test_mutations_end_in_a_result_or_one_sentence(atlas_path, tmp_path, what, count, least):
-    """Damaged atlases, recipes, images and captions, in processes that may take 1 GB more than they start with."""
+MUTATIONS = [("atlas", 150, 30), ("recipe", 260, 50), ("image", 600, 100), ("metadata", 300, 0)]
+
+
+@pytest.fixture(scope="module")
+def mutated(atlas_path, tmp_path_factory) -> tuple[dict, str]:
+    """What every kind of damage came to, and what the processes said."""
     script = Path(__file__).with_name("mutations.py")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(script), what, str(atlas_path), str(tmp_path), str(count)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    counts = [f"{what}={count}" for what, count, _ in MUTATIONS]
+    words = [sys.executable, str(script), str(atlas_path), str(tmp_path_factory.mktemp("mutated")), *counts]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    found = json.loads(done.stdout)
+    return json.loads(done.stdout), done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("mutations")
+@pytest.mark.parametrize(("what", "count", "least"), MUTATIONS)
+def test_mutations_end_in_a_result_or_one_sentence(mutated, what, count, least):
+    """Damaged atlases, recipes, images and captions, in processes that may take 1 GB more than they start with."""
+    found = mutated[0][what]
+    assert found["status"] == 0, mutated[1]
     assert found["tried"] == count and found["wrong"] == [] and found["mebibytes"] < 1024
     assert found["sentences"] >= least

@@ -28,9 +28,9 @@ def demo():
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_image_0_is_the_same_alone_and_among_three(demo, name):
     models, score = demo
-    settings = SamplerSettings(steps=8, strength=0.2, score_cap=0.4, particles=2, candidates=4)
+    settings = SamplerSettings(steps=4, strength=0.2, score_cap=0.4, particles=2, candidates=2)
     if name == "energydps":
-        settings = replace(settings, steps=12)
+        settings = replace(settings, steps=6)
     sampler = create(name, models, settings)
     if name == "soft-prompt":
         sampler = replace(sampler, iterations=1)
@@ -42,7 +42,7 @@ def test_image_0_is_the_same_alone_and_among_three(demo, name):
 
 def test_a_filter_s_law_does_not_depend_on_how_many_run(demo):
     models, score = demo
-    sampler = EnergySMC(models.prior, 6, 20.0, particles=3)
+    sampler = EnergySMC(models.prior, 4, 20.0, particles=2)
     one, two = (sampler.filter(score, count, seed=1) for count in (1, 2))
     for part in ("images", "scores", "log_weights", "log_partition"):
         assert torch.equal(getattr(two, part)[:1], getattr(one, part))

@@ -38,7 +38,7 @@ def test_a_gaussian_s_strength_is_the_one_its_formula_says(target):
     prior = GaussianPrior(0.0, 0.5)
 
     def factory(strength):
-        return EnergyDPS(prior, 60, strength, gradient="raw")
+        return EnergyDPS(prior, 60, strength, gradient="raw", together=None)
 
     match = calibrate_strength(factory, brightness, target, start=1.0, n=40)
     assert match.mean == pytest.approx(target, abs=max(0.5 * match.standard_error, 0.01 * target) + 1e-6)

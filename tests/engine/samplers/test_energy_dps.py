@@ -43,8 +43,8 @@ def test_raw_guidance_draws_from_the_exact_tilt_of_a_gaussian(strength):
 def test_guidance_raises_the_score_by_a_lot(gradient, guidance):
     prior = GaussianPrior(variance=0.1, size=4)
     strength = 0.5 if gradient == "eps" else 3.0
-    free = EnergyDPS(prior, 30, strength=0).sample(redness, 8).scores
-    led = EnergyDPS(prior, 30, strength, gradient=gradient, guidance=guidance).sample(redness, 8).scores
+    free = EnergyDPS(prior, 30, strength=0, together=None).sample(redness, 8).scores
+    led = EnergyDPS(prior, 30, strength, gradient=gradient, guidance=guidance, together=None).sample(redness, 8).scores
     assert (led > free + 5 * free.std()).all()
 
 

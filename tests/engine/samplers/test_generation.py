@@ -26,7 +26,7 @@ def test_a_drawing_has_images_scores_and_the_best_real_images(atlas):
 
 
 def test_guidance_beats_the_unguided_prior(atlas):
-    settings = {"count": 4, "steps": 12, "strength": 1.0}
+    settings = {"count": 4, "steps": 12, "strength": 1.0, "candidates": 2}
     led = generate_images(atlas, GenerationRequest(CONCEPT, **settings), device="cpu").samples.scores
     free = generate_images(atlas, GenerationRequest(CONCEPT, "prior", **settings), device="cpu").samples.scores
     assert (led > free).all()
@@ -51,14 +51,18 @@ def test_no_sample_is_pushed_beyond_a_score_that_is_to_be_reached(atlas, monkeyp
         "engine.samplers.generation.create",
         lambda name, models, settings: caps.append(settings.score_cap) or create(name, models, settings),
     )
-    drawing = generate_images(atlas, GenerationRequest(CONCEPT, count=4, steps=8, match=True), device="cpu")
+    drawing = generate_images(
+        atlas, GenerationRequest(CONCEPT, count=4, steps=8, candidates=2, match=True), device="cpu"
+    )
     assert drawing.calibration.mean == pytest.approx(drawing.reference_score, rel=0.1)
     assert set(caps) == {1.02 * drawing.reference_score}
 
 
 def test_a_target_below_zero_is_the_search_s_own_matter(atlas):
     with pytest.raises(BlindspotError, match="lies below what the samples have without a push"):
-        generate_images(atlas, GenerationRequest(CONCEPT, weights=(-1.0,), count=4, steps=4, match=True), device="cpu")
+        generate_images(
+            atlas, GenerationRequest(CONCEPT, weights=(-1.0,), count=4, steps=4, candidates=2, match=True), device="cpu"
+        )
 
 
 def test_the_same_order_gives_the_same_images(atlas):
@@ -93,9 +97,9 @@ def test_a_senseless_order_is_one_sentence(atlas, settings, message):
 def test_a_job_draws_with_previews_and_leaves_its_files(atlas, tmp_path):
     warm_up(atlas, "cpu")
     queue = JobQueue(tmp_path / "results")
-    job = submit_generation(queue, atlas, GenerationRequest(CONCEPT, count=2, steps=5))
-    joined = submit_generation(queue, atlas, GenerationRequest(CONCEPT, count=2, steps=5, seed=0))
-    other = submit_generation(queue, atlas, GenerationRequest(CONCEPT, count=2, steps=5, seed=1))
+    job = submit_generation(queue, atlas, GenerationRequest(CONCEPT, count=2, steps=5, candidates=2))
+    joined = submit_generation(queue, atlas, GenerationRequest(CONCEPT, count=2, steps=5, candidates=2, seed=0))
+    other = submit_generation(queue, atlas, GenerationRequest(CONCEPT, count=2, steps=5, candidates=2, seed=1))
     done = queue.wait(job.id, 30)
     assert joined.id == job.id != other.id
     assert (done.state, done.step, done.steps) == ("done", 5, 5)

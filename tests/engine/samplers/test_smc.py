@@ -68,7 +68,7 @@ def test_the_mean_weight_estimates_the_partition_without_bias(tempering, thresho
     """E_p exp(beta <a, x>) = exp(beta m + beta^2 v |a|^2 / 2), whatever the twists and the resampling."""
     prior = GaussianPrior(0.2, 0.5)
     mean, variance = chain(prior, 20)
-    sampler = EnergySMC(prior, 20, 2.0, particles=8, tempering=tempering, threshold=threshold)
+    sampler = EnergySMC(prior, 20, 2.0, particles=8, tempering=tempering, threshold=threshold, together=None)
     estimates = sampler.filter(brightness, 200, seed=2).log_partition.exp()
     noise = estimates.std().item() / math.sqrt(len(estimates))
     assert estimates.mean().item() == pytest.approx(math.exp(2 * mean + 4 * variance / 8), abs=4 * noise)

@@ -104,7 +104,7 @@ def test_other_energies_are_sums_of_codes_without_the_concept_itself(atlas):
 
 
 def test_the_report_of_a_concept_becomes_a_table_and_a_figure(atlas):
-    inputs = StudyInputs(atlas, GenerationRequest(2, count=4, steps=6), prior_samples=4)
+    inputs = StudyInputs(atlas, GenerationRequest(2, count=4, steps=6, candidates=2), prior_samples=4)
     rows, images = concept_drift(inputs, TaskSettings(like="0"), ratios=[0.5])
     models = ModelBundle(atlas, "cpu")
     score = ConceptScore(models.encoder, models.dictionary, [2])

@@ -15,7 +15,7 @@ from engine.samplers.retrieval import Pool, score_pool
 from precompute.studies.base import concept_subject
 from precompute.studies.sweeps import draw_levels, nearest_real
 
-REQUEST = GenerationRequest(2, count=4, steps=6)
+REQUEST = GenerationRequest(2, count=4, steps=6, candidates=2)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from engine.samplers.scores import ConceptScore, NeuronScore
 from precompute.studies.base import concept_subject
 from precompute.studies.neurons import Choice, choose_neurons, compare_neurons, survey_neurons
 
-REQUEST = GenerationRequest(2, count=4, steps=6)
+REQUEST = GenerationRequest(2, count=4, steps=6, candidates=2)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from precompute.studies.base import StudyInputs, write_study
 from tests.drawable import build_drawable_atlas
 
 FILES = {"figure.html", "grid.png", "plotly.min.js", "study.json", "table.csv"}
-SMALL = ("--concept", 2, "--count", 4, "--steps", 4, "--prior-samples", 4)
+SMALL = ("--concept", 2, "--count", 4, "--steps", 4, "--states", 2, "--prior-samples", 4)
 STUDIES = {
     "sweep": (("--strengths", 0, 0.5), {"strength", "score", "score_error", "diversity", "kid", "frechet", "seconds"}),
     "levels": (("--shares", 0, 40), {"share", "target", "reached", "score", "real_score", "note"}),
@@ -139,7 +139,7 @@ def test_ctrl_c_ends_it_cleanly(run_command, drawable, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence_and_an_earlier_study_stays(drawable, tmp_path, monkeypatch):
-    inputs = StudyInputs(Atlas.open(drawable), GenerationRequest(2, count=4, steps=3), prior_samples=4)
+    inputs = StudyInputs(Atlas.open(drawable), GenerationRequest(2, count=4, steps=3, candidates=2), prior_samples=4)
     study = sweeps.sweep_study(inputs, [0.0])
     (tmp_path / "file").write_text("")
     with pytest.raises(BlindspotError, match=r"cannot be written to .*choose another --out"):

@@ -8,7 +8,7 @@ from engine.samplers.calibration import standard_error
 from engine.samplers.generation import GenerationRequest, generate_images
 from precompute.studies.base import concept_subject
 
-REQUEST = GenerationRequest(2, count=4, steps=6)
+REQUEST = GenerationRequest(2, count=4, steps=6, candidates=2)
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def subject(atlas):
 
 
 def test_its_drawings_are_those_of_the_sample_command(atlas, subject):
-    drawing = generate_images(atlas, GenerationRequest(2, count=4, steps=6, strength=0.4), device="cpu")
+    drawing = generate_images(atlas, GenerationRequest(2, count=4, steps=6, strength=0.4, candidates=2), device="cpu")
     drawn = subject.draw(0.4)
     torch.testing.assert_close(drawn.samples.images, drawing.samples.images)
     assert subject.best == pytest.approx(drawing.reference_score)

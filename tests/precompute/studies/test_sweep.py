@@ -14,7 +14,7 @@ from engine.samplers.models import ModelBundle
 from precompute.studies.base import concept_subject
 from precompute.studies.sweeps import sweep_strengths
 
-REQUEST = GenerationRequest(2, count=4, steps=3)
+REQUEST = GenerationRequest(2, count=4, steps=3, candidates=2)
 
 
 @pytest.fixture
