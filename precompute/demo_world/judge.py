@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,8 +37,12 @@ OF_KIND = len(KINDS)
 INPUT_SIZE = 96
 """Side that pictures are enlarged to: the first layers reduce by four."""
 BUDGET = Budget(steps=2400, batch=64, learning_rate=2.5e-3, weight_decay=0.02, averaging=0.997)
+REFINING = Budget(steps=600, batch=64, learning_rate=8e-4, weight_decay=0.02, averaging=0.99)
+"""The second stage, with blobs and plain shapes among the pictures that show nothing."""
 NOTHING = 8
-"""Pictures of a batch without anything to recognise."""
+"""Pictures of a batch without anything to recognise; in the second stage as many blobs and shapes join them."""
+LEAST_THRESHOLD = 0.3
+"""Probability below which no label counts as seen, however well it would separate the scenes."""
 LATENT_NOISE = 0.3
 """Largest standard deviation of the noise on latents of unit variance."""
 
@@ -99,11 +104,15 @@ def through_autoencoder(vae: Any, pixels: np.ndarray, file: Path, seed: int) -> 
 
 
 def train_judge(
-    pictures: RenderedScenes, decoded: np.ndarray, checkpoint: Path, budget: Budget = BUDGET
+    pictures: RenderedScenes,
+    decoded: np.ndarray,
+    folder: Path,
+    budgets: tuple[Budget, Budget] = (BUDGET, REFINING),
 ) -> ResNetForImageClassification:
     """Train on scenes, half of them as `decoded` (the first ones), and on pictures that show nothing.
 
-    It resumes from the checkpoint.
+    In the second stage these are also blobs and plain shapes, which the first takes for apples and stars. Each stage
+    resumes from its checkpoint in `folder`.
     """
     truth = truth_of(pictures.scenes)
     empty = [replace(scene, things=()) for scene in pictures.scenes[:480]]
@@ -111,24 +120,30 @@ def train_judge(
     model: Any = build_judge()
     model = model.to(DEVICE, memory_format=torch.channels_last).train()
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
+    def loss(stage: int, network: Any, step: int, generator: torch.Generator) -> Tensor:
+        budget = budgets[stage]
         chosen = torch.randint(len(truth), (budget.batch,), generator=generator)
         soft = torch.rand(budget.batch, generator=generator) < 0.5
         chosen[soft] %= len(decoded)
         images = pictures.batch(chosen)
         images[soft] = to_unit(decoded[chosen[soft].numpy()])
         plain = torch.randint(len(surfaces), (NOTHING // 4,), generator=generator)
-        nothing = show_nothing(images[-NOTHING:], surfaces[plain], on_surfaces[plain], generator)
-        kept = len(images) - NOTHING
-        known = torch.cat([torch.ones(kept, len(LABELS)), nothing.known])
-        wanted = torch.cat([truth[chosen[:kept]], nothing.truth])
-        seen = disturbed(torch.cat([images[:kept], nothing.images]), generator)
-        logits = model(as_input(seen).to(DEVICE, memory_format=torch.channels_last)).logits
+        nothing = [show_nothing(images[-NOTHING:], surfaces[plain], on_surfaces[plain], generator)]
+        if stage:
+            more = torch.randint(len(surfaces), (NOTHING // 2,), generator=generator)
+            nothing.append(show_shapes(surfaces[more], on_surfaces[more], generator))
+        kept = len(images) - NOTHING * (1 + stage)
+        known = torch.cat([torch.ones(kept, len(LABELS)), *(part.known for part in nothing)])
+        wanted = torch.cat([truth[chosen[:kept]], *(part.truth for part in nothing)])
+        seen = disturbed(torch.cat([images[:kept], *(part.images for part in nothing)]), generator)
+        logits = network(as_input(seen).to(DEVICE, memory_format=torch.channels_last)).logits
         each = F.binary_cross_entropy_with_logits(logits.float(), wanted.to(DEVICE), reduction="none")
         return (each * known.to(DEVICE)).sum() / known.sum()
 
-    trained = optimise(model, loss, budget, checkpoint)
-    return trained.eval().to("cpu", memory_format=torch.contiguous_format)
+    for stage, name in enumerate(("judge.pt", "judge-refined.pt")):
+        model.requires_grad_(True)
+        model = optimise(model, partial(loss, stage, model), budgets[stage], folder / name, seed=stage)
+    return model.eval().to("cpu", memory_format=torch.contiguous_format)
 
 
 def show_nothing(images: Tensor, surfaces: Tensor, on_surfaces: Tensor, generator: torch.Generator) -> Labelled:
@@ -155,6 +170,34 @@ def show_nothing(images: Tensor, surfaces: Tensor, on_surfaces: Tensor, generato
         torch.cat([surfaces, fields, shuffled, coarse]).clamp(0, 1),
         torch.cat([on_surfaces, no_truth, no_truth, no_truth]),
         torch.cat([torch.ones_like(kinds), asked, kinds, kinds]),
+    )
+
+
+def show_shapes(surfaces: Tensor, on_surfaces: Tensor, generator: torch.Generator) -> Labelled:
+    """Coloured blobs, and plain shapes on the surfaces: as many of each as there are surfaces, none of them a toy."""
+    count = len(surfaces)
+
+    def some(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=generator) * (high - low) + low
+
+    cells = int(torch.randint(2, 13, (1,), generator=generator))
+    blobs = F.interpolate(some(0, 1, 3, cells, cells), 64, mode="bicubic")
+    blobs = (blobs - 0.5) * some(0.3, 1.2, 1, 1, 1) + some(0.3, 0.7, 3, 1, 1)
+    row, column = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    shapes = surfaces
+    for _ in range(int(torch.randint(1, 4, (1,), generator=generator))):
+        angle, power = some(0, 3.14, 1, 1), torch.where(some(0, 1, 1, 1) < 0.6, 2.0, 8.0)
+        x, y = column - some(-0.6, 0.6, 1, 1), row - some(-0.6, 0.6, 1, 1)
+        across = (x * angle.cos() + y * angle.sin()) / some(0.15, 0.45, 1, 1)
+        along = (y * angle.cos() - x * angle.sin()) / some(0.15, 0.45, 1, 1)
+        cover = ((1 - across.abs() ** power - along.abs() ** power) * some(3, 20, 1, 1)).sigmoid()[:, None]
+        colour = some(0, 1, 3, 1, 1) * (1 + some(-0.4, 0.4, 1, 1, 1) * (x + y)[:, None])
+        shapes = shapes.lerp(colour.clamp(0, 1), cover)
+    asked = torch.zeros(2 * count, len(LABELS))
+    asked[:, :OF_KIND] = 1
+    asked[count:, -len(BACKGROUNDS) :] = 1
+    return Labelled(
+        torch.cat([blobs, shapes]).clamp(0, 1), torch.cat([torch.zeros_like(on_surfaces), on_surfaces]), asked
     )
 
 
@@ -219,7 +262,7 @@ def _platt_line(z: np.ndarray, held: np.ndarray) -> np.ndarray:
 
 def _best_threshold(probability: np.ndarray, held: np.ndarray) -> float:
     """The middle of the thresholds with the best balanced accuracy."""
-    choices = np.linspace(0.05, 0.95, 91)
+    choices = np.linspace(LEAST_THRESHOLD, 0.9, 61)
     seen = probability[:, None] >= choices
     balanced = (seen[held].mean(axis=0) + 1 - seen[~held].mean(axis=0)) / 2
     return round(float(np.median(choices[balanced >= balanced.max() - 5e-4])), 3)

@@ -107,7 +107,7 @@ class DemoTrainer:
             return judge.through_autoencoder(vae, scenes.pixels[:count], file, SEEDS["judge"])
 
         pictures = self.pictures()
-        model = judge.train_judge(pictures, decoded(pictures, "train", DECODED), self.work / "judge.pt")
+        model = judge.train_judge(pictures, decoded(pictures, "train", DECODED), self.work)
         truths, logits = [], []
         for step, name in enumerate(("judge-calibration", "judge-held-out")):
             scenes = rendered(corpus(JUDGED_SCENES, 10 * SEEDS["judge"] + step, counts=COUNTS), name, self.work)

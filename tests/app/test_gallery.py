@@ -8,6 +8,7 @@ from PIL import Image
 
 from engine.atlas.writer import add_to_gallery
 from tests.app.test_pages import html, opened
+from tests.judges import add_judge
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +35,35 @@ def test_other_concepts_and_running_jobs_show_none(use_atlas, drawn_atlas):
     use_atlas(drawn_atlas)
     assert "Drawn with the atlas" not in html(opened("concept_map", concept="6"))
     assert "Drawn with the atlas" not in html(opened("concept_map", concept="5", job="abc"))
+
+
+@pytest.fixture(scope="module")
+def judged_atlas(plain_atlas, tmp_path_factory):
+    """Concept 5 stands for discs, and the judge saw one; 7 stands for nothing; 9 was drawn before there was a judge."""
+    path = shutil.copytree(plain_atlas, tmp_path_factory.mktemp("judged") / "atlas")
+    scores = {"score": [1.3, 1.2, 0.1], "codes_score": [0.4, 0.0, 0.1], "reference_score": 1.2, "strength": 0.3}
+    made = {"method": "energy-guidance", "steps": 40, "seed": 3, "gradient": "eps"}
+    kept = {5: [True, False, False], 7: [True, False, False], 9: [None] * 3}
+    rows = [
+        pd.DataFrame({"concept": concept, "rank": range(3), **scores, **made, "recognised": pd.array(seen, "boolean")})
+        for concept, seen in kept.items()
+    ]
+    add_to_gallery(path, pd.concat(rows), lambda concept, rank: Image.new("RGB", (16, 16), "teal"))
+    add_judge(path, "../judge", {5: "kind: disc", 9: "kind: disc"})
+    return path
+
+
+def test_a_card_says_what_the_judge_recognises_and_flags_what_only_reaches_the_score(use_atlas, judged_atlas):
+    use_atlas(judged_atlas)
+    shown = html(opened("concept_map", concept="5"))
+    assert "<b>Recognised as disc: 1 of 3</b>. Mean intrinsic score" in shown
+    captions = ["recognised", "reaches the score, not recognised", "not recognised"]
+    assert [shown.count(f'<span class="ba-verdict">{caption}</span>') for caption in captions[::2]] == [1, 1]
+    assert shown.count(f'<span class="ba-verdict ba-fooling">{captions[1]}</span>') == 1
+
+
+@pytest.mark.parametrize("concept", ["7", "9"])
+def test_what_was_not_judged_says_nothing_of_it(use_atlas, judged_atlas, concept):
+    use_atlas(judged_atlas)
+    shown = html(opened("concept_map", concept=concept))
+    assert "Drawn with the atlas" in shown and "ecognised" not in shown
