@@ -41,7 +41,7 @@ REFINING = Budget(steps=600, batch=64, learning_rate=8e-4, weight_decay=0.02, av
 """The second stage, with blobs and plain shapes among the pictures that show nothing."""
 NOTHING = 8
 """Pictures of a batch without anything to recognise; in the second stage as many blobs and shapes join them."""
-LEAST_THRESHOLD = 0.3
+LEAST_THRESHOLD = 0.15
 """Probability below which no label counts as seen, however well it would separate the scenes."""
 LATENT_NOISE = 0.3
 """Largest standard deviation of the noise on latents of unit variance."""
@@ -262,7 +262,7 @@ def _platt_line(z: np.ndarray, held: np.ndarray) -> np.ndarray:
 
 def _best_threshold(probability: np.ndarray, held: np.ndarray) -> float:
     """The middle of the thresholds with the best balanced accuracy."""
-    choices = np.linspace(LEAST_THRESHOLD, 0.9, 61)
+    choices = np.linspace(LEAST_THRESHOLD, 0.9, 76)
     seen = probability[:, None] >= choices
     balanced = (seen[held].mean(axis=0) + 1 - seen[~held].mean(axis=0)) / 2
     return round(float(np.median(choices[balanced >= balanced.max() - 5e-4])), 3)

@@ -25,11 +25,16 @@ TABLE = "recognition.json"
 CHUNK = 256
 """Images judged between two files, so that a killed run goes on."""
 TOP = 8
-"""Real images that show a concept best, of which the judge should recognise most."""
+"""Real images that show a concept best."""
+LEAST_SHARE = 0.5
+"""Of these, the share that the judge must recognise for a match to be kept. A concept whose energy lies on other tokens
+than its score, such as registers, may rank a label's images first and yet show something else where it is strongest."""
 
 
 class RecognitionStage(Stage):
     """`recognition`: the concepts that stand for one of the judge's labels; only in recipes with a judge."""
+
+    version = 2
 
     def __init__(self, context: Context) -> None:
         judge = context.recipe.judge
@@ -100,7 +105,7 @@ def with_ground_truth(seen: np.ndarray, labels: Sequence[str], truth: Sequence[S
 def recognition_rows(
     matches: Sequence[LabelMatch], judge: Judge, seen: np.ndarray, exemplars: np.ndarray
 ) -> list[dict]:
-    """Rows of `recognition.parquet`.
+    """Rows of `recognition.parquet`, without concepts whose best real images the judge does not recognise.
 
     Parameters
     ----------
@@ -112,6 +117,9 @@ def recognition_rows(
     rows = []
     for match in matches:
         best = exemplars[match.concept][:TOP]
+        share = float(seen[best[best >= 0], match.label].mean())
+        if share < LEAST_SHARE:
+            continue
         rows.append(
             {
                 "concept": match.concept,
@@ -119,7 +127,7 @@ def recognition_rows(
                 "precision": match.precision,
                 "n": match.images,
                 "threshold": None if judge.thresholds is None else float(judge.thresholds[match.label]),
-                "real_share": float(seen[best[best >= 0], match.label].mean()),
+                "real_share": share,
             }
         )
     return rows
