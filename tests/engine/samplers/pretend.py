@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from engine.atlas import Atlas
 from engine.samplers.models import ModelBundle
-from engine.vision.encoder import Encoder
 
 GPU = torch.device("cuda", 0)
+DEVICE_OF = Tensor.device.__get__
 
 
 class OnGPU(Tensor):
@@ -58,6 +58,8 @@ class PretendedGPU(TorchFunctionMode):
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         there = any(map(is_there, tensors))
         wanted: torch.device | None = None
+        if func == DEVICE_OF and there:
+            return GPU
         if name in ("numpy", "__array__") and there:
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()")
         if name == "cpu":
@@ -106,7 +108,6 @@ def pretended_gpu(monkeypatch: Any, atlas: Atlas) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr("torch.cuda.is_available", lambda: True)
         patch.setattr("torch.cuda.device_count", lambda: 1)
-        patch.setattr(Encoder, "device", GPU)
         for name, model in there.items():
             patch.setattr(ModelBundle, name, model)
         with PretendedGPU():
