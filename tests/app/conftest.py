@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,23 @@ from tests.synthetic import build_synthetic_atlas
 
 CONCEPTS = 48
 DEMO = ROOT / "data" / "demo" / "atlas"
+SHARED = {"browser", "watched", "demo_server", "analysed_server"}
+WATCH = """
+import os, sys
+def watch(event, found, log=open(os.environ["WATCHED"], "a")):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        where = found[1] if event in ("socket.connect", "socket.sendto") else found[0]
+        print(where[0] if isinstance(where, tuple) else where, file=log, flush=True)
+sys.addaudithook(watch)
+"""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that share a chromium or a server run in one process."""
+    for item in items:
+        if SHARED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +67,32 @@ def use_atlas(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def server(drawable_atlas, tmp_path_factory):
+def watched(drawable_atlas, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """The app as the command `app` starts it, and a file with every host that one of its processes looks for."""
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "sitecustomize.py").write_text(WATCH)
+    environment = {"PYTHONPATH": str(folder), "WATCHED": str(folder / "hosts")}
+    with serving(drawable_atlas, folder, environment, by_command=True) as address:
+        yield address, folder / "hosts"
+
+
+@pytest.fixture(scope="session")
+def server(watched) -> str:
     """The address of the real app on the drawable atlas."""
-    with serving(drawable_atlas, tmp_path_factory.mktemp("results")) as address:
+    return watched[0]
+
+
+@pytest.fixture(scope="session")
+def analysed_server(analysed_atlas, tmp_path_factory) -> Iterator[str]:
+    """The address of the real app on the analysed atlas."""
+    with serving(analysed_atlas, tmp_path_factory.mktemp("results")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def demo_server(tmp_path_factory) -> Iterator[str]:
+    """The address of the real app on the demo."""
+    with serving(DEMO, tmp_path_factory.mktemp("results")) as address:
         yield address
 
 
@@ -63,10 +104,19 @@ def browser():
         yield opened
 
 
-@pytest.fixture
-def page(browser):
-    """A fresh 1440 x 1000 tab, patient enough for a busy machine."""
+@pytest.fixture(scope="session")
+def desktop(browser):
+    """A window of 1440 x 1000 whose tabs share the files of the app, patient enough for a busy machine."""
     context = browser.new_context(viewport={"width": 1440, "height": 1000})
-    context.set_default_timeout(60_000)
-    yield context.new_page()
+    context.set_default_timeout(120_000)
+    yield context
     context.close()
+
+
+@pytest.fixture
+def page(desktop):
+    """A fresh tab without cookies."""
+    opened = desktop.new_page()
+    yield opened
+    opened.close()
+    desktop.clear_cookies()

@@ -14,9 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+CHROMIUM = (
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    # WebGL stays in software; pages are painted by the CPU at once, not by a simulated GPU.
+    "--disable-gpu-rasterization",
+    "--disable-gpu-compositing",
+)
 ARTIFACTS = ROOT / "tests" / "artifacts"
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 def free_port() -> int:
@@ -33,10 +41,16 @@ def serving(
     """Run ``streamlit run app.py -- ATLAS``, or the command `app`, with more `variables`, and give its address."""
     port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port),
-               "--server.address", "127.0.0.1", "--server.fileWatcherType", "none", "--", str(atlas)]  # fmt: skip
+               "--server.address", "127.0.0.1", "--", str(atlas)]  # fmt: skip
     if by_command:
         command = [sys.executable, "-m", "precompute", "app", str(atlas), "--port", str(port), "--no-browser"]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, **(variables or {}), "BLINDSPOT_RESULTS": str(results)}
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "none",
+        **os.environ,
+        **(variables or {}),
+    }
+    environment["BLINDSPOT_RESULTS"] = str(results)
     log = results / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -46,7 +60,7 @@ def serving(
             yield address
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
@@ -78,6 +92,19 @@ def chromium() -> Iterator[object]:
 def wait_for_map(page: object, timeout: float = 90_000) -> None:
     """Wait until the concept map is drawn and restyled."""
     page.wait_for_selector(".st-key-map .ba-plot[data-ready]", timeout=timeout)
+
+
+def settled(page: object, timeout: float = 120_000) -> None:
+    """Wait until the page's script has run and its figures and images are there."""
+    page.wait_for_function(
+        """() => document.querySelector("[data-testid=stApp]")?.dataset.testScriptState === "notRunning"
+                 && document.querySelector("h1, h2, .ba-plot")
+                 && [...document.querySelectorAll(".ba-plot")].every((plot) => plot.dataset.ready)
+                 && [...document.images].every((image) => image.complete || image.loading === "lazy")""",
+        polling=100,
+        timeout=timeout,
+    )
+    page.wait_for_timeout(200)
 
 
 def point(page: object, concept: int, subplot: str = ".st-key-map") -> tuple[float, float]:

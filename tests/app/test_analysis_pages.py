@@ -4,16 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.serving import ARTIFACTS, serving
+from tests.app.serving import ARTIFACTS
 
 pytestmark = pytest.mark.browser
-WAIT = 60_000
-
-
-@pytest.fixture(scope="module")
-def analysed_server(analysed_atlas: Path, tmp_path_factory):
-    with serving(analysed_atlas, tmp_path_factory.mktemp("results")) as address:
-        yield address
+WAIT = 120_000
 
 
 def ready(page) -> None:
@@ -21,6 +15,7 @@ def ready(page) -> None:
     page.wait_for_function(
         """() => { const plots = [...document.querySelectorAll(".ba-plot")];
                    return plots.length > 0 && plots.every((plot) => plot.dataset.ready); }""",
+        polling=100,
         timeout=WAIT,
     )
     assert page.get_by_text("could not be drawn").count() == 0

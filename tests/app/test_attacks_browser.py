@@ -16,35 +16,17 @@ import pytest
 
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
-from tests.app.serving import ROOT, point, serving, wait_for_map
+from tests.app.serving import ROOT, point, serving, settled, wait_for_map
 from tests.app.test_browser import WAIT, draw_four, topmost
 
 pytestmark = pytest.mark.browser
 PAGES = sorted(path.stem for path in (ROOT / "pages").glob("*.py") if path.stem not in ("__init__", "routes", "shell"))
 DRAWN = "h1, h2, .st-key-map .ba-plot"
-WATCH = """
-import os, sys
-def watch(event, found, log=open(os.environ["WATCHED"], "a")):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
-        where = found[1] if event in ("socket.connect", "socket.sendto") else found[0]
-        print(where[0] if isinstance(where, tuple) else where, file=log, flush=True)
-sys.addaudithook(watch)
-"""
 EVIL = (
     '<img src=x onerror="window.evil=1"><a href="javascript:window.evil=1">a</a></script><script>window.evil=1</script>'
 )
 STRUCTURE = ("format", "name", "files", "stages", "estimator")
 """Entries of a header that cannot be any text; the name of the atlas itself is set below."""
-
-
-@pytest.fixture(scope="module")
-def watched(drawable_atlas, tmp_path_factory) -> Iterator[tuple[str, Path]]:
-    """The app as the command `app` starts it, and a file with every host that one of its processes looks for."""
-    folder = tmp_path_factory.mktemp("watched")
-    (folder / "sitecustomize.py").write_text(WATCH)
-    environment = {"PYTHONPATH": str(folder), "WATCHED": str(folder / "hosts")}
-    with serving(drawable_atlas, folder, environment, by_command=True) as address:
-        yield address, folder / "hosts"
 
 
 def listening(port: int) -> set[str]:
@@ -69,14 +51,15 @@ def test_the_app_listens_on_this_machine_alone(watched):
 def test_neither_the_browser_nor_the_app_asks_another_host(watched, browser):
     address, hosts = watched
     context, asked = browser.new_context(), []
+    context.set_default_timeout(WAIT)
     page = context.new_page()
     page.on("request", lambda request: asked.append(request.url))
     page.on("websocket", lambda socket: asked.append(socket.url))
     for path in (*PAGES, "concept_map?concept=5&image=3", "pairs?image=13", "compare?concept=5"):
         page.goto(f"{address}/{'' if path == 'overview' else path}")
         page.wait_for_selector(DRAWN, timeout=WAIT)
-        page.wait_for_timeout(800)
-    page.goto(f"{address}/concept_map?concept=5")
+        settled(page)
+    page.goto(f"{address}/concept_map?concept=6")  # drawn by no other test
     page.get_by_label("Steps").fill("5")
     draw_four(page, 5 * WAIT)
     context.close()
@@ -128,7 +111,7 @@ def poison(path: Path) -> int:
 
 
 def ran(page) -> bool:
-    page.wait_for_timeout(800)
+    page.wait_for_timeout(300)
     assert page.locator("img[src='x'], [onerror], a[href^='javascript']").count() == 0
     return page.evaluate("() => window.evil !== undefined")
 
@@ -141,11 +124,13 @@ def test_no_text_of_an_atlas_runs_or_becomes_an_element(analysed_atlas, drawable
     (tmp_path / "results").mkdir()
     with serving(path, tmp_path / "results") as address:
         context = browser.new_context(accept_downloads=True)
+        context.set_default_timeout(WAIT)
         page = context.new_page()
         query = urlencode({"concept": 5, "image": 3, "text": EVIL[:80], "job": EVIL, "model": EVIL})
         for place in ("", *PAGES, *(f"{name}?{query}" for name in ("concept_map", "pairs", "compare"))):
             page.goto(f"{address}/{'' if place == 'overview' else place}")
             page.wait_for_selector(DRAWN, timeout=WAIT)
+            settled(page)
             assert not ran(page), place
             assert page.locator("text=This part of the page ended").count() == 0, place
         page.goto(f"{address}/concept_map")
@@ -166,6 +151,7 @@ def test_a_header_that_cannot_be_is_one_sentence_without_its_markup(plain_atlas,
     (tmp_path / "results").mkdir()
     with serving(path, tmp_path / "results") as address:
         page = browser.new_page()
+        page.set_default_timeout(WAIT)
         for *parents, name in (("delta", "estimator"), ("dictionary", "sparsity"), ("sources", 1, "name")):
             header = block = json.loads(whole)
             for parent in parents:

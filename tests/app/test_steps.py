@@ -1,16 +1,13 @@
 """Steps forward and back in a real browser: one step each, scroll kept; and pages as a phone shows them."""
 
-from pathlib import Path
-
 import pytest
 
 from engine.atlas import Atlas
 from tests.app.conftest import DEMO
-from tests.app.serving import serving
 from tests.app.test_analysis_pages import ready, sideways
 
 pytestmark = pytest.mark.browser
-WAIT = 60_000
+WAIT = 120_000
 PHONE = {"width": 390, "height": 800}
 COLLIDING = """() => {
     const plot = document.querySelector(".st-key-scatter-matrix .ba-gd");
@@ -24,23 +21,18 @@ CUT = """() => [...document.querySelectorAll(".ba-table")]
 
 
 @pytest.fixture(scope="module")
-def address(analysed_atlas: Path, tmp_path_factory):
-    with serving(analysed_atlas, tmp_path_factory.mktemp("results")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    with serving(DEMO, tmp_path_factory.mktemp("results")) as found:
-        yield found
+def touch(browser):
+    context = browser.new_context(viewport=PHONE, has_touch=True)
+    context.set_default_timeout(WAIT)
+    yield context
+    context.close()
 
 
 @pytest.fixture
-def phone(browser):
-    context = browser.new_context(viewport=PHONE, has_touch=True)
-    context.set_default_timeout(WAIT)
-    yield context.new_page()
-    context.close()
+def phone(touch):
+    page = touch.new_page()
+    yield page
+    page.close()
 
 
 def scrolled(page) -> int:
@@ -50,8 +42,8 @@ def scrolled(page) -> int:
 @pytest.mark.parametrize(
     ("path", "listed"), [("blindspots", ".st-key-ranking a.ba-card"), ("composition", ".st-key-changed .ba-trio a")]
 )
-def test_back_from_a_card_is_one_step_to_the_same_place(address, page, path: str, listed: str):
-    page.goto(f"{address}/{path}?model=beta&estimator=share")
+def test_back_from_a_card_is_one_step_to_the_same_place(analysed_server, page, path: str, listed: str):
+    page.goto(f"{analysed_server}/{path}?model=beta&estimator=share")
     ready(page)
     before, steps = page.url, page.evaluate("() => history.length")
     chosen = page.locator(listed).last
@@ -71,8 +63,8 @@ def test_back_from_a_card_is_one_step_to_the_same_place(address, page, path: str
     assert page.url == before
 
 
-def test_a_click_in_a_figure_and_the_navigation_bar_are_one_step_each(address, page):
-    page.goto(f"{address}/blindspots?model=beta")
+def test_a_click_in_a_figure_and_the_navigation_bar_are_one_step_each(analysed_server, page):
+    page.goto(f"{analysed_server}/blindspots?model=beta")
     ready(page)
     steps = page.evaluate("() => history.length")
     dot = page.locator(".st-key-delta-ranking .scatterlayer .point").first
@@ -89,12 +81,12 @@ def test_a_click_in_a_figure_and_the_navigation_bar_are_one_step_each(address, p
     page.wait_for_selector(".st-key-card .ba-kicker", timeout=WAIT)
     page.evaluate("() => history.back()")
     page.wait_for_selector(".st-key-ranking", timeout=WAIT)
-    assert page.url == f"{address}/blindspots?model=beta"
+    assert page.url == f"{analysed_server}/blindspots?model=beta"
 
 
-def test_compared_maps_stand_below_each_other_on_a_phone(demo, phone):
+def test_compared_maps_stand_below_each_other_on_a_phone(demo_server, phone):
     concept = Atlas.open(DEMO).concepts.query("not dead").index[0]
-    phone.goto(f"{demo}/compare?models=base,no-disc,woody&concept={concept}")
+    phone.goto(f"{demo_server}/compare?models=base,no-disc,woody&concept={concept}")
     phone.wait_for_selector(".st-key-maps .ba-plot[data-ready]")
     axes = "(({ xaxis, xaxis2, xaxis3 }) => [xaxis, xaxis2, xaxis3].map((axis) => [axis._offset, axis._length]))"
     places = phone.evaluate(f"() => {axes}(document.querySelector('.st-key-maps .ba-gd')._fullLayout)")
@@ -105,14 +97,14 @@ def test_compared_maps_stand_below_each_other_on_a_phone(demo, phone):
 @pytest.mark.parametrize(
     ("path", "tables"), [("blindspots", 1), ("composition", 2), ("compare?models=base,base-early,no-disc,woody", 1)]
 )
-def test_no_table_is_cut_off_on_a_phone(demo, phone, path: str, tables: int):
-    phone.goto(f"{demo}/{path}")
+def test_no_table_is_cut_off_on_a_phone(demo_server, phone, path: str, tables: int):
+    phone.goto(f"{demo_server}/{path}")
     phone.wait_for_function("(count) => document.querySelectorAll('.ba-table').length === count", arg=tables)
     assert phone.evaluate(CUT) == 0 and sideways(phone) <= PHONE["width"]
 
 
-def test_no_text_collides_in_the_scatter_matrix_on_a_phone(demo, phone):
-    phone.goto(f"{demo}/blindspots")
+def test_no_text_collides_in_the_scatter_matrix_on_a_phone(demo_server, phone):
+    phone.goto(f"{demo_server}/blindspots")
     phone.wait_for_selector(".st-key-scatter-matrix .ba-plot[data-ready]")
     texts, colliding = phone.evaluate(COLLIDING)
     assert texts == 9 and colliding == 0, "two ticks and a title for each of three columns"
