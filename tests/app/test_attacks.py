@@ -337,7 +337,7 @@ def held(drawable, monkeypatch):
         while not going.wait(0.02):
             task.report(1, 2)
 
-    def submit(queue, atlas, request, holder):
+    def submit(queue, atlas, request, holder, _dtype):
         return queue.submit({"seed": request.seed}, wait, holder)
 
     monkeypatch.setattr(generate, "submit_generation", submit)
