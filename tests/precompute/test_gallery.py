@@ -24,7 +24,7 @@ from precompute.gallery import draw_gallery, interesting
 from tests.drawable import build_drawable_atlas
 from tests.engine.atlas.test_verify import reseal
 
-ORDER = GenerationRequest(0, count=2, steps=2, candidates=2)
+ORDER = GenerationRequest(0, count=2, steps=2)
 
 
 @pytest.fixture(scope="module")
