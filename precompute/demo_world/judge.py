@@ -251,11 +251,16 @@ def calibrate(model: ResNetForImageClassification, logits: np.ndarray, truth: np
 
 
 def _platt_line(z: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """The scale and shift [2] of logits that make their cross entropy smallest."""
-    signs = np.where(held, 1.0, -1.0)
+    """The scale and shift [2] of logits that make their cross entropy smallest.
+
+    Targets are (n + 1) / (n + 2) and 1 / (m + 2) for n pictures that show the label and m that do not (Platt 1999):
+    with 1 and 0 a label that is separated without error would have no finite scale.
+    """
+    targets = np.where(held, (held.sum() + 1) / (held.sum() + 2), 1 / ((~held).sum() + 2))
 
     def loss(line: np.ndarray) -> float:
-        return float(np.logaddexp(0, -signs * (line[0] * z + line[1])).mean())
+        logits = line[0] * z + line[1]
+        return float((np.logaddexp(0, logits) - targets * logits).mean())
 
     return minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
 

@@ -108,14 +108,26 @@ class DemoTrainer:
 
         pictures = self.pictures()
         model = judge.train_judge(pictures, decoded(pictures, "train", DECODED), self.work)
-        truths, logits = [], []
-        for step, name in enumerate(("judge-calibration", "judge-held-out")):
-            scenes = rendered(corpus(JUDGED_SCENES, 10 * SEEDS["judge"] + step, counts=COUNTS), name, self.work)
-            views = (scenes.pixels, decoded(scenes, name, JUDGED_SCENES // 3))
-            truths.append([judge.truth_of(scenes.scenes[: len(view)]).numpy() for view in views])
-            logits.append([judge.logits_of(model, view) for view in views])
-        lines = judge.calibrate(model, np.concatenate(logits[0]), np.concatenate(truths[0]))
-        found = [judge.held_out_report(model, lines(z), truth) for z, truth in zip(logits[1], truths[1], strict=True)]
+        names = ("judge-calibration", "judge-held-out")
+        parts = [
+            rendered(corpus(JUDGED_SCENES, 10 * SEEDS["judge"] + step, counts=COUNTS), name, self.work)
+            for step, name in enumerate(names)
+        ]
+        views = [
+            (part.pixels, decoded(part, name, JUDGED_SCENES // 3)) for part, name in zip(parts, names, strict=True)
+        ]
+        truths = [
+            [judge.truth_of(part.scenes[: len(view)]).numpy() for view in each]
+            for part, each in zip(parts, views, strict=True)
+        ]
+        judge.calibrate(
+            model, np.concatenate([judge.logits_of(model, view) for view in views[0]]), np.concatenate(truths[0])
+        )
+        model.half().float()  # measured as it is published
+        found = [
+            judge.held_out_report(model, judge.logits_of(model, view), truth)
+            for view, truth in zip(views[1], truths[1], strict=True)
+        ]
         judge.save_judge(model, self.out / "judge", dict(zip(("rendered", "decoded"), found, strict=True)))
 
     def _tune(self, name: str, examples: list[TrainingExample], budget: Budget = TUNING) -> None:

@@ -78,6 +78,8 @@ def test_calibration_makes_probabilities_frequencies_and_is_folded_into_the_weig
     with torch.no_grad():
         np.testing.assert_allclose(model(image).logits.numpy(), lines(before), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(lines(np.array([[0.0], [1.0]])).mean(axis=1), [-1, 2], atol=0.15)
+    apart = np.where(truth > 0.5, 9.0, -9.0) + rng.normal(size=z.shape)
+    assert np.abs(judge.calibrate(judge.build_judge(), apart, truth)(apart)).max() < 100, "no label is beyond float16"
     report = judge.held_out_report(model, lines(z), truth)
     assert max(row["calibration_error"] for row in report.values()) < 0.03
     assert all(0.15 <= value <= 0.9 for value in model.config.thresholds.values())
@@ -88,6 +90,7 @@ def test_the_committed_judge_is_right_on_scenes_it_has_not_seen(committed: Judge
     seen = committed.decide(committed.probabilities(to_unit(np.stack([draw(scene) for scene in found]))))
     truth = judge.truth_of(found).numpy() > 0.5
     each = [balanced_accuracy_score(held, saw) for held, saw in zip(truth.T, seen.T, strict=True)]
+    assert all(weight.isfinite().all() for weight in committed.model.state_dict().values())
     assert committed.labels == judge.LABELS and np.mean(each) >= 0.98 and min(each) >= 0.93
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 3e6
 
