@@ -17,6 +17,8 @@ LEAST_PRECISION = 0.7
 """Average precision, on the half that did not choose, from which a match is kept."""
 LEAST_IMAGES = 4
 """Images of a half that must show a label for it to be matched."""
+MOST_SHARE = 0.5
+"""Share of the images above which a label tells nothing apart: any concept would rank it well."""
 
 
 class LabelMatch(NamedTuple):
@@ -54,7 +56,9 @@ def match_labels(
     """
     order = np.random.default_rng(seed).permutation(energy.shape[0])
     halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
-    usable = np.flatnonzero(np.min([shown[half].sum(axis=0) for half in halves], axis=0) >= LEAST_IMAGES)
+    counts = np.array([shown[half].sum(axis=0) for half in halves])
+    most = MOST_SHARE * np.array([len(half) for half in halves])[:, None]
+    usable = np.flatnonzero(((counts >= LEAST_IMAGES) & (counts <= most)).all(axis=0))
     if not len(usable):
         return []
     choosing, checking = ((energy[half].tocsc(), shown[half][:, usable]) for half in halves)

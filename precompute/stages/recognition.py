@@ -34,7 +34,7 @@ than its score, such as registers, may rank a label's images first and yet show 
 class RecognitionStage(Stage):
     """`recognition`: the concepts that stand for one of the judge's labels; only in recipes with a judge."""
 
-    version = 2
+    version = 3
 
     def __init__(self, context: Context) -> None:
         judge = context.recipe.judge
