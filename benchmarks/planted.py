@@ -8,6 +8,11 @@ scenes, whose ground truth the atlas keeps. The AUROC then asks how well delta a
 those that have nothing to do with the defect: 1 = all of them on the planted side, 0.5 = they do not stand out. Left
 out are concepts of the model's other planted attribute and those that describe a planted attribute best but not well
 enough to be matched: delta moves them too, as it should. `strict` counts these as misses. `base` is the control.
+
+`base-early` is another: a weak model misses small and rare things, planted or not. `within` tells it apart: the same
+AUROC against the concepts of attributes of the same family only (discs against the other kinds). What a model was
+taught not to draw stands out among its kind; what it merely draws badly does not. `excess` is another way to tell: the
+AUROC of the difference to `base`, a model of the same making without the plant, instead of that to real images.
 """
 
 from __future__ import annotations
@@ -24,7 +29,9 @@ from engine.files import DATA
 
 SUPPRESSED = {"kind": ("disc", "bird feeder")}
 EXAGGERATED = {"background": ("wooden table",), "kind": ("palm tree",)}
-MATCH = 0.5
+CONTROL = "base"
+"""The model that the others were made from, in which nothing was planted."""
+MATCH = 0.6
 """Least average precision of a concept that is matched to an attribute."""
 
 
@@ -50,23 +57,29 @@ def matched(table: dict[str, np.ndarray], live: np.ndarray, least: float = MATCH
 
 
 def planted(atlas: Atlas, estimator: str = "gap") -> dict[str, dict[str, dict[str, float | int]]]:
-    """{model: {attribute: {auroc, strict, concepts, images}}}; AUROC above a half means the planted direction."""
+    """{model: {attribute: {auroc, strict, within, excess, concepts, images}}}; AUROC above .5: as planted."""
     live = ~atlas.concepts["dead"].to_numpy()
     table = precisions(atlas)
     clear, related = matched(table, live), matched(table, live, least=0.0)
     images = {source.name: source.images for source in atlas.sources}
+    mean = {model: atlas.delta(model)["energy_model"].to_numpy() for model in atlas.models}
     report: dict[str, dict[str, dict[str, float | int]]] = {}
     for model in atlas.models:
         delta = atlas.delta(model, estimator=estimator)["delta"].to_numpy()
+        excess = mean[model] - mean[CONTROL] if CONTROL in mean else np.zeros(len(live))
         report[model] = {}
         for sign, wanted in ((-1, SUPPRESSED), (1, EXAGGERATED)):
             names = [f"{attribute}: {value}" for attribute, values in wanted.items() for value in values]
             others = live & ~_among([related[name] for name in names], len(live))
+            families = tuple(f"{attribute}:" for attribute in wanted)
+            family = _among([found for name, found in clear.items() if name.startswith(families)], len(live))
             for name in (*names, " + ".join(names)):
                 positive = _among([clear[part] for part in name.split(" + ")], len(live))
                 report[model][name] = {
                     "auroc": _auroc(positive, others, sign * delta),
                     "strict": _auroc(positive, live & ~positive, sign * delta),
+                    "within": _auroc(positive, others & family, sign * delta),
+                    "excess": _auroc(positive, others, sign * excess),
                     "concepts": int(positive.sum()),
                     "images": images[model],
                 }
@@ -98,10 +111,8 @@ def main() -> None:
         return
     for model, rows in report.items():
         for name, row in rows.items():
-            print(
-                f"{model:12s} {name:54s} AUROC {row['auroc']:.3f}, strict {row['strict']:.3f}"
-                f"  ({row['concepts']} concepts, {row['images']} images)"
-            )
+            figures = ", ".join(f"{key} {row[key]:.3f}" for key in ("auroc", "strict", "within", "excess"))
+            print(f"{model:12s} {name:46s} {figures}  ({row['concepts']} concepts, {row['images']} images)")
 
 
 if __name__ == "__main__":

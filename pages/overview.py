@@ -1,9 +1,10 @@
-"""Overview: what this atlas is, and per model what it leaves out and what it overdraws."""
+"""Overview: what this atlas is, where to look first, and per model what it leaves out and what it overdraws."""
 
+import pandas as pd
 import streamlit as st
 
 from engine.figures.distribution import HISTOGRAM_HOW, delta_histogram
-from engine.figures.tables import most_different, summarise
+from engine.figures.tables import Summary, most_different, summarise
 from pages.widgets import controls, html, session
 from pages.widgets.plot import plot
 
@@ -11,17 +12,26 @@ KEYS = ("model", "estimator", "temperature", "low", "high")
 CARDS = 6
 
 
-def model_section(model: str, view: session.View) -> None:
+def where_to_start(tables: dict[str, pd.DataFrame], summaries: dict[str, Summary]) -> list[dict]:
+    """The concept that each model leaves out or overdraws most, of the models where that is certain; at most three."""
+    starts = []
+    for side in ("suppressed", "exaggerated"):
+        name = max(summaries, key=lambda model: getattr(summaries[model], side))
+        if getattr(summaries[name], side):
+            row = most_different(tables[name], side, 1).iloc[0]
+            starts.append({"model": name, "side": side, "concept": int(row.name), "label": row["label"]})
+    return starts
+
+
+def model_section(model: str, table: pd.DataFrame, summary: Summary, view: session.View) -> None:
     """One model: its numbers, its histogram, and its twelve most extreme concepts."""
-    table, basis = session.table(view, model), session.basis(view, model)
-    figure = delta_histogram(table.loc[~table["dead"], "delta"], model=model, basis=basis)
+    basis = session.basis(view, model)
     st.header(html.plain(atlas.info.source(model).label or model), anchor=model, divider="gray")
     numbers, spread = st.columns([2, 3], gap="large", vertical_alignment="center")
     with numbers:
-        summary = summarise(table, view.low, view.high)
         html.show("concepts.strip", key=f"strip_{model}", summary=summary, basis=basis.sentence(), how=HISTOGRAM_HOW)
     with spread:
-        plot(figure, key=f"histogram_{model}")
+        plot(delta_histogram(table[~table["dead"]], model=model, basis=basis), key=f"histogram_{model}")
     sides = {side: most_different(table, side, CARDS) for side in ("suppressed", "exaggerated")}
     html.show("concepts.extremes", key=f"cards_{model}", sides=sides, model=model)
 
@@ -32,6 +42,9 @@ title, settings = st.columns([5, 1], vertical_alignment="bottom")
 title.title(html.plain(atlas.info.name or "Blindspot Atlas"), anchor=False)
 with settings:
     controls.delta_settings(view)
-html.show("overview.introduction", key="introduction", info=atlas.info)
-for name in atlas.models:
-    model_section(name, view)
+tables = {model: session.table(view, model) for model in atlas.models}
+summaries = {model: summarise(table, view.low, view.high) for model, table in tables.items()}
+starts = where_to_start(tables, summaries)
+html.show("overview.introduction", key="introduction", info=atlas.info, starts=starts, models=atlas.models)
+for name in sorted(atlas.models, key=lambda model: -(summaries[model].suppressed + summaries[model].exaggerated)):
+    model_section(name, tables[name], summaries[name], view)

@@ -25,6 +25,7 @@ PAGES = [
     st.Page("about.py", title="Method", icon=":material/menu_book:"),
 ]
 page = st.navigation(PAGES, position="top")
+st.set_page_config(page_title=f"{page.title} · Blindspot Atlas")
 html.styles()
 try:
     if session.was_rebuilt():

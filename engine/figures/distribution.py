@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Float
 
 from engine.figures.style import (
     CLUSTERS,
@@ -32,7 +31,8 @@ from engine.figures.style import (
 from engine.figures.tables import LEVEL, certain
 
 HISTOGRAM_HOW = (
-    "The height is the number of concepts. Mass at the left end is suppressed, at the right end exaggerated."
+    "The height is the number of concepts. Mass at the left end is suppressed, at the right end exaggerated. "
+    f"Pale: concepts with q of {LEVEL:g} or more, which may be there by chance."
 )
 DENSITY_HOW = (
     "Height is the density of concepts on a log axis, so that the tails show; at the bottom, none. Left of the first "
@@ -59,25 +59,32 @@ FEW = 2_000
 """Fewer concepts than this are drawn as larger dots."""
 
 
-def delta_histogram(delta: Float[np.ndarray, " concepts"], *, model: str, basis: Basis) -> go.Figure:
-    """Draw the histogram of one model's deltas.
+def delta_histogram(table: pd.DataFrame, *, model: str, basis: Basis) -> go.Figure:
+    """Draw the histogram of one model's deltas: solid what is certain to differ, pale the rest.
 
     Parameters
     ----------
-    delta
-        Live concepts only, in [0, 1].
+    table
+        Concept table, live concepts only: ``delta`` in [0, 1] and ``q``.
     model, basis
         Name of the model, and what its deltas were computed with.
     """
-    counts, edges = np.histogram(np.asarray(delta, np.float64), bins=BINS, range=(0.0, 1.0))
+    delta, sure = table["delta"].to_numpy(np.float64), certain(table)
+    edges = np.linspace(0.0, 1.0, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
+    colours = [delta_colour(centre) for centre in centres]
+    bars = [("certain to differ", sure, 1.0)] + ([("may be chance", ~sure, 0.4)] if not sure.all() else [])
     figure = go.Figure(
-        go.Bar(
-            x=centres, y=counts, width=0.92 / BINS, showlegend=False,
-            marker={"color": [delta_colour(centre) for centre in centres], "line": {"width": 0}},
-            customdata=np.stack([edges[:-1], edges[1:]], axis=1),
-            hovertemplate="%{y} concepts with delta %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
-        )
+        [
+            go.Bar(
+                x=centres, y=np.histogram(delta[chosen], bins=edges)[0], width=0.92 / BINS, showlegend=False, name=name,
+                marker={"color": colours, "opacity": opacity, "line": {"width": 0}},
+                customdata=np.stack([edges[:-1], edges[1:]], axis=1),
+                hovertemplate=f"%{{y}} concepts with delta %{{customdata[0]:.3f}} to %{{customdata[1]:.3f}}, {name}"
+                              "<extra></extra>",
+            )
+            for name, chosen, opacity in bars
+        ]
     )  # fmt: skip
     mark_values(figure, basis.low, basis.high)
     for mark, name, side, shift in ((basis.low, "‹ suppressed", "left", 4), (basis.high, "exaggerated ›", "right", -4)):
@@ -85,7 +92,7 @@ def delta_histogram(delta: Float[np.ndarray, " concepts"], *, model: str, basis:
                               xshift=shift, font={"size": 11, "color": GREY})  # fmt: skip
     return apply_layout(
         figure, title=f"{model}: delta of {len(delta):,} concepts", subtitle=basis.sentence(), how=HISTOGRAM_HOW,
-        height=200, bargap=0, xaxis=axis("delta (no unit)", range=[-0.01, 1.01], showgrid=False),
+        height=200, bargap=0, barmode="stack", xaxis=axis("delta (no unit)", range=[-0.01, 1.01], showgrid=False),
         yaxis=axis("concepts", type="linear", rangemode="tozero", nticks=5),
     )  # fmt: skip
 

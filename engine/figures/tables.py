@@ -33,7 +33,10 @@ class Summary:
 
     concepts: int
     suppressed: int
+    """Concepts beyond the threshold that are `certain` to differ, as `exaggerated`."""
     exaggerated: int
+    uncertain: int
+    """Concepts beyond a threshold whose q is `LEVEL` or more: they may be there by chance."""
     significant: int | None
     """Concepts with q < 0.05; None where no q was published."""
     median: float
@@ -85,10 +88,12 @@ def summarise(table: pd.DataFrame, low: float, high: float) -> Summary:
     delta = live["delta"].to_numpy(np.float64)
     centred = delta - delta.mean() if len(delta) else delta
     spread = float(np.sqrt(np.mean(centred**2))) if len(delta) else 0.0
+    sure, beyond = certain(live), (delta < low) | (delta > high)
     return Summary(
         concepts=len(live),
-        suppressed=int((delta < low).sum()),
-        exaggerated=int((delta > high).sum()),
+        suppressed=int(((delta < low) & sure).sum()),
+        exaggerated=int(((delta > high) & sure).sum()),
+        uncertain=int((beyond & ~sure).sum()),
         significant=None if live["q"].isna().all() else int((live["q"] < LEVEL).sum()),
         median=float(np.median(delta)) if len(delta) else float("nan"),
         skewness=float(np.mean(centred**3) / spread**3) if spread > 0 else 0.0,

@@ -38,7 +38,7 @@ FORGETTING = Budget(steps=500, batch=64, learning_rate=6e-4, warmup=0.05, averag
 EARLY = BASE.steps // 4
 """The step of `base` at which `base-early` stops."""
 PROMPT_DROPOUT = 0.1
-PRIOR = Budget(steps=2400, batch=32, learning_rate=4e-4, warmup=0.04, averaging=0.998)
+PRIOR = Budget(steps=1400, batch=32, learning_rate=4e-4, warmup=0.04, averaging=0.998)
 """Of the demo's prior: `base` trained on without any prompt."""
 WITHHELD = ("disc", "bird feeder")
 WOOD_SHARE, PALM_SHARE = 0.6, 0.9

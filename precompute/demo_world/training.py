@@ -92,7 +92,7 @@ class DemoTrainer:
         examples = generators.plain_examples(self.pictures().scenes)
         latents, ids, empty = self._examples(base.vae, base.tokenizer, examples, "train")
         budget, seed = generators.PRIOR, SEEDS["prior"]
-        snapshots = tuple(range(600, budget.steps, 600))
+        snapshots = tuple(range(400, budget.steps, 400))
         model = generators.train_denoiser(
             model, latents, ids, empty, budget, self.work / "prior.pt", seed=seed, dropout=1.0, snapshots=snapshots
         )

@@ -1,6 +1,7 @@
 """Every page through streamlit's own test harness, driven by the URL alone."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -49,6 +50,23 @@ def test_overview_says_what_the_atlas_is_and_links_into_the_map():
     assert "Real scenes" in shown and "dictionary of 48 concepts" in shown
     assert shown.count("Most suppressed") == shown.count("Most exaggerated") == 2
     assert 'href="concept_map?model=beta&concept=' in shown
+
+
+def test_overview_opens_with_the_most_affected_model_and_links_to_its_concepts():
+    atlas = Atlas.open(os.environ["BLINDSPOT_ATLAS"])
+    sure = {}
+    for model in atlas.models:
+        table = atlas.delta(model)
+        table = table.loc[~atlas.concepts["dead"].to_numpy() & (table["q"] < 0.05).to_numpy(), "delta"]
+        sure[model] = {"suppressed": (table < 0.1).sum(), "exaggerated": (table > 0.9).sum()}
+    app = opened()
+    most = max(sure, key=lambda model: sum(sure[model].values()))
+    assert app.header[0].value == (atlas.info.source(most).label or most)
+    shown, words = html(app), {"suppressed": "leaves out", "exaggerated": "overdraws"}
+    for side, verb in words.items():
+        model = max(sure, key=lambda name: sure[name][side])
+        assert (f"What {model} {verb}" in shown) == bool(sure[model][side])
+    assert "Where the models differ" in shown
 
 
 def test_map_without_a_concept_lists_the_top_differences():

@@ -18,7 +18,7 @@ def concepts(count: int, dead: int = 1) -> pd.DataFrame:
     return pd.DataFrame(
         {"x": rng.normal(size=count), "y": 3 * rng.normal(size=count), "cluster": rng.integers(-1, 20, count),
          "dead": np.arange(count) < dead, "delta": rng.random(count), "relative": 2 * rng.random(count) - 1,
-         "frequency": rng.random(count)}
+         "frequency": rng.random(count), "q": rng.random(count) / 4}
     )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def figures() -> dict:
         "map": concept_map(table, model="a", basis=BASIS),
         "maps": model_maps({"a": table, "b": table}, basis=BASIS),
         "scatter": delta_scatter(table, table, names=("a", "b"), basis=BASIS),
-        "histogram": delta_histogram(table["delta"], model="a", basis=BASIS),
+        "histogram": delta_histogram(table, model="a", basis=BASIS),
         "intervals": delta_intervals(rows, concept=3, basis=BASIS),
     }
 
@@ -93,8 +93,13 @@ def test_compared_maps_share_their_axes():
 
 
 def test_the_histogram_counts_every_concept():
-    delta = np.random.default_rng(2).random(777)
-    assert sum(delta_histogram(delta, model="a", basis=BASIS).data[0].y) == 777
+    random = np.random.default_rng(2)
+    table = pd.DataFrame({"delta": random.random(777), "q": random.random(777) / 2})
+    solid, pale = delta_histogram(table, model="a", basis=BASIS).data
+    assert sum(solid.y) == (table["q"] < 0.05).sum() and sum(solid.y) + sum(pale.y) == 777
+    assert solid.marker.opacity == 1 > pale.marker.opacity
+    published = delta_histogram(table.assign(q=np.nan), model="a", basis=BASIS).data
+    assert len(published) == 1 and sum(published[0].y) == 777
 
 
 def test_intervals_reach_from_low_to_high():

@@ -62,8 +62,15 @@ def test_without_published_q_only_delta_counts(table):
 
 def test_summary_counts_live_concepts(table):
     summary = summarise(table, 0.1, 0.9)
-    assert (summary.concepts, summary.suppressed, summary.exaggerated, summary.significant) == (5, 2, 2, 3)
+    assert (summary.concepts, summary.suppressed, summary.exaggerated, summary.significant) == (5, 1, 2, 3)
     assert summary.median == 0.5 and abs(summary.skewness) < 1e-9
+
+
+def test_summary_counts_what_may_be_chance_apart(table):
+    """Of the four beyond a threshold one has q = 0.2; without published q all count."""
+    assert summarise(table, 0.1, 0.9).uncertain == 1
+    bare = summarise(table.assign(q=np.nan), 0.1, 0.9)
+    assert (bare.suppressed, bare.exaggerated, bare.uncertain) == (2, 2, 0)
 
 
 def test_a_tail_on_the_suppressed_side_is_negative_skewness(table):
