@@ -309,7 +309,9 @@ def main() -> None:
     notes = {f"{k} {name}": entry.note for k, (_, each) in drawn.items() for name, entry in each.items() if entry.note}
     settings = {name: getattr(options, name) for name in ("count", "steps", "states", "tolerance", "seed")}
     settings |= {"device": bench.models.device, "dtype": bench.models.dtype}
-    report = {"concepts": list(drawn), **settings, "table": table, "notes": notes}
+    labels = {concept: str(bench.atlas.concepts.label[concept]) for concept in drawn}
+    subject = {"labels": labels, "encoder": bench.atlas.info.encoder["id"]}
+    report = {"concepts": list(drawn), **subject, **settings, "table": table, "notes": notes}
     if options.publish:
         publish(bench, drawn, report, options.publish, options.examples)
     print(json.dumps(report, indent=2))

@@ -13,9 +13,22 @@ from engine.reports import samplers
 from pages.widgets import html, session
 from pages.widgets.reports import find_report, missing, sampler_image, show_report
 
-# Whether the opened atlas is the one whose concepts were drawn: then a choice goes into the URL and from page to page.
-# In another atlas the same number is another concept. (A docstring here would show on the page.)
-OWN = session.atlas_path() == session.DEFAULT
+
+def drawn_here() -> bool:
+    """Return whether the opened atlas is the one whose concepts were drawn: a choice then goes from page to page.
+
+    In another atlas, or since the demo has another encoder, the same number is another concept.
+    """
+    if session.atlas_path() != session.DEFAULT:
+        return False
+    try:
+        encoder = samplers.measured().encoder
+        return encoder is None or encoder == session.atlas().info.encoder["id"]
+    except BlindspotError:
+        return False
+
+
+OWN = drawn_here()
 KEYS = ("concept",) if OWN else ()
 Best = Callable[[pd.Series], float]
 BESTS: dict[str, Best] = {
@@ -33,6 +46,9 @@ DIGITS = {"recognised": 2, "matched": 0, "of_target": 2, "slope": 2, "seconds": 
 
 def concept_labels(concepts: list[int]) -> dict[int, str]:
     """Return label and number of compared concepts; the number alone where the demo atlas is not at hand."""
+    known = samplers.measured().labels
+    if known:
+        return dict(zip(concepts, concept_names([known.get(concept) for concept in concepts], concepts), strict=True))
     try:
         labels = session.open_atlas(session.DEFAULT).concepts["label"].reindex(concepts)
     except BlindspotError:
@@ -123,7 +139,7 @@ st.title("Samplers", anchor=False)
 if missing("samplers", VIEW):
     st.stop()
 report = samplers.measured()
-html.show("samplers.introduction", key="introduction", found=report)
+html.show("samplers.introduction", key="introduction", found=report, own=OWN)
 drawings()
 st.header("In numbers", anchor="numbers", divider="gray")
 numbers()

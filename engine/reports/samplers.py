@@ -80,6 +80,10 @@ class Comparison:
     mean over the concepts."""
     notes: dict[tuple[int, str], str]
     """Why a method missed the target of a concept."""
+    labels: dict[int, str]
+    """Of the concepts, in the atlas that they were drawn from; empty in files of before they were kept."""
+    encoder: str | None
+    """Id of that atlas's encoder: in an atlas of another the same number is another concept. None: not kept."""
 
     @property
     def methods(self) -> list[str]:
@@ -135,7 +139,11 @@ def _comparison(report: dict[str, Any]) -> Comparison:
         concept, name = place.split(" ", 1)
         notes[int(concept), name] = ADVICE.sub(".", note)
     concepts = [int(concept) for concept in report["concepts"]]
-    return Comparison(concepts, report["count"], report["tolerance"], judges, table, _fair(found, judges), notes)
+    labels = {int(concept): str(label) for concept, label in report.get("labels", {}).items()}
+    return Comparison(
+        concepts, report["count"], report["tolerance"], judges, table, _fair(found, judges), notes, labels,
+        report.get("encoder"),
+    )  # fmt: skip
 
 
 def _fair(found: dict[str, Any], judges: list[str]) -> pd.DataFrame:
