@@ -37,7 +37,7 @@ def test_the_recipes_for_own_images_need_nothing_but_folders(name: str):
 def test_the_demo_recipe_draws_its_world_with_its_four_models():
     read = load_recipe(RECIPES / "demo.yaml")
     assert isinstance(read.real, World) and list(read.models) == ["base", "base-early", "no-disc", "woody"]
-    assert read.dictionary.concepts == 128 and read.dictionary.sparsity == 5
+    assert read.dictionary.concepts == 512 and read.dictionary.sparsity == 5
 
 
 def test_paths_in_a_recipe_are_relative_to_its_file(recipe: Path):
