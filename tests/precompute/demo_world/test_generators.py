@@ -111,4 +111,4 @@ def test_a_prior_goes_on_from_base_without_prompts(tmp_path, monkeypatch):
 
 
 def test_parts_are_named_as_the_command_line_says():
-    assert list(training.PARTS) == ["autoencoder", "encoder", "base", "prior", "no-disc", "woody"]
+    assert list(training.PARTS) == ["autoencoder", "encoder", "base", "prior", "judge", "no-disc", "woody"]
