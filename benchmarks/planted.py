@@ -9,9 +9,8 @@ those that have nothing to do with the defect: 1 = all of them on the planted si
 out are concepts of the model's other planted attribute and those that describe a planted attribute best but not well
 enough to be matched: delta moves them too, as it should. `strict` counts these as misses. `base` is the control.
 
-`base-early` is another: a weak model misses small and rare things, planted or not. `within` tells it apart: the same
-AUROC against the concepts of attributes of the same family only (discs against the other kinds). What a model was
-taught not to draw stands out among its kind; what it merely draws badly does not. `excess` is another way to tell: the
+`base-early` is another: a weak model misses small and rare things, planted or not. `within` narrows it down: the same
+AUROC against the concepts of attributes of the same family only (discs against the other kinds). `excess` is the
 AUROC of the difference to `base`, a model of the same making without the plant, instead of that to real images.
 """
 

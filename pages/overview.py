@@ -4,23 +4,12 @@ import pandas as pd
 import streamlit as st
 
 from engine.figures.distribution import HISTOGRAM_HOW, delta_histogram
-from engine.figures.tables import Summary, most_different, summarise
+from engine.figures.tables import SIDES, Summary, most_different, summarise, where_to_start
 from pages.widgets import controls, html, session
 from pages.widgets.plot import plot
 
 KEYS = ("model", "estimator", "temperature", "low", "high")
 CARDS = 6
-
-
-def where_to_start(tables: dict[str, pd.DataFrame], summaries: dict[str, Summary]) -> list[dict]:
-    """The concept that each model leaves out or overdraws most, of the models where that is certain; at most three."""
-    starts = []
-    for side in ("suppressed", "exaggerated"):
-        name = max(summaries, key=lambda model: getattr(summaries[model], side))
-        if getattr(summaries[name], side):
-            row = most_different(tables[name], side, 1).iloc[0]
-            starts.append({"model": name, "side": side, "concept": int(row.name), "label": row["label"]})
-    return starts
 
 
 def model_section(model: str, table: pd.DataFrame, summary: Summary, view: session.View) -> None:
@@ -32,7 +21,7 @@ def model_section(model: str, table: pd.DataFrame, summary: Summary, view: sessi
         html.show("concepts.strip", key=f"strip_{model}", summary=summary, basis=basis.sentence(), how=HISTOGRAM_HOW)
     with spread:
         plot(delta_histogram(table[~table["dead"]], model=model, basis=basis), key=f"histogram_{model}")
-    sides = {side: most_different(table, side, CARDS) for side in ("suppressed", "exaggerated")}
+    sides = {side: most_different(table, side, CARDS) for side in SIDES}
     html.show("concepts.extremes", key=f"cards_{model}", sides=sides, model=model)
 
 
@@ -44,7 +33,7 @@ with settings:
     controls.delta_settings(view)
 tables = {model: session.table(view, model) for model in atlas.models}
 summaries = {model: summarise(table, view.low, view.high) for model, table in tables.items()}
-starts = where_to_start(tables, summaries)
+starts = where_to_start(tables, view.low, view.high)
 html.show("overview.introduction", key="introduction", info=atlas.info, starts=starts, models=atlas.models)
 for name in sorted(atlas.models, key=lambda model: -(summaries[model].suppressed + summaries[model].exaggerated)):
     model_section(name, tables[name], summaries[name], view)

@@ -78,6 +78,10 @@ def demo(
     """Rebuild data/demo/atlas from the demo's models."""
     from precompute.recipe import load_recipe
 
+    if dinov2 and not train:
+        raise BlindspotError(
+            "--dinov2 names what the encoder is cut from in a training: give --train with it, or neither."
+        )
     if train:
         from precompute.demo_world.training import train_all
 

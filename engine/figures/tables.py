@@ -5,13 +5,16 @@ A *concept table* is a data frame indexed by concept with at least ``delta, rela
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 LEVEL = 0.05
 """Concepts with a Benjamini-Hochberg q below it are certain to differ, and come first in rankings."""
+SIDES = ("suppressed", "exaggerated")
 STATUSES = ("suppressed", "neutral", "exaggerated")
 
 
@@ -98,6 +101,35 @@ def summarise(table: pd.DataFrame, low: float, high: float) -> Summary:
         median=float(np.median(delta)) if len(delta) else float("nan"),
         skewness=float(np.mean(centred**3) / spread**3) if spread > 0 else 0.0,
     )
+
+
+class Start(NamedTuple):
+    """A concept to look at first."""
+
+    model: str
+    side: str
+    concept: int
+    label: str | None
+
+
+def where_to_start(tables: Mapping[str, pd.DataFrame], low: float, high: float) -> list[Start]:
+    """Return the clearest concept of the model that suppresses, and of the one that exaggerates, most that is certain.
+
+    The stronger of the two is chosen first and the other, where it can be, from another model. A side on which no model
+    has a certain concept beyond the threshold is left out.
+    """
+    summaries = {model: summarise(table, low, high) for model, table in tables.items()}
+    counts = {side: {model: getattr(one, side) for model, one in summaries.items()} for side in SIDES}
+    starts: dict[str, Start] = {}
+    for side in sorted(SIDES, key=lambda name: -max(counts[name].values(), default=0)):
+        found = {model: count for model, count in counts[side].items() if count}
+        taken = {start.model for start in starts.values()}
+        others = {model: count for model, count in found.items() if model not in taken}
+        if found:
+            model = max(others or found, key=found.__getitem__)
+            row = most_different(tables[model], side, 1).iloc[0]
+            starts[side] = Start(model, side, int(row.name), row["label"])
+    return [starts[side] for side in SIDES if side in starts]
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:

@@ -6,7 +6,6 @@ Energies and guidance read no later block, so the later ones are not kept.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from transformers import Dinov2Model
 
 from engine.errors import BlindspotError
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD
+from precompute.demo_world.optimisation import save_image_settings
 
 BLOCKS = 8
 IMAGE_SIZE = 112
@@ -39,13 +39,4 @@ def save_first_blocks(source: str | Path, out: Path, blocks: int = BLOCKS, image
     config.stage_names = ["stem", *(f"stage{n}" for n in range(1, blocks + 1))]
     config.out_features, config.out_indices = [f"stage{blocks}"], [blocks]
     model.save_pretrained(out)
-    settings = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": image_size, "width": image_size},
-        "resample": 3,
-        "do_normalize": True,
-        "image_mean": IMAGENET_MEAN,
-        "image_std": IMAGENET_STD,
-    }
-    (out / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    save_image_settings(out, image_size, IMAGENET_MEAN, IMAGENET_STD)

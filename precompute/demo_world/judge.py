@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from precompute.demo_world.generators import encode_latents
-from precompute.demo_world.optimisation import DEVICE, Budget, RenderedScenes, optimise, to_unit
+from precompute.demo_world.optimisation import DEVICE, Budget, RenderedScenes, optimise, save_image_settings, to_unit
 from precompute.demo_world.scenes import BACKGROUNDS, COLOURS, KINDS, Scene, draw
 
 LABELS: tuple[str, ...] = tuple(
@@ -294,14 +294,5 @@ def held_out_report(model: ResNetForImageClassification, logits: np.ndarray, tru
 def save_judge(model: ResNetForImageClassification, folder: Path, report: dict[str, Any]) -> None:
     """Write weights in half precision, the config, how to prepare pictures, and what was measured."""
     model.half().save_pretrained(folder)
-    settings = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": INPUT_SIZE, "width": INPUT_SIZE},
-        "resample": 3,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    save_image_settings(folder, INPUT_SIZE, (0.5,) * 3, (0.5,) * 3)
     (folder / "held_out.json").write_text(json.dumps(report, indent=1) + "\n")

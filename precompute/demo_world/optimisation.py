@@ -41,6 +41,20 @@ class RenderedScenes:
         return to_unit(self.pixels[indices.numpy()])
 
 
+def save_image_settings(folder: Path, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Write how a model's pictures are prepared: squeezed to `size`, minus `mean`, over `std`."""
+    settings = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "resample": 3,
+        "do_normalize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
 def to_unit(pixels: np.ndarray) -> Tensor:
     """uint8 `[n, h, w, 3]` as float32 `[n, 3, h, w]` in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div_(255)

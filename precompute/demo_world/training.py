@@ -19,6 +19,7 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
+from engine.errors import BlindspotError
 from precompute.demo_world import generators, judge
 from precompute.demo_world.encoder import save_first_blocks
 from precompute.demo_world.generators import BASE, EARLY, FORGETTING, TUNING, WITHHELD, Denoiser, TrainingExample
@@ -202,7 +203,14 @@ def train_all(
     """Make the named parts, in the order in which they need each other, and write the demo's models to `out`.
 
     `dinov2` is a transformers folder of a DINOv2 ViT-S/14, from which the encoder's blocks are taken.
+
+    Raises
+    ------
+    BlindspotError
+        If it is none; before hours of training are spent.
     """
+    if dinov2 and not (dinov2 / "config.json").is_file():
+        raise BlindspotError(f"{dinov2} is no folder of a transformers model: give that of a DINOv2 ViT-S/14.")
     trainer = DemoTrainer(work, out, dinov2)
     for name, part in PARTS.items():
         if name in parts:

@@ -10,6 +10,7 @@ from engine.figures.tables import (
     pearson,
     status_of,
     summarise,
+    where_to_start,
 )
 
 
@@ -75,6 +76,17 @@ def test_summary_counts_what_may_be_chance_apart(table):
 
 def test_a_tail_on_the_suppressed_side_is_negative_skewness(table):
     assert summarise(table.assign(delta=[0.0, 0.5, 0.5, 0.5, 0.5, 0.0]), 0.1, 0.9).skewness < -1
+
+
+def test_one_starts_with_what_is_certain_and_with_another_model_for_each_side(table):
+    named = table.assign(label=list("abcdef"), q=0.01)
+    fewer = named.assign(delta=[0.02, 0.5, 0.5, 0.5, 0.5, 0.0])
+    starts = where_to_start({"many": named, "fewer": fewer}, 0.1, 0.9)
+    found = [(one.model, one.side, one.concept) for one in starts]
+    assert found == [("many", "suppressed", 0), ("many", "exaggerated", 4)]
+    only = where_to_start({"up": named.assign(delta=[0.5, 0.5, 0.5, 0.95, 1.0, 0.0]), "both": fewer}, 0.1, 0.9)
+    assert [(one.model, one.side) for one in only] == [("both", "suppressed"), ("up", "exaggerated")]
+    assert where_to_start({"many": named.assign(q=0.5)}, 0.1, 0.9) == []
 
 
 def test_pearson_knows_a_line_and_a_constant():

@@ -11,7 +11,7 @@ from transformers import Dinov2Config, Dinov2Model
 from engine.errors import BlindspotError
 from engine.vision.encoder import Encoder
 from precompute.demo_world.encoder import save_first_blocks
-from precompute.demo_world.training import DemoTrainer
+from precompute.demo_world.training import DemoTrainer, train_all
 
 REFERENCE = Path(__file__).parents[4] / "shared/reference/dinov2-vits14-saliency"
 DEMO = Path(__file__).parents[3] / "data/demo"
@@ -45,6 +45,12 @@ def test_more_blocks_than_there_are_is_one_sentence(whole, tmp_path):
 def test_the_training_leaves_the_committed_blocks_alone_unless_a_dinov2_is_given(whole, tmp_path, capsys):
     DemoTrainer(tmp_path, tmp_path / "out").encoder()
     assert "--dinov2" in capsys.readouterr().out and not (tmp_path / "out").exists()
+
+
+def test_a_wrong_folder_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(BlindspotError, match="nowhere is no folder of a transformers model"):
+        train_all(tmp_path / "work", tmp_path / "out", dinov2=Path("nowhere"))
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference DINOv2 is not beside this checkout")
