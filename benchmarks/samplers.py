@@ -47,7 +47,7 @@ from engine.figures.images import Block, Row, image_grid
 from engine.files import DATA
 from engine.samplers.calibration import mean_of_best, standard_error
 from engine.samplers.generation import to_pil
-from engine.samplers.metrics import diversity, embed, kernel_distance, prior_images, spectral_slope
+from engine.samplers.metrics import diversity, embed, embeddings, kernel_distance, prior_images, spectral_slope
 from engine.samplers.models import ModelBundle, thumbnails
 from engine.samplers.recognition import concept_label, recognise
 from engine.samplers.registry import SamplerSettings
@@ -150,25 +150,18 @@ class Bench:
         own = self.models.encoder
         found: dict[str, Judge] = {
             "encoder": lambda images: embed(own, images),
-            "patches": lambda images: mean_patches(own, images),
+            "patches": lambda images: embeddings(own, images).patches,
         }
         if REFERENCE.exists():
             config = EncoderConfig(str(REFERENCE), layer=LAYER, image_size=SIZE)
             other = Encoder.from_pretrained(config, device=self.models.device)
-            found["dinov2"] = lambda images: mean_patches(other, resized(images))
+            found["dinov2"] = lambda images: embeddings(other, resized(images)).patches
         return found
 
 
 def resized(images: Tensor) -> Tensor:
     """Images [n, 3, H, W] as the second judge sees them."""
     return torch.nn.functional.interpolate(images, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
-
-
-@torch.no_grad()
-def mean_patches(encoder: Encoder, images: Tensor) -> np.ndarray:
-    """The mean patch token of each image, of length 1 [n, d]."""
-    seen = torch.cat([encoder(part).patches.mean(dim=(1, 2)) for part in images.split(32)]).double().cpu().numpy()
-    return seen / np.linalg.norm(seen, axis=1, keepdims=True)
 
 
 def save_entries(path: Path, target: float, found: dict[str, MethodResult]) -> None:

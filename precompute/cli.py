@@ -1,4 +1,4 @@
-"""The command line: `python -m precompute run | demo | verify | export | sample | gallery | study |
+"""The command line: `python -m precompute run | demo | verify | export | sample | gallery | quality | study |
 benchmark | theory | import-dictionary | import-saediff | synthesize | convert-adm`.
 
 Bad input ends with one sentence on stderr and exit code 1; with --json, stdout holds one JSON document and no more.
@@ -20,6 +20,7 @@ from precompute.benchmark import CONTEXT, benchmark
 from precompute.console import AsJson, VariadicCommand, print_json
 from precompute.drawing import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
+from precompute.quality import quality
 from precompute.serve import DEMO_ATLAS, serve
 from precompute.studies.commands import study
 
@@ -160,6 +161,7 @@ def export(
 
 app.command()(sample)
 app.command()(gallery)
+app.command()(quality)
 app.command("import-dictionary")(import_dictionary)
 app.command("import-saediff")(import_saediff)
 app.command("convert-adm")(convert_adm)

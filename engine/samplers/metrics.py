@@ -1,7 +1,7 @@
 """How good drawn images are, beside their score: near the prior's own samples, different from each other, smooth.
 
-All distances are taken between the encoder's image embeddings, of length 1. The Frechet distance is
-`engine.blindspots.metrics`'s.
+Distances are taken between the encoder's embeddings of images, of length 1. The Frechet distance, precision and recall
+are `engine.blindspots.metrics`'s.
 """
 
 from __future__ import annotations
@@ -25,11 +25,34 @@ from engine.vision.encoder import Encoder
 
 PRIOR_BATCH, EMBEDDING_BATCH = 16, 64
 """Samples of the prior drawn at once, images embedded at once."""
+FEWEST_KID, MOST_KID = 8, 2000
+"""Images of a set from which a KID has an error that can be believed, and those of each that are compared at most."""
+KID_SUBSETS = 100
+"""Random halves of both sets that a KID's error is taken from."""
 LUMA = (0.299, 0.587, 0.114)
 LOWEST_FREQUENCY = 1 / 32
 """Of a slope's fit, in cycles per pixel: below, an image is about its layout."""
 Distance = Callable[[np.ndarray, np.ndarray], float]
 """Of two sets of embeddings [n, d] and [m, d], such as the Frechet distance of `engine.blindspots.metrics`."""
+
+
+class Estimate(NamedTuple):
+    """A number with its uncertainty."""
+
+    value: float
+    error: float
+    """Its standard error; NaN where there is none."""
+    n: int
+    """Images that it rests on."""
+
+
+class Embeddings(NamedTuple):
+    """What an encoder says of whole images, float64."""
+
+    image: Float[np.ndarray, "n dim"]
+    """Class tokens of length 1; mean patches where the encoder has no class token."""
+    patches: Float[np.ndarray, "n dim"]
+    """Mean patch tokens of length 1: where concepts live."""
 
 
 class Quality(NamedTuple):
@@ -105,35 +128,88 @@ def prior_images(
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, images: Float[Tensor, "n 3 height width"]) -> np.ndarray:
-    """Embeddings [n, d] of images, of length 1."""
-    return torch.cat([encoder(part).embedding() for part in images.split(EMBEDDING_BATCH)]).cpu().double().numpy()
+def embeddings(encoder: Encoder, images: Float[Tensor, "n 3 height width"]) -> Embeddings:
+    """Embed images in [0, 1] of any size."""
+    found = [encoder(part) for part in images.split(EMBEDDING_BATCH)]
+    means = torch.cat([tokens.patches.mean(dim=(1, 2)) for tokens in found])
+    whole = torch.cat([tokens.embedding() for tokens in found])
+    return Embeddings(whole.cpu().double().numpy(), _unit(means.cpu().numpy()))
 
 
-def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """KID, the unbiased squared maximum mean discrepancy with kernel (cos + 1)^3.
+def embed(encoder: Encoder, images: Float[Tensor, "n 3 height width"]) -> Float[np.ndarray, "n dim"]:
+    """`embeddings` by the class token."""
+    return embeddings(encoder, images).image
 
-    This is the kernel (x.y / d + 1)^3 of Binkowski et al. (2018) for embeddings of length sqrt(d). Unlike the Frechet
-    distance it is not biased by few images, so it may be slightly negative.
+
+def kernel_distance(first: np.ndarray, second: np.ndarray, unit: bool = True) -> float:
+    """KID, the unbiased squared maximum mean discrepancy with kernel (x.y / d + 1)^3 of Binkowski et al. (2018).
+
+    Unlike the Frechet distance it is not biased by few images, so it may be slightly negative.
 
     Parameters
     ----------
     first, second
-        [n, d] and [m, d] embeddings of any length, two or more each.
+        [n, d] and [m, d] embeddings, two or more each.
+    unit
+        Whether x.y / d is the cosine, as for embeddings of length sqrt(d), whatever their length is.
 
     Raises
     ------
     BlindspotError
         If a set has fewer than two images, or they differ in dimension.
     """
-    if first.shape[1:] != second.shape[1:] or min(len(first), len(second)) < 2:
-        raise BlindspotError(f"KID needs two or more images of both sets, not {first.shape} and {second.shape}.")
-    first, second = _unit(first), _unit(second)
+    within, other, between = _kernels(first, second, unit)
+    return _mean_pair(within) + _mean_pair(other) - 2 * between.mean()
 
-    def kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        return (left @ right.T + 1) ** 3
 
-    return _mean_pair(kernel(first, first)) + _mean_pair(kernel(second, second)) - 2 * kernel(first, second).mean()
+def kid(first: np.ndarray, second: np.ndarray, unit: bool = True, seed: int = 0) -> Estimate | None:
+    """`kernel_distance` with its standard error over subsets; None for fewer than `FEWEST_KID` images of a set.
+
+    The error is the standard deviation over random halves of both sets, which is that of the whole sets (the delete-d
+    jackknife of Shao and Wu, 1989, at d = n / 2): subsets of n / 2 vary twice as much in variance, and overlap by half.
+
+    Parameters
+    ----------
+    first, second, unit
+        As for `kernel_distance`; of more than `MOST_KID` rows as many, evenly spread, are used.
+    seed
+        Of the halves.
+    """
+    if min(len(first), len(second)) < FEWEST_KID:
+        return None
+    first, second = (side[_spread(len(side), MOST_KID)] for side in (first, second))
+    within, other, between = _kernels(first, second, unit)
+    generator = np.random.default_rng(seed)
+    rows, columns = (_halves(len(side), generator) for side in (first, second))
+    halves = _half_pairs(within, rows) + _half_pairs(other, columns)
+    halves -= 2 * ((rows @ between) * columns).sum(axis=1) / (rows.sum(axis=1) * columns.sum(axis=1))
+    value = _mean_pair(within) + _mean_pair(other) - 2 * between.mean()
+    return Estimate(value, float(halves.std(ddof=1)), len(second))
+
+
+@torch.no_grad()
+def perceptual_distances(encoder: Encoder, images: Float[Tensor, "n 3 height width"]) -> Float[np.ndarray, "n n"]:
+    """How different images look place by place: mean over patches of |a / |a| - b / |b||^2, a and b their tokens.
+
+    This is LPIPS (Zhang et al., 2018) with the encoder's layer as the only one, and equal weights instead of learned
+    ones. From 0 to 4.
+    """
+    tokens = torch.cat([encoder(part).patches for part in images.split(EMBEDDING_BATCH)]).flatten(1, 2)
+    unit = torch.nn.functional.normalize(tokens.cpu().double(), dim=-1).flatten(1)
+    return (2 - 2 * (unit @ unit.T) / tokens.shape[1]).clamp_min(0).numpy()
+
+
+def pair_mean(distances: Float[np.ndarray, "n n"]) -> Estimate:
+    """Mean distance of the pairs of two or more images, with the delete-one jackknife's standard error."""
+    n = len(distances)
+    if n < 2:
+        raise BlindspotError("The distance of pairs needs two or more images.")
+    value, error = _mean_pair(distances), math.nan
+    if n > 2:
+        off_diagonal = distances.sum() - np.trace(distances)
+        left = off_diagonal - 2 * (distances.sum(axis=1) - np.diagonal(distances))
+        error = math.sqrt((n - 1) ** 2 / n) * float((left / ((n - 1) * (n - 2))).std(ddof=1))
+    return Estimate(value, error, n)
 
 
 def diversity(embeddings: np.ndarray) -> float:
@@ -175,6 +251,37 @@ def _unit(embeddings: np.ndarray) -> np.ndarray:
     """Embeddings [n, d] at length 1, float64; those of length 0 stay."""
     embeddings = np.asarray(embeddings, np.float64)
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+
+
+def _kernels(first: np.ndarray, second: np.ndarray, unit: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kernels [n, n], [m, m] and [n, m]; errors as for `kernel_distance`."""
+    if first.shape[1:] != second.shape[1:] or min(len(first), len(second)) < 2:
+        raise BlindspotError(f"KID needs two or more images of both sets, not {first.shape} and {second.shape}.")
+    scale = 1 if unit else first.shape[1]
+    first, second = (_unit(side) if unit else np.asarray(side, np.float64) for side in (first, second))
+
+    def kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return (left @ right.T / scale + 1) ** 3
+
+    return kernel(first, first), kernel(second, second), kernel(first, second)
+
+
+def _halves(n: int, generator: np.random.Generator) -> np.ndarray:
+    """Random halves of n rows, float64 [KID_SUBSETS, n] of 0 and 1."""
+    chosen = np.zeros((KID_SUBSETS, n))
+    chosen[:, : n // 2] = 1
+    return generator.permuted(chosen, axis=1)
+
+
+def _half_pairs(kernel: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """`_mean_pair` of each subset's part of a kernel [n, n]."""
+    sizes = chosen.sum(axis=1)
+    return (((chosen @ kernel) * chosen).sum(axis=1) - chosen @ np.diagonal(kernel)) / (sizes * (sizes - 1))
+
+
+def _spread(n: int, most: int) -> np.ndarray:
+    """All positions of n, or `most` of them, evenly spread."""
+    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).round().astype(int)
 
 
 def _mean_pair(products: np.ndarray) -> float:

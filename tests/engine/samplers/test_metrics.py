@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from engine.errors import BlindspotError
-from engine.samplers.metrics import diversity, kernel_distance, spectral_slope
+from engine.samplers.metrics import diversity, kernel_distance, kid, pair_mean, perceptual_distances, spectral_slope
+from engine.vision.encoder import Tokens
 
 
 def test_the_kernel_distance_is_its_definition():
@@ -48,3 +49,48 @@ def test_the_slope_of_noise_with_a_known_spectrum(exponent):
     radius = torch.hypot(torch.fft.fftfreq(128)[:, None], torch.fft.rfftfreq(128)[None]).clamp_min(1 / 128)
     images = torch.fft.irfft2(noise / radius ** (exponent / 2))[:, None].expand(-1, 3, -1, -1)
     assert spectral_slope(images).mean() == pytest.approx(exponent, abs=0.1)
+
+
+def test_kid_of_two_shifted_normal_laws_and_its_error_are_what_theory_and_repetition_say():
+    """E k of N(a, I) and N(b, I) for the kernel (x.y / d + 1)^3, by the moments of x.y."""
+    d, rng = 4, np.random.default_rng(0)
+    shift = np.array([0.6, 0.0, 0.3, 0.0])
+
+    def mean_kernel(a, b):
+        p, m, n = a @ b, a @ a, b @ b
+        third = p**3 + 3 * p * n + 3 * p * (m + d + 2)
+        return 1 + 3 * p / d + 3 * (p**2 + m + n + d) / d**2 + third / d**3
+
+    zero = np.zeros(d)
+    exact = mean_kernel(zero, zero) + mean_kernel(shift, shift) - 2 * mean_kernel(zero, shift)
+    found = [kid(rng.normal(size=(80, d)), rng.normal(size=(60, d)) + shift, unit=False) for _ in range(200)]
+    values, errors = (np.array([getattr(one, name) for one in found]) for name in ("value", "error"))
+    assert values.mean() == pytest.approx(exact, abs=4 * values.std() / 200**0.5)
+    assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(), rel=0.2)
+    assert found[0].n == 60
+    assert kid(rng.normal(size=(80, d)), rng.normal(size=(7, d))) is None
+
+
+def test_the_mean_distance_of_pairs_and_its_jackknife():
+    points = np.random.default_rng(0).normal(size=(9, 3))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+
+    def mean(chosen):
+        return np.mean([distances[i, j] for i in chosen for j in chosen if i != j])
+
+    left_out = [mean([i for i in range(9) if i != gone]) for gone in range(9)]
+    found = pair_mean(distances)
+    assert found.value == pytest.approx(mean(range(9)))
+    assert found.error == pytest.approx(np.sqrt(8 / 9 * np.sum((left_out - np.mean(left_out)) ** 2)))
+
+
+def test_the_perceptual_distance_compares_places_whatever_the_tokens_length():
+    right, up = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0])
+    grids = torch.stack([torch.stack([right, right]), torch.stack([2 * right, up]), torch.stack([-right, up])])
+
+    def encoder(images):
+        return Tokens(grids[:, None], torch.empty(3, 0, 2))
+
+    assert perceptual_distances(encoder, torch.zeros(3, 3, 2, 2)) == pytest.approx(
+        np.array([[0, 1, 3], [1, 0, 2], [3, 2, 0]])
+    )
