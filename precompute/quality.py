@@ -37,10 +37,12 @@ CHUNK = 64
 """Images in memory at once."""
 NEIGHBOUR = 3
 """k of precision and recall, as in Kynkaanniemi et al. (2019)."""
-SETS, SINGLE = ("score", "recognised", "kid", "fd", "precision", "recall"), (
-    "pair distance", "lpips", "qualiclip", "nrqm", "seconds",
-)  # fmt: skip
-"""Columns of the two tables that are printed, by the first word of a metric's name."""
+SETS = ("kid", "fd", "precision", "recall")
+"""Metrics of a set of images in a space of features, the columns of the first table; a metric's name is one of these
+and the space."""
+SINGLE = ("score", "recognised", "pair distance", "lpips", "qualiclip", "nrqm", "seconds")
+"""The other metrics, the columns of the second one."""
+HEADINGS = {"score": "s(x)", "kid": "KID", "fd": "FD", "lpips": "LPIPS", "nrqm": "NRQM", "qualiclip": "QualiCLIP"}
 
 
 @dataclass
@@ -311,26 +313,26 @@ def print_report(found: QualityReport) -> None:
     from precompute.studies.commands import WIDTH
 
     console = Console(soft_wrap=True, highlight=False, width=max(Console().width, WIDTH))
-    names = list(dict.fromkeys(name for row in found.rows for name in row.metrics))
-    for group in (SETS, SINGLE):
-        columns = [name for first in group for name in names if name == first or name.startswith(f"{first} ")]
-        table = Table("method", "n", *(_heading(name) for name in columns), box=None, pad_edge=False)
+    names = dict.fromkeys(name for row in found.rows for name in row.metrics)
+    spaces = dict.fromkeys(space for name in names for first, _, space in [name.partition(" ")] if first in SETS)
+    if spaces:
+        table = Table("method", "features", "n", *(HEADINGS.get(name, name) for name in SETS), box=None, pad_edge=False)
+        for row in found.rows:
+            for space in spaces:
+                cells = [_cell(row.metrics.get(f"{name} {space}")) for name in SETS]
+                table.add_row(row.method, space, str(row.images), *cells)
+        console.print(table)
+    if columns := [name for name in SINGLE if name in names]:
+        table = Table("method", "n", *(HEADINGS.get(name, name) for name in columns), box=None, pad_edge=False)
         for row in found.rows:
             table.add_row(row.method, str(row.images), *(_cell(row.metrics.get(name)) for name in columns))
-        if columns:
-            console.print(table)
+        console.print(table)
     console.print(f"Compared with {found.reference_images} images: {found.reference}.", markup=False)
     console.print(f"Encoder: {found.encoder}; embeddings of length 1.", markup=False)
     for sentence in found.not_shown:
         console.print(f"- Not shown: {sentence}", markup=False)
     for name, license in found.licenses.items():
         console.print(f"- {name}: {license}.", markup=False)
-
-
-def _heading(name: str) -> str:
-    first, _, rest = name.partition(" ")
-    known = {"score": "s(x)", "kid": "KID", "fd": "FD", "lpips": "LPIPS", "nrqm": "NRQM", "qualiclip": "QualiCLIP"}
-    return f"{known.get(first, first)} {rest}".strip()
 
 
 def _cell(estimate: Estimate | None) -> str:
