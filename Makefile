@@ -22,7 +22,7 @@ app: $(VENV)/installed
 	$(BIN)/python -m precompute app $(ATLAS) --host $(HOST) --port $(PORT)
 
 test: $(VENV)/installed-dev chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser" $(FAST)

@@ -1,4 +1,4 @@
-"""What every test runs under: nothing is asked of a model hub, where an unknown id would be waited for."""
+"""What every test runs under: no model hub is asked, where an unknown id would be waited for; what runs together."""
 
 import gc
 import os
@@ -8,15 +8,57 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).parent
+BROWSER = {
+    f"tests/app/{path.name}"
+    for path in (ROOT / "app").glob("test_*.py")
+    if "pytestmark = pytest.mark.browser" in path.read_text(encoding="utf-8")
+}
+LONGEST = (
+    "browser",
+    "tests/engine/samplers/test_any_batch.py",
+    "tests/engine/atlas/test_hostile.py",
+    "tests/precompute/test_resume.py",
+    "tests/engine/invariance/test_walk.py",
+    "tests/precompute/test_robustness.py",
+    "tests/test_notebooks.py",
+    "tests/precompute/studies/test_study.py",
+    "tests/app/test_pages.py",
+    "tests/precompute/test_build.py",
+    "tests/app/test_published_atlas.py",
+    "tests/test_docs.py",
+    "tests/engine/blindspots/test_baselines.py",
+    "tests/precompute/test_sample.py",
+    "tests/precompute/demo_world/test_generators.py",
+    "tests/test_demo.py",
+)
+"""What takes half a minute or more, the longest first: at the end both processes have short files left to share."""
+
+
+def unit(nodeid: str) -> str:
+    """What one process runs as a whole: a file, or all files that share a browser and the servers of the app."""
+    path = nodeid.split("::")[0]
+    return "browser" if path in BROWSER else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`-n 2`: what the tests of a file share is built by one of the processes and not by each.
+
+    The groups of xdist 3.8 say nothing under pytest 9.2, which keeps the ids of tests elsewhere.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Units(LoadScopeScheduling):
+        _split_scope = staticmethod(unit)
+
+    config.option.loadscopereorder = False
+    return Units(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests of a file run in one process, which builds what they share once; those with the longest come first."""
-    items.sort(key=lambda item: item.path.parent != ROOT)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(unit(item.nodeid), len(places)))
 
 
 def pytest_collection_finish():

@@ -11,7 +11,6 @@ from tests.synthetic import build_synthetic_atlas
 
 CONCEPTS = 48
 DEMO = ROOT / "data" / "demo" / "atlas"
-SHARED = {"browser", "watched", "demo_server", "analysed_server"}
 WATCH = """
 import os, sys
 def watch(event, found, log=open(os.environ["WATCHED"], "a")):
@@ -20,14 +19,6 @@ def watch(event, found, log=open(os.environ["WATCHED"], "a")):
         print(where[0] if isinstance(where, tuple) else where, file=log, flush=True)
 sys.addaudithook(watch)
 """
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Tests that share a chromium or a server run in one process."""
-    for item in items:
-        if SHARED & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(autouse=True)

@@ -74,3 +74,16 @@ def test_a_failure_opens_its_pair_and_its_table_can_be_taken_along(analysed_serv
         page.locator(".st-key-how_pair .ba-take a").first.click()
     assert download.value.suggested_filename == "pair.csv"
     assert "# recipe fingerprint: " in Path(download.value.path()).read_text()
+
+
+def test_a_concept_listed_by_the_dictionary_opens_its_card(server, page):
+    page.goto(f"{server}/dictionary")
+    page.wait_for_function(
+        """() => { const plots = [...document.querySelectorAll(".ba-plot")];
+                   return plots.length === 5 && plots.every((plot) => plot.dataset.ready); }""",
+        timeout=WAIT,
+    )
+    page.screenshot(path=ARTIFACTS / "dictionary.png", full_page=True)
+    page.locator(".st-key-stable a.ba-chip").first.click()
+    page.wait_for_selector(".st-key-card .ba-kicker", timeout=WAIT)
+    assert "/concept_map?" in page.url and "concept=" in page.url

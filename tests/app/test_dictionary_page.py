@@ -1,4 +1,4 @@
-"""The dictionary's page: its numbers, what it says without a report, and that a listed concept opens its card."""
+"""The dictionary's page: its numbers, where its lists lead, and what it says without a report."""
 
 import json
 import shutil
@@ -8,10 +8,7 @@ import pytest
 
 from engine.atlas import Atlas
 from engine.atlas.schema import REPORT, REPORT_TABLE, table_file
-from tests.app.serving import ARTIFACTS
 from tests.app.test_pages import html, opened, url
-
-WAIT = 60_000
 
 
 @pytest.fixture
@@ -56,17 +53,3 @@ def test_an_atlas_without_report_says_how_to_get_one(use_atlas, copied):
     app = opened("dictionary")
     assert "python -m precompute run RECIPE" in app.info[0].value and str(copied) in app.info[0].value
     assert "Coherence" not in html(app)
-
-
-@pytest.mark.browser
-def test_a_listed_concept_opens_its_card(server, page):
-    page.goto(f"{server}/dictionary")
-    page.wait_for_function(
-        """() => { const plots = [...document.querySelectorAll(".ba-plot")];
-                   return plots.length === 5 && plots.every((plot) => plot.dataset.ready); }""",
-        timeout=WAIT,
-    )
-    page.screenshot(path=ARTIFACTS / "dictionary.png", full_page=True)
-    page.locator(".st-key-stable a.ba-chip").first.click()
-    page.wait_for_selector(".st-key-card .ba-kicker", timeout=WAIT)
-    assert "/concept_map?" in page.url and "concept=" in page.url

@@ -205,7 +205,6 @@ def mutated(atlas_path, tmp_path_factory) -> tuple[dict, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("mutations")
 @pytest.mark.parametrize(("what", "count", "least"), MUTATIONS)
 def test_mutations_end_in_a_result_or_one_sentence(mutated, what, count, least):
     """Damaged atlases, recipes, images and captions, in processes that may take 1 GB more than they start with."""
