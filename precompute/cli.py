@@ -1,5 +1,5 @@
-"""The command line: `python -m precompute run | demo | verify | export | sample | gallery | quality | study |
-benchmark | theory | import-dictionary | import-saediff | synthesize | convert-adm`.
+"""The command line: `python -m precompute run | demo | verify | export | sample | gallery | quality |
+robustness | study | benchmark | theory | import-dictionary | import-saediff | synthesize | convert-adm`.
 
 Bad input ends with one sentence on stderr and exit code 1; with --json, stdout holds one JSON document and no more.
 """
@@ -21,6 +21,7 @@ from precompute.console import AsJson, VariadicCommand, print_json
 from precompute.drawing import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
 from precompute.quality import quality
+from precompute.robustness import robustness
 from precompute.serve import DEMO_ATLAS, serve
 from precompute.studies.commands import study
 
@@ -162,6 +163,7 @@ def export(
 app.command()(sample)
 app.command()(gallery)
 app.command()(quality)
+app.command()(robustness)
 app.command("import-dictionary")(import_dictionary)
 app.command("import-saediff")(import_saediff)
 app.command("convert-adm")(convert_adm)

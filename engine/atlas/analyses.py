@@ -199,6 +199,21 @@ class Analyses:
         table = self._pieces.table("recognition") if known else schema.TABLES["recognition"].empty_table()
         return table.to_pandas().set_index("concept")
 
+    def fooling(self, concept: int | None = None) -> pd.DataFrame:
+        """How far images get that were optimised to fool a concept, or all (`python -m precompute robustness`).
+
+        Returns
+        -------
+        DataFrame
+            concept, method, score (of the method's best image), reference_score (mean score of the best real images),
+            recognised (whether the judge sees the concept's label in it, None if it was not asked), steps, seeds,
+            seconds. Empty when nothing was tried, as in an atlas from before there was this table.
+        """
+        table = self._pieces.table("fooling") if self.has("fooling") else schema.TABLES["fooling"].empty_table()
+        if concept is not None:
+            table = table.filter(pc.equal(table["concept"], int(concept)))
+        return table.to_pandas().astype({"recognised": "boolean"})
+
     def gallery_bytes(self, concept: int, rank: int) -> bytes:
         """One of the drawn images as webp bytes; raises `BlindspotError` when it is not there."""
         return read_drawn(self.path, concept, rank)

@@ -232,6 +232,16 @@ def _recognition(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
         yield "the header names no judge"
 
 
+def _fooling(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
+    """A concept was attacked by each method once at most, with numbers that can be."""
+    yield from _exists(table, ["concept"], info.concepts, "a fooled concept")
+    if table.select(["concept", "method"]).to_pandas().duplicated().any():
+        yield "a method stands twice beside one concept"
+    yield from between(table["reference_score"].drop_null(), "reference_score", 0, np.inf)
+    if any((table[column].to_numpy() < 1).any() for column in ("steps", "seeds")):
+        yield "an image was made in no step, or none was made"
+
+
 def _report(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
     yield from _in_order(table, "concept", info.concepts)
     yield from _exists(table, ["nearest"], info.concepts, "a concept's nearest other")
@@ -310,6 +320,7 @@ TABLES: dict[str, TableCheck] = {
     "published": _published,
     "gallery": _gallery,
     "recognition": _recognition,
+    "fooling": _fooling,
     "divergence": _divergence,
     "changes": _changes,
     "metrics": _metrics,

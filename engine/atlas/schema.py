@@ -84,6 +84,10 @@ _COLUMNS = {
         "gradient:string zeta:float64 prior:string device:string dtype:string recognised:bool"
     ),
     "recognition": "concept:int32 label:string precision:float32 n:int32 threshold:float32 real_share:float32",
+    "fooling": (
+        "concept:int32 method:string score:float32 reference_score:float32 recognised:bool steps:int32 seeds:int32 "
+        "seconds:float32"
+    ),
     "metrics": (
         "model:string space:string fid:float64 fid_mean:float64 fid_covariance:float64 fid_half:float64 "
         "precision:float64 recall:float64 density:float64 coverage:float64 images:int64 k:int32"
@@ -104,7 +108,9 @@ HALVES = "real halves"
 """What the `model` column of `metrics` says of one random half of the real images against the other."""
 ANALYSES = ("divergence", "changes", "metrics")
 """Tables of the analyses beyond delta; an atlas from before they existed has none of them."""
-OPTIONAL_TABLES = frozenset({"labels", "links", "published", "gallery", "recognition", REPORT_TABLE, *ANALYSES})
+OPTIONAL_TABLES = frozenset(
+    {"labels", "links", "published", "gallery", "recognition", "fooling", REPORT_TABLE, *ANALYSES}
+)
 IMAGE_TABLES = frozenset({"images", "exemplars"})
 """Tables that an atlas of published statistics does without: it has no images."""
 

@@ -258,16 +258,38 @@ def add_to_gallery(path: Path, rows: pd.DataFrame, picture: Callable[[int, int],
     BlindspotError
         If the atlas's files are not those of its header, or it cannot be written.
     """
-    atlas = Atlas.open(Path(path).resolve())
-    _require_whole(atlas)
-    before = atlas.gallery()
-    replaced = before["concept"].isin(rows["concept"])
-    with AtlasWriter(atlas.path) as writer:
-        _share(atlas.path, writer.folder, {schema.HEADER, schema.table_file("gallery"), *_files(before[replaced])})
+
+    def add(writer: AtlasWriter) -> None:
         for concept, rank in rows[["concept", "rank"]].itertuples(index=False):
             writer.add_file(schema.gallery_file(concept, rank), _webp(picture(concept, rank), QUALITY, method=4))
+
+    _replace_rows(path, "gallery", rows, Atlas.gallery, ["concept", "rank"], add)
+
+
+def add_fooling(path: Path, rows: pd.DataFrame) -> None:
+    """Put rows of table ``fooling`` into the atlas at `path`, as `add_to_gallery` does; errors as there."""
+    _replace_rows(path, "fooling", rows, Atlas.fooling, ["concept", "method"])
+
+
+def _replace_rows(
+    path: Path,
+    name: str,
+    rows: pd.DataFrame,
+    read: Callable[[Atlas], pd.DataFrame],
+    order: list[str],
+    add: Callable[[AtlasWriter], None] = lambda writer: None,
+) -> None:
+    """Write some concepts' rows of a table anew, with what else `add` writes, into an atlas that is else the same."""
+    atlas = Atlas.open(Path(path).resolve())
+    _require_whole(atlas)
+    before = read(atlas)
+    replaced = before["concept"].isin(rows["concept"])
+    gone = _files(before[replaced]) if name == "gallery" else ()
+    with AtlasWriter(atlas.path) as writer:
+        _share(atlas.path, writer.folder, {schema.HEADER, schema.table_file(name), *gone})
+        add(writer)
         together = pd.concat([before[~replaced], rows]) if not replaced.all() else rows
-        writer.write_table("gallery", together.sort_values(["concept", "rank"]))
+        writer.write_table(name, together.sort_values(order))
         atlas.require_same()
         writer.finish(atlas.info)
 

@@ -268,6 +268,38 @@ class FourierParameterisation(Parameterisation):
         return self.variation * total_variation(images)
 
 
+@dataclass(frozen=True)
+class PixelOptimisation:
+    """Images pixel by pixel, with nothing that keeps them natural: what fools the score (arXiv:1412.1897)."""
+
+    size: int
+    """Side of the images in pixels."""
+    device: str | torch.device = "cpu"
+    """Where they are made."""
+    steps: int = 200
+    """Optimisation steps."""
+    rate: float = 0.1
+    """Adam's step size, in units of the pixels' logits."""
+
+    def sample(self, score: Score, n: int, seed: int = 0, on_step: OnStep | None = None, first: int = 0) -> Samples:
+        """Draw n images; arguments and errors as in `Sampler.sample`."""
+        generators = sample_generators(seed, n, first)
+        pixels = PixelParameterisation(self.size, generators, self.device)
+        return gradient_ascent(pixels, score, generators, steps=self.steps, rate=self.rate, on_step=on_step)
+
+
+class PixelParameterisation(Parameterisation):
+    """Images by the logits of their pixels [n, 3, size, size]; grey noise at first."""
+
+    def __init__(self, size: int, generators: list[torch.Generator], device: str | torch.device):
+        draws = torch.stack([torch.randn(3, size, size, generator=generator) for generator in generators])
+        self.variables = (0.5 * draws).to(device)
+
+    def images(self, variables: Tensor, rows: Tensor) -> Tensor:
+        """Images [m, 3, size, size] in (0, 1)."""
+        return variables.sigmoid()
+
+
 def total_variation(images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, " n"]:
     """Anisotropic total variation per pixel: mean |difference| of neighbours, down plus right."""
     down, right = images.diff(dim=-2).abs(), images.diff(dim=-1).abs()

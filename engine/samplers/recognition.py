@@ -11,6 +11,7 @@ import numpy as np
 from engine.errors import BlindspotError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from engine.atlas.reader import Atlas
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 REACHES = 0.95
 """Share of the best real images' mean score from which a drawing counts as reaching it."""
 FOOLING = "reaches the score, not recognised"
+FOOLING_METHODS = {
+    "pixels": "optimised pixels", "fourier": "optimised Fourier coefficients", "maco": "MACO's optimised phases",
+}  # fmt: skip
+"""What is optimised to fool a concept's score (`engine.samplers.robustness`), by name."""
+FOOLING_STEPS, FOOLING_SEEDS = 200, 2
+"""Optimisation steps, and images of each method, unless others are asked for; MACO's authors take 1000 steps."""
 
 
 @dataclass(frozen=True)
@@ -92,3 +99,28 @@ def verdicts(recognised: Sequence[Any], scores: Sequence[float], best: float | N
         else FOOLING if reached and score >= REACHES * float(best or 0) else "not recognised"
         for seen, score in zip(recognised, scores, strict=True)
     ]  # fmt: skip
+
+
+def fooling_sentence(attempts: pd.DataFrame, label: str | None) -> str:
+    """How far the best image that was made to fool a concept gets; empty if none was made.
+
+    Parameters
+    ----------
+    attempts
+        The concept's rows of `Atlas.fooling`.
+    label
+        What the concept stands for, in the judge's words; None for nothing.
+    """
+    from pandas import isna
+
+    known = attempts[attempts["reference_score"] > 0]
+    if known.empty:
+        return ""
+    best = known.loc[known["score"].idxmax()]
+    method = FOOLING_METHODS.get(best["method"], best["method"])
+    said = f"Fooling: {method} reach {best['score'] / best['reference_score']:.2f} × the best real images' score"
+    if label is not None and not isna(best["recognised"]):
+        said += f" and are {'' if best['recognised'] else 'not '}recognised as {plain_label(label)}"
+    ways = f"best of {len(known)} methods, " if len(known) > 1 else ""
+    seeds = f"{best['seeds']} seed" + "s" * (best["seeds"] != 1)
+    return f"{said} ({ways}{best['steps']} steps, {seeds})."

@@ -11,6 +11,7 @@ import streamlit as st
 from engine.atlas.schema import web_address
 from engine.figures.distribution import delta_intervals
 from engine.figures.images import heat_sheet
+from engine.samplers.recognition import concept_label, fooling_sentence
 from pages.widgets import html, session
 from pages.widgets.plot import show_figure
 from pages.widgets.session import View
@@ -59,7 +60,11 @@ def show_card(view: View, table: pd.DataFrame) -> None:
     elif (published := atlas.published()) is not None:
         numbers = published.loc[view.concept]
     row = table.loc[view.concept]
-    html.show("card.card", key="card", view=view, row=row, numbers=numbers, details=details, exemplars=exemplars)
+    fooling = fooling_sentence(atlas.fooling(view.concept), concept_label(atlas, [view.concept]))
+    html.show(
+        "card.card", key="card", view=view, row=row, numbers=numbers, details=details, exemplars=exemplars,
+        fooling=fooling,
+    )  # fmt: skip
     if atlas.info.published:
         linked_images(view)
     rows = pd.DataFrame({model: session.table(view, model).loc[view.concept] for model in atlas.models}).T

@@ -1,12 +1,13 @@
 """A concept that was drawn into the atlas shows its samples before anything is generated."""
 
 import shutil
+from html import unescape
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from engine.atlas.writer import add_to_gallery
+from engine.atlas.writer import add_fooling, add_to_gallery
 from tests.app.test_pages import html, opened
 from tests.judges import add_judge
 
@@ -33,7 +34,8 @@ def test_its_samples_stand_with_their_scores_and_how_they_were_made(use_atlas, d
 
 def test_other_concepts_and_running_jobs_show_none(use_atlas, drawn_atlas):
     use_atlas(drawn_atlas)
-    assert "Drawn with the atlas" not in html(opened("concept_map", concept="6"))
+    shown = html(opened("concept_map", concept="6"))
+    assert "Drawn with the atlas" not in shown and "Fooling" not in shown
     assert "Drawn with the atlas" not in html(opened("concept_map", concept="5", job="abc"))
 
 
@@ -49,6 +51,8 @@ def judged_atlas(plain_atlas, tmp_path_factory):
         for concept, seen in kept.items()
     ]
     add_to_gallery(path, pd.concat(rows), lambda concept, rank: Image.new("RGB", (16, 16), "teal"))
+    attempts = {"method": ["maco", "pixels"], "score": [0.6, 1.62], "reference_score": 1.2, "steps": 200, "seeds": 2}
+    add_fooling(path, pd.DataFrame({"concept": 5, **attempts, "recognised": [True, False], "seconds": 3.0}))
     add_judge(path, "../judge", {5: "kind: disc", 9: "kind: disc"})
     return path
 
@@ -57,6 +61,8 @@ def test_a_card_says_what_the_judge_recognises_and_flags_what_only_reaches_the_s
     use_atlas(judged_atlas)
     shown = html(opened("concept_map", concept="5"))
     assert "<b>Recognised as disc: 1 of 3</b>. Mean intrinsic score" in shown
+    fooled = "optimised pixels reach 1.35 × the best real images' score and are not recognised as disc"
+    assert f"Fooling: {fooled} (best of 2 methods, 200 steps, 2 seeds)." in unescape(shown)
     captions = ["recognised", "reaches the score, not recognised", "not recognised"]
     assert [shown.count(f'<span class="ba-verdict">{caption}</span>') for caption in captions[::2]] == [1, 1]
     assert shown.count(f'<span class="ba-verdict ba-fooling">{captions[1]}</span>') == 1
