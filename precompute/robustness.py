@@ -47,7 +47,7 @@ class Robustness:
             "atlas": str(self.atlas), "concepts": len(best), "kept": self.kept, "skipped": self.skipped,
             "seconds": round(self.seconds, 2), "median_ratio": float(best["ratio"].median()),
             "reached": float((best["ratio"] >= 1).mean()), "judged": len(judged), "recognised": int(judged.sum()),
-            "attempts": self.rows.to_dict("records"),
+            "attempts": self.rows.astype(object).where(self.rows.notna(), None).to_dict("records"),
         }  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def robustness(
 
     if allow_download:
         os.environ[ALLOW] = "1"
-    opened = Atlas.open(atlas)
+    labels = Atlas.open(atlas).concepts["label"]
     with Reporter() as reporter, full_disk_explained(atlas):
         bar = reporter.task("robustness", "concepts")
         made = measure_robustness(
@@ -174,7 +174,7 @@ def robustness(
     if as_json:
         print_json(document)
         return
-    labels, best = opened.concepts["label"], made.best()
+    best = made.best()
     for concept, row in best.head(SHOWN).iterrows():
         seen = "" if pd.isna(row["recognised"]) else f", {'' if row['recognised'] else 'not '}recognised"
         typer.echo(f"{concept:>6} {labels[concept]}: {row['method']} reach {row['ratio']:.2f} x the best real{seen}")

@@ -122,5 +122,5 @@ def fooling_sentence(attempts: pd.DataFrame, label: str | None) -> str:
     if label is not None and not isna(best["recognised"]):
         said += f" and are {'' if best['recognised'] else 'not '}recognised as {plain_label(label)}"
     ways = f"best of {len(known)} methods, " if len(known) > 1 else ""
-    seeds = f"{best['seeds']} seed" + "s" * (best["seeds"] != 1)
+    seeds = f"{best['seeds']} seed{'' if best['seeds'] == 1 else 's'}"
     return f"{said} ({ways}{best['steps']} steps, {seeds})."
