@@ -3,25 +3,38 @@
 import pandas as pd
 import streamlit as st
 
+from engine.figures.tables import summarise
 from engine.reports.concepts import group_members, ranked_concepts, ranking_ends
-from pages.widgets import controls, html, session
+from engine.reports.selection import select
+from pages.widgets import controls, html, selection, session
 from pages.widgets.reports import find_report, show_report
 
-KEYS = ("model", "estimator", "temperature", "low", "high", "top", "quantity", "margin")
+KEYS = (*session.SETTINGS, "top", "quantity", "margin", *session.NARROWING)
 
 
 @html.fragment
 def one_model() -> None:
-    """One model's ranking as pictures and as intervals, and whether rare concepts are the misaligned ones."""
+    """One model's ranking as pictures and as intervals, its selection as a list, and misalignment by frequency."""
     view = session.open_view("blindspots", KEYS)
     st.header("What one model misses and overdoes", anchor="ranking", divider="gray")
-    controls.model_choice(view)
+    model, search, filters = st.columns([6, 3, 1.6], vertical_alignment="bottom")
+    with model:
+        controls.model_choice(view)
+    with search:
+        controls.search_box(view)
+    with filters:
+        controls.filters(view)
+    selection.show_bar(view)
+    if not select(atlas, view).any():
+        return
     pictures, intervals = st.columns([11, 9], gap="large")
     with pictures:
         sides, concepts = ranking_ends(atlas, view, view.top), len(ranked_concepts(atlas, view))
         html.show("blindspots.ranking", key="ranking", view=view, sides=sides, concepts=concepts)
     with intervals:
         show_report("delta-ranking", view)
+    st.subheader(selection.list_heading(view), anchor="list")
+    selection.show_list(view, page="concept_map")
     show_report("frequency", view)
 
 
@@ -73,7 +86,8 @@ with spread:
     show_report("delta-densities", view)
 with numbers:
     found, basis = find_report("delta-summary", view), session.basis(view).sentence()
-    html.show("blindspots.summary", key="summary", found=found, view=view, basis=basis)
+    counts = {model: summarise(session.table(view, model), view.low, view.high) for model in models}
+    html.show("blindspots.summary", key="summary", found=found, view=view, basis=basis, counts=counts)
 one_model()
 if len(models) > 1:
     together()

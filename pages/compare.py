@@ -1,5 +1,6 @@
-"""Compare: two to four models' maps with linked zoom, delta against delta, and where they disagree most."""
+"""Compare: two to four models' maps with linked zoom and selection, delta against delta, and where they disagree."""
 
+from dataclasses import replace
 from itertools import combinations
 from urllib.parse import urlencode
 
@@ -9,42 +10,55 @@ import streamlit as st
 from engine.figures.compare import SCATTER_HEIGHT, SCATTER_HOW
 from engine.figures.distribution import delta_intervals
 from engine.figures.map import MAPS_HOW, maps_height
-from engine.figures.tables import disagreement, pearson
-from pages.widgets import controls, html, session
+from engine.figures.tables import pearson
+from engine.reports.selection import is_narrowed, select
+from pages.widgets import controls, html, selection, session
 from pages.widgets.plot import plot, show_figure
 
-KEYS = ("models", "concept", "estimator", "temperature", "low", "high")
-ROWS = 24
+KEYS = ("models", "concept", *session.SETTINGS, *session.NARROWING)
 
 
 @html.fragment
 def explore() -> None:
     """Everything that a click changes."""
     view = session.open_view("compare", KEYS)
-    choice, settings = st.columns([5, 1], vertical_alignment="bottom")
+    if "models" not in st.query_params and view.model not in view.models:  # the other pages' model is compared, too
+        view = replace(view, models=(view.model, view.models[0]))
+        session.put(view, KEYS)
+    choice, search, settings, filters = st.columns([5, 3, 1.6, 1.6], vertical_alignment="bottom")
     with choice:
         controls.models_choice(view)
+    with search:
+        controls.search_box(view)
     with settings:
         controls.delta_settings(view)
+    with filters:
+        controls.filters(view)
+    selection.show_bar(view)
     query = urlencode(session.write(view, session.known(), ("models", *session.SETTINGS)))
     tables = {model: session.table(view, model) for model in view.models}
+    mask = select(session.atlas(), view) if is_narrowed(view) else None
     plot(
-        source=f"maps.json?{query}", height=maps_height(len(view.models)), key="maps", concept=view.concept,
+        source=f"maps.json?{query}", height=maps_height(len(view.models)), key="maps", concept=view.concept, mask=mask,
         narrow_source=f"maps.json?{query}&columns=1", narrow_height=maps_height(len(view.models), 1), zoom=True,
+        lasso=True,
     )  # fmt: skip
     basis = session.basis(view, view.models[0]).sentence()
     html.show("parts.note", key="maps_how", text=f"{MAPS_HOW} δ by {basis}.")
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Delta against delta", anchor=False)
-        plot(source=f"scatter.json?{query}", height=SCATTER_HEIGHT, key="scatter", concept=view.concept)
-        html.show("compare.correlations", key="correlations", rows=correlations(tables), how=SCATTER_HOW)
+        plot(
+            source=f"scatter.json?{query}", height=SCATTER_HEIGHT, key="scatter", concept=view.concept, mask=mask,
+            lasso=True,
+        )  # fmt: skip
     with right:
         if view.concept is not None:
             chosen(view, tables)
-        st.subheader("Where the models differ most", anchor=False)
-        labels = tables[view.models[0]]
-        html.show("compare.differences", key="differences", rows=disagreement(tables, ROWS), table=labels, view=view)
+        st.subheader("How alike they are", anchor=False)
+        html.show("compare.correlations", key="correlations", rows=correlations(tables), how=SCATTER_HOW)
+    st.header("Where the models differ most", anchor="list", divider="gray")
+    selection.show_list(view, compared=True)
 
 
 def correlations(tables: dict[str, pd.DataFrame]) -> list[tuple[str, str, list[float]]]:

@@ -1,5 +1,6 @@
-"""Concept map: one model's concepts as a map; a click or a search opens the concept's card beside it."""
+"""Concept map: one model's concepts as a map, the selection lit; a card opens beside it, its list stands below."""
 
+from dataclasses import replace
 from urllib.parse import urlencode
 
 import numpy as np
@@ -7,33 +8,30 @@ import pandas as pd
 import streamlit as st
 
 from engine.figures.map import HEIGHT, HOW, PLAIN_HOW
-from engine.figures.tables import Filters, keep, most_different
-from pages.widgets import card, controls, generate, html, session
+from engine.figures.tables import most_different
+from engine.reports.selection import is_narrowed, select
+from pages.widgets import card, controls, generate, html, selection, session
 from pages.widgets.plot import plot
 
-KEYS = (
-    "model", "concept", "image", "estimator", "temperature", "low", "high", "colour", "status", "frequency", "q",
-    "text", "side", "top", "job",
-)  # fmt: skip
+KEYS = (*session.SETTINGS, "concept", "image", "colour", "side", "top", "job", *session.NARROWING)
 
 
 @html.fragment
 def explore() -> None:
-    """Map and card in one fragment, so that a click runs only this; the controls above it run the page."""
+    """Selection, map, card and list in one fragment, so that a click runs only this; the controls run the page."""
     view = session.open_view("concept_map", KEYS)
-    table = session.table(view)
-    mask = keep(table, Filters(view.status, view.frequency, view.q), view.low, view.high)
+    selection.keep_controls(view)
+    table, mask = session.table(view), select(session.atlas(), view)
+    selection.show_bar(view)
     left, right = st.columns([11, 9], gap="large")
     with left, st.container(key="stage"):
         query = urlencode(session.write(view, session.known(), session.SETTINGS))
-        bright = None if mask.sum() == (~table["dead"]).sum() else mask
         plot(
             source=f"map.json?{query}", height=HEIGHT, key="map", concept=view.concept, colour=view.colour, zoom=True,
-            mask=bright,
+            mask=mask if is_narrowed(view) else None, base=mask_without_text(view), lasso=True,
         )  # fmt: skip
         how = PLAIN_HOW if session.atlas().info.published else HOW
-        basis = session.basis(view).sentence()
-        html.show("concepts.legend", key="legend", view=view, basis=basis, how=how, kept=int(mask.sum()))
+        html.show("concepts.legend", key="legend", view=view, basis=session.basis(view).sentence(), how=how)
     with right:
         if view.concept is None:
             browse(view, table, mask)
@@ -41,6 +39,15 @@ def explore() -> None:
             card.show_card(view, table)
             generate.generate(view)
             card.show_neighbours(view, table)
+    if mask.any():
+        st.header(selection.list_heading(view), anchor="list", divider="gray")
+        selection.show_list(view)
+
+
+def mask_without_text(view: session.View) -> np.ndarray | None:
+    """Return what the other parts of the selection keep; None if there are none."""
+    rest = replace(view, text="")
+    return select(session.atlas(), rest) if is_narrowed(rest) else None
 
 
 def toolbar(view: session.View) -> None:
@@ -53,16 +60,15 @@ def toolbar(view: session.View) -> None:
     for column, choice in zip(columns, choices, strict=True):
         with column:
             choice(view)
+    selection.remember_controls(view)
 
 
 def browse(view: session.View, table: pd.DataFrame, mask: np.ndarray) -> None:
-    """What was searched for, or the list of top differences, shown until a concept is chosen."""
-    if view.text:
-        st.subheader(f"Concepts that match “{html.plain(view.text)}”", anchor=False)
-        found = table.loc[session.atlas().search(view.text, view.top)["concept"]]
-        html.show("concepts.found", key="found", rows=found[~found["dead"]], view=view)
+    """The clearest differences within the selection as pictures, shown until a concept is chosen."""
+    if not mask.any():
         return
-    st.subheader(f"Where {html.plain(view.model)} differs most", anchor=False)
+    of = "these differ" if is_narrowed(view) else f"{html.plain(view.model)} differs"
+    st.subheader(f"Where {of} most", anchor=False)
     controls.side_choice(view)
     html.show("concepts.top", key="top", rows=most_different(table[mask], view.side, view.top), view=view)
 

@@ -18,9 +18,17 @@ def model_section(model: str, table: pd.DataFrame, summary: Summary, view: sessi
     st.header(html.plain(atlas.info.source(model).label or model), anchor=model, divider="gray")
     numbers, spread = st.columns([2, 3], gap="large", vertical_alignment="center")
     with numbers:
-        html.show("concepts.strip", key=f"strip_{model}", summary=summary, basis=basis.sentence(), how=HISTOGRAM_HOW)
+        html.show(
+            "concepts.strip",
+            key=f"strip_{model}",
+            model=model,
+            summary=summary,
+            basis=basis.sentence(),
+            how=HISTOGRAM_HOW,
+        )
     with spread:
-        plot(delta_histogram(table[~table["dead"]], model=model, basis=basis), key=f"histogram_{model}")
+        plot(delta_histogram(table[~table["dead"]], model=model, basis=basis), key=f"histogram_{model}",
+             lights=html.address({"model": model, "within": "RANGES"}, "concept_map"))  # fmt: skip
     sides = {side: most_different(table, side, CARDS) for side in SIDES}
     html.show("concepts.extremes", key=f"cards_{model}", sides=sides, model=model)
 

@@ -39,8 +39,9 @@ KINDS = {
     ".webp": "image/webp",
     ".csv": "text/csv",
     ".html": "text/html",
+    ".parquet": "application/vnd.apache.parquet",
 }
-DOWNLOADS = (".csv", ".html")
+DOWNLOADS = (".csv", ".parquet", ".html")
 FOREVER = {
     "Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding",
     "X-Content-Type-Options": "nosniff",
@@ -129,21 +130,22 @@ def _endpoint(answer: Callable[[Request], bytes]) -> Callable:
     """Wrap a function that returns bytes into a route that runs off the event loop and answers 404 for bad input."""
 
     async def endpoint(request: Request) -> Response:
+        path = Path(request.url.path)
         try:
             version = request.path_params["version"]
             if VERSION.fullmatch(version) and version != session.version(session.atlas()):
                 raise LookupError(version)  # of an atlas that was rebuilt: a browser would keep it as what it is not
             body = await run_in_threadpool(answer, request)
+            name = _file_name(request) if path.suffix in DOWNLOADS else path.name
         except (BlindspotError, LookupError, OSError, ValueError):
             return Response("There is no such thing in this atlas.", 404, media_type="text/plain")
-        path = Path(request.url.path)
         headers = {}
         if path.suffix != ".webp" and accepts_gzip(request.headers.get("accept-encoding", "")):
             headers["Content-Encoding"] = "gzip"
         elif path.suffix != ".webp":
             body = await run_in_threadpool(gzip.decompress, body)
         if path.suffix in DOWNLOADS:
-            headers["Content-Disposition"] = f'attachment; filename="{path.name}"'
+            headers["Content-Disposition"] = f'attachment; filename="{name}"'
         return Response(body, media_type=KINDS[path.suffix], headers={**FOREVER, **headers})
 
     return endpoint
@@ -165,10 +167,12 @@ def _script() -> bytes:
 
 @lru_cache(maxsize=2)
 def _facts(atlas: Atlas) -> bytes:
-    """Return label and first words of every concept, by id: what the hover card shows."""
+    """Return label and words of every concept, by id: what the hover card shows, and more that can be searched for."""
     concepts = atlas.concepts
-    words = [" · ".join(list(some)[:4]) if some is not None else "" for some in concepts["words"]]
-    text = json.dumps({"label": concepts["label"].fillna("").tolist(), "words": words}, ensure_ascii=False)
+    listed = [list(some) if some is not None else [] for some in concepts["words"]]
+    words, more = ([" · ".join(some[part]) for some in listed] for part in (slice(4), slice(4, None)))
+    known = {"label": concepts["label"].fillna("").tolist(), "words": words, "more": more}
+    text = json.dumps(known, ensure_ascii=False)
     return gzip.compress(text.encode(), 5)
 
 
@@ -194,9 +198,14 @@ def _download(request: Request) -> bytes:
     if suffix == "json":
         return figure_json(name, request.query_params)
     found = find_report(name, session.read(request.query_params, session.known()))
-    write = {"csv": files.csv_text, "html": files.html_page}[suffix]
-    origin = files.report_origin(found.report, session.atlas(), found.query)
-    return gzip.compress(write(found.report, origin).encode(), 3)
+    write = {"csv": files.csv_text, "parquet": files.parquet_bytes, "html": files.html_page}[suffix]
+    written = write(found.report, files.report_origin(found.report, session.atlas(), found.query))
+    return gzip.compress(written if isinstance(written, bytes) else written.encode(), 3)
+
+
+def _file_name(request: Request) -> str:
+    found = find_report(request.path_params["name"], session.read(request.query_params, session.known()))
+    return f"{found.file}.{request.path_params['suffix']}"
 
 
 def figure_json(name: str, params: Mapping[str, str]) -> bytes:

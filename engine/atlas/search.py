@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from struct import Struct
 from typing import Any, NamedTuple
@@ -52,20 +53,31 @@ class ConceptSearch:
         concepts = self._terms.setdefault(term, {})
         concepts[concept] = max(concepts.get(concept, 0.0), weight)
 
-    def find(self, text: str, count: int) -> list[Match]:
-        """The best `count` concepts for `text`, best first, equal ones by concept.
+    def find(self, text: str, count: int, every: bool = False) -> list[Match]:
+        """The best `count` concepts for `text`, best first, equal ones by concept; with `every`, that fit each term.
 
         Every term of the text adds its best match: the whole term beats the beginning of one beats the inside of one,
         a label beats words, a telling word beats a later one.
         """
         scores: dict[int, float] = {}
-        for term in dict.fromkeys(_TERM.findall(text.lower())):
+        fitting: dict[int, int] = {}
+        terms = dict.fromkeys(_TERM.findall(text.lower()))
+        for term in terms:
+            found = self._term_scores(term)
             if term.isdecimal() and int(term) < self._count:
-                scores[int(term)] = scores.get(int(term), 0.0) + 100.0
-            for concept, score in self._term_scores(term).items():
+                found[int(term)] = found.get(int(term), 0.0) + 100.0
+            for concept, score in found.items():
                 scores[concept] = scores.get(concept, 0.0) + score
+                fitting[concept] = fitting.get(concept, 0) + 1
+        if every:
+            scores = {concept: score for concept, score in scores.items() if fitting[concept] == len(terms)}
         ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
         return [Match(concept, score) for concept, score in ranked[: max(count, 0)]]
+
+    def spelled_like(self, text: str, count: int) -> list[str]:
+        """Known terms that are spelled much like a term of `text` that no concept has, closest first."""
+        unknown = [term for term in dict.fromkeys(_TERM.findall(text.lower())) if not self._term_scores(term)]
+        return [near for term in unknown[:3] for near in get_close_matches(term, self._terms, count, 0.7)][:count]
 
     def _term_scores(self, term: str) -> dict[int, float]:
         best: dict[int, float] = {}

@@ -160,6 +160,8 @@ def scatter_matrix(values: pd.DataFrame, *, quantity: str, basis: Basis) -> go.F
             z=np.where(count > 0, np.log10(1 + count), np.nan), x=centres, y=centres, customdata=count, zmin=0,
             zmax=max(top, 1), colorscale=AMOUNT_SCALE, showscale=number == 0, colorbar=bar,
             hovertemplate="%{customdata} concepts<extra></extra>",
+            meta={"role": "range", "models": [models[column], models[row + 1]], "half": (edges[1] - edges[0]) / 2,
+                  "of": [] if quantity == "delta" else [quantity]},
         )  # fmt: skip
         figure.add_trace(heat, row + 1, column + 1)
     apply_layout(

@@ -79,7 +79,7 @@ def delta_histogram(table: pd.DataFrame, *, model: str, basis: Basis) -> go.Figu
             go.Bar(
                 x=centres, y=np.histogram(delta[chosen], bins=edges)[0], width=0.92 / BINS, showlegend=False, name=name,
                 marker={"color": colours, "opacity": opacity, "line": {"width": 0}},
-                customdata=np.stack([edges[:-1], edges[1:]], axis=1),
+                customdata=np.stack([edges[:-1], edges[1:]], axis=1), meta={"role": "range", "models": [model]},
                 hovertemplate=f"%{{y}} concepts with delta %{{customdata[0]:.3f}} to %{{customdata[1]:.3f}}, {name}"
                               "<extra></extra>",
             )

@@ -69,20 +69,59 @@ def certain(table: pd.DataFrame) -> np.ndarray:
     return np.full(len(q), True) if np.isnan(q).all() else q < LEVEL
 
 
-def most_different(table: pd.DataFrame, side: str, count: int) -> pd.DataFrame:
-    """Return the `count` live concepts of lowest (``suppressed``), highest (``exaggerated``) or most extreme delta.
+def clearance(table: pd.DataFrame, side: str = "both") -> np.ndarray:
+    """Return how far the nearer end of each 95 % interval lies from 0.5 on a side; below 0 where it covers 0.5.
 
-    Certain ones come first: among many concepts the most extreme deltas are those of rare ones, by chance. One that is
-    certain to differ the other way is in neither the suppressed nor the exaggerated list. Ties, which saturated deltas
-    have, are broken by the gap itself.
+    Where no interval is known, the distance of delta itself.
+    """
+    delta = table["delta"].to_numpy(np.float64)
+    low, high = (
+        np.where(np.isnan(end), delta, end)
+        for end in (table[name].to_numpy(np.float64) if name in table else delta for name in ("ci_low", "ci_high"))
+    )
+    sides = {"suppressed": 0.5 - high, "exaggerated": low - 0.5}
+    return sides.get(side, np.maximum(*sides.values()))
+
+
+def most_different(table: pd.DataFrame, side: str, count: int) -> pd.DataFrame:
+    """Return the `count` live concepts that are most clearly ``suppressed``, ``exaggerated`` or either of the two.
+
+    Certain ones come first, and of them the one whose interval ends furthest from 0.5 (`clearance`): among many
+    concepts the most extreme deltas are those of rare ones, by chance. One that is certain to differ the other way is
+    in neither the suppressed nor the exaggerated list. Ties, which saturated deltas have, are broken by the gap itself.
     """
     live = table[~table["dead"].to_numpy(bool)]
-    away = live["delta"] - 0.5
-    ranks = pd.DataFrame({"sure": certain(live), "away": away.abs(), "size": live["gap"].abs()})
-    if side != "both":
-        sign = -1 if side == "suppressed" else 1
-        ranks = ranks.assign(away=sign * away, size=sign * live["gap"])[~(ranks["sure"] & (sign * away < 0))]
-    return live.loc[ranks.sort_values(["sure", "away", "size"], ascending=False, kind="stable").index[:count]]
+    away, sign = live["delta"] - 0.5, {"suppressed": -1, "exaggerated": 1}.get(side, 0)
+    size = sign * live["gap"] if sign else live["gap"].abs()
+    ranks = pd.DataFrame({"sure": certain(live), "clear": clearance(live, side), "size": size})
+    if sign:
+        ranks = ranks[~(ranks["sure"] & (sign * away < 0))]
+    return live.loc[ranks.sort_values(["sure", "clear", "size"], ascending=False, kind="stable").index[:count]]
+
+
+def cluster_names(concepts: pd.DataFrame, words: int = 2) -> dict[int, str]:
+    """Return, per cluster of live concepts, the labels by which it differs most from the others; "" without labels.
+
+    Parameters
+    ----------
+    concepts
+        Indexed by concept: ``cluster, label, dead``; a negative cluster is none.
+    words
+        Most labels in a name.
+    """
+    live = concepts[~concepts["dead"].to_numpy(bool) & (concepts["cluster"].to_numpy() >= 0)]
+    named = live[live["label"].fillna("") != ""]
+    counts = named.groupby(["cluster", "label"], sort=True).size()
+    sizes = named.groupby("cluster").size()
+    weight = counts * np.log1p(
+        counts
+        / sizes.reindex(counts.index, level="cluster")
+        / (named.groupby("label").size().reindex(counts.index, level="label") / max(len(named), 1))
+    )
+    found = {int(cluster): "" for cluster in sorted(set(live["cluster"]))}
+    for cluster, group in weight.groupby(level="cluster"):
+        found[int(cluster)] = ", ".join(group.droplevel("cluster").nlargest(words).index)
+    return found
 
 
 def summarise(table: pd.DataFrame, low: float, high: float) -> Summary:

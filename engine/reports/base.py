@@ -54,6 +54,22 @@ class ReportView:
     """How far inside the threshold every other model is for a blindspot of one model alone."""
     target: float = 6.0
     """Mean score that threshold and tilt have on the planar mixture."""
+    text: str = ""
+    """Words that a concept's label or words must all match; with the following, what narrows a selection."""
+    status: tuple[str, ...] = ()
+    """Of ``suppressed``, ``neutral`` and ``exaggerated`` those to keep; all if empty."""
+    frequency: float = 0.0
+    """Least share of real images in which a concept fires."""
+    q: float = 1.0
+    """Largest Benjamini-Hochberg q."""
+    cluster: tuple[str, ...] = ()
+    """Clusters to keep; all if empty."""
+    within: tuple[str, ...] = ()
+    """Ranges of delta, ``MODEL:LOW:HIGH``."""
+    ids: str = ""
+    """A set of concepts (`engine.reports.selection.pack_concepts`); all if empty."""
+    sort: str = ""
+    """One of `engine.reports.selection.SORTS`, or ``of:MODEL``; a minus before it turns the order round."""
 
     @classmethod
     def of(cls, atlas: Atlas, **changes: Any) -> ReportView:

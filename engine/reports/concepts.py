@@ -37,6 +37,7 @@ from engine.reports.base import (
     view_basis,
     view_table,
 )
+from engine.reports.selection import SELECTION, select
 
 RANKED = 12
 """Concepts at either end of the ranking's figure."""
@@ -128,9 +129,10 @@ def summary(atlas: Atlas, view: ReportView) -> Report:
 
 
 def ranked_concepts(atlas: Atlas, view: ReportView) -> pd.DataFrame:
-    """Return the live concepts of the view's model from the most suppressed to the most exaggerated."""
+    """Return the view's selection from the most suppressed to the most exaggerated."""
     table = view_table(atlas, view)
-    return table.loc[rank_concepts(table["delta"].to_numpy(), table["gap"].to_numpy(), _alive(table))]
+    chosen = _alive(table) & select(atlas, view)
+    return table.loc[rank_concepts(table["delta"].to_numpy(), table["gap"].to_numpy(), chosen)]
 
 
 def ranking_ends(atlas: Atlas, view: ReportView, count: int) -> dict[str, pd.DataFrame]:
@@ -139,9 +141,9 @@ def ranking_ends(atlas: Atlas, view: ReportView, count: int) -> dict[str, pd.Dat
     return {side: most_different(rows, side, min(count, len(rows) // 2)) for side in ("suppressed", "exaggerated")}
 
 
-@register("delta-ranking", *MODEL_PARAMETERS)
+@register("delta-ranking", *MODEL_PARAMETERS, *SELECTION)
 def ranking(atlas: Atlas, view: ReportView) -> Report:
-    """Both ends of the ranking of the view's model with intervals; the table has all live concepts."""
+    """Both ends of the ranking of the view's model with intervals; the table has all concepts of the selection."""
     rows = ranked_concepts(atlas, view)
     shown = rows[rows.index.isin(pd.concat(ranking_ends(atlas, view, RANKED).values()).index)]
     figure = delta_ranking(shown, model=view.model, basis=view_basis(atlas, view))

@@ -20,6 +20,8 @@ import jinja2
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from plotly.offline import get_plotlyjs
@@ -103,6 +105,15 @@ def safe_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table in which a spreadsheet runs no text as a formula; numbers stay as they are."""
     text = table.select_dtypes(exclude=["number", "bool"]).columns
     return table.assign(**{name: table[name].map(spreadsheet_safe) for name in text}).rename(columns=spreadsheet_safe)
+
+
+def parquet_bytes(report: Report, origin: dict[str, str]) -> bytes:
+    """Return the table as a parquet file with its origin in the metadata, numbers and missing values as they are."""
+    table = pa.Table.from_pandas(report.table, preserve_index=False)
+    table = table.replace_schema_metadata({PROJECT: json.dumps(origin, sort_keys=True).encode()})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def html_page(report: Report, origin: dict[str, str]) -> str:

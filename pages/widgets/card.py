@@ -12,7 +12,7 @@ from engine.atlas.schema import web_address
 from engine.figures.distribution import delta_intervals
 from engine.figures.images import heat_sheet
 from engine.samplers.recognition import concept_label, fooling_sentence
-from pages.widgets import html, session
+from pages.widgets import html, selection, session
 from pages.widgets.plot import show_figure
 from pages.widgets.session import View
 
@@ -63,7 +63,7 @@ def show_card(view: View, table: pd.DataFrame) -> None:
     fooling = fooling_sentence(atlas.fooling(view.concept), concept_label(atlas, [view.concept]))
     html.show(
         "card.card", key="card", view=view, row=row, numbers=numbers, details=details, exemplars=exemplars,
-        fooling=fooling,
+        fooling=fooling, beside=selection.beside(view),
     )  # fmt: skip
     if atlas.info.published:
         linked_images(view)

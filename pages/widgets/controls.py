@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.widgets import session
 from pages.widgets.html import plain
+from pages.widgets.selection import named_clusters
 from pages.widgets.session import LONGEST_TEXT, MARGINS, MOST_MODELS, QUANTITIES, SIDES, TARGETS, View
 
 COLOURS = {"delta": "Delta", "relative": "Relative", "frequency": "Frequency", "cluster": "Cluster"}
@@ -103,7 +104,7 @@ def side_choice(view: View) -> None:
 
 
 def search_box(view: View) -> None:
-    """Find concepts by id, label or word; the found ones take the place of the list beside the map."""
+    """Find concepts by id, label or words, all of which must fit; the found ones are the selection."""
 
     def go() -> None:
         session.change(text=st.session_state["w_text"].strip()[:LONGEST_TEXT], concept=None, image=None, job=None)
@@ -143,7 +144,7 @@ def delta_settings(view: View) -> None:
 
 def filters(view: View) -> None:
     """Choose which concepts stay bright on the map and in the lists."""
-    active = (len(view.status) > 0) + (view.frequency > 0) + (view.q < 1)
+    active = (len(view.status) > 0) + (view.frequency > 0) + (view.q < 1) + (len(view.cluster) > 0)
     with st.popover(f"Filters ({active})" if active else "Filters", icon=":material/filter_alt:", width="stretch"):
         statuses = ["suppressed", "neutral", "exaggerated"]
         st.pills("Status", statuses, selection_mode="multi", **_bind("status", list(view.status)))
@@ -158,4 +159,10 @@ def filters(view: View) -> None:
             "False discovery rate q at most", sorted({*SIGNIFICANCE, view.q}, reverse=True),
             format_func=lambda q: "any" if q == 1 else f"{q:g}", **_bind("q", view.q),
         )  # fmt: skip
+        if session.known().clusters:
+            names = named_clusters(session.atlas())
+            st.multiselect(
+                "Cluster", session.known().clusters, format_func=lambda one: plain(names[one]),
+                **_bind("cluster", list(view.cluster)),
+            )  # fmt: skip
         st.caption("Others turn grey on the map, so that the shape stays. q is Benjamini-Hochberg over live concepts.")

@@ -1,5 +1,13 @@
 // Shows HTML and follows clicks on [data-go], to another page in the browser (`navigate.js`); keeps the heat-map opacity in the browser. On a narrow screen, where what
 // was clicked may stand far above, a changed [data-arrive] scrolls into view.
+// Scrolls to what a click opens elsewhere on the page, once it is there and unless it can be seen.
+function reveal(selector, turns = 40) {
+  const place = document.querySelector(selector);
+  const top = place?.getBoundingClientRect().top;
+  if (place && (top < 50 || top > window.innerHeight - 200)) place.scrollIntoView({ behavior: "smooth" });
+  else if (!place && turns) setTimeout(() => reveal(selector, turns - 1), 100);
+}
+
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".ba-live");
   if (root.shownHtml !== data.html) {
@@ -20,12 +28,27 @@ export default function ({ data, parentElement, setTriggerValue }) {
     sessionStorage.setItem("ba-heat", event.target.value);
     fade(event.target.value);
   };
+  root.onpointerdown = (event) => {
+    const link = event.target.closest("a[data-go]");
+    if (link) link.href = window.blindspotCarry(link.href);
+  };
   root.onclick = (event) => {
+    const copied = event.target.closest("[data-copy]");
+    if (copied) {
+      event.preventDefault();
+      const words = copied.textContent;
+      navigator.clipboard.writeText(location.href).then(() => "Copied", () => "Not allowed here").then((said) => {
+        copied.textContent = said;
+        setTimeout(() => { copied.textContent = words; }, 1600);
+      });
+      return;
+    }
     const marked = event.target.closest("[data-go]");
     if (!marked || event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
     event.preventDefault();
     const go = JSON.parse(marked.dataset.go);
     if (go.page) window.blindspotVisit(marked.href);
     else setTriggerValue("go", go);
+    if (marked.dataset.reveal) reveal(marked.dataset.reveal);
   };
 }

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -27,6 +27,7 @@ from jinja2.ext import Extension
 from jinja2.lexer import Token, TokenStream
 from markupsafe import Markup
 
+from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.figures.style import EXAGGERATED, NEUTRAL, SUPPRESSED, delta_colour
 from engine.figures.tables import LEVEL
@@ -76,8 +77,14 @@ def fit_of(image: int) -> Fit:
 
 def best_image(concept: int, source: str) -> int | None:
     """Return the image that shows a concept most: the source's own, else a real one, if any does."""
+    return best_image_of(session.atlas(), concept, source)
+
+
+@lru_cache(maxsize=20_000)
+def best_image_of(atlas: Atlas, concept: int, source: str) -> int | None:
+    """Return the same of a named atlas; what many concepts of one page are asked for."""
     for name in dict.fromkeys((source, "real")):
-        images = session.atlas().exemplars(name, concept, 1)["image"]
+        images = atlas.exemplars(name, concept, 1)["image"]
         if len(images):
             return int(images.iloc[0])
     return None
@@ -131,6 +138,11 @@ def probability(value: float, name: str = "p") -> str:
     return f"{name} < 0.001" if value < 0.001 else f"{name} = {value:.2g}"
 
 
+def small(value: float) -> str:
+    """Format a p or q value in a table."""
+    return "–" if not math.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
 def title_of(concept: int, label: str | None) -> str:
     """Return a concept's name: its label if it has one."""
     return str(label) if label else f"Concept {concept}"
@@ -169,7 +181,8 @@ environment = Environment(
 )
 environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "default": int}
 environment.filters |= {
-    "number": number, "percent": percent, "probability": probability, "colour": delta_colour, "as": format,
+    "number": number, "small": small, "percent": percent, "probability": probability, "colour": delta_colour,
+    "as": format,
 }  # fmt: skip
 environment.tests["finite"] = math.isfinite
 environment.globals |= {

@@ -29,8 +29,35 @@ window.blindspotVisit ??= (() => {
       if (performance.now() > end) clearInterval(returning);
     }, 50);
   });
-  return (address) => {
+  // "/" searches, Escape closes what is open, arrows go through the selection.
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+    if (event.target.closest?.("input, textarea, select, [contenteditable], [role=slider], [role=radio], [role=tab], [role=listbox], [role=dialog]")) return;
+    const press = (selector) => { const found = document.querySelector(selector); found?.click(); return Boolean(found); };
+    if (event.key === "/") {
+      const box = document.querySelector(".st-key-w_text input");
+      if (!box) return;
+      event.preventDefault();
+      box.focus();
+      box.select();
+    } else if (event.key === "Escape" && !document.querySelector("[data-testid=stPopoverBody]")) {
+      press(".st-key-card .ba-image .ba-close") || press(".st-key-card .ba-close");
+    } else if (event.key === "ArrowLeft") press(".st-key-card [data-step=before]");
+    else if (event.key === "ArrowRight") press(".st-key-card [data-step=after]");
+  });
+  return (target) => {
+    const address = window.blindspotCarry(target);
     history.pushState({}, "", address);
     dispatchEvent(new PopStateEvent("popstate"));
   };
 })();
+// A link to a page that shows the selection takes along what this page's address says of it and the link does not.
+window.blindspotCarry ??= (address) => {
+  const target = new URL(address, location.href);
+  const here = new URLSearchParams(location.search);
+  if (!/\/(concept_map|blindspots|compare)$/.test(target.pathname)) return address;
+  for (const name of ["text", "status", "frequency", "q", "cluster", "within", "ids"]) {
+    if (here.has(name) && !target.searchParams.has(name)) target.searchParams.set(name, here.get(name));
+  }
+  return target.href;
+};

@@ -57,18 +57,94 @@ function choose(gd, rings, concept) {
   });
 }
 
-// Greys what the filters leave out. `mask` is one bit per concept, base64, most significant bit first.
+// Greys what a selection leaves out. `mask` is one bit per concept, base64, most significant bit first.
+const unpack = (mask) => Uint8Array.from(atob(mask), (c) => c.charCodeAt(0));
+const holds = (bits, concept) => bits[concept >> 3] & (128 >> (concept & 7));
+function pack(concepts, count) {
+  const bits = new Uint8Array(Math.ceil(count / 8));
+  for (const concept of concepts) bits[concept >> 3] |= 128 >> (concept & 7);
+  let text = "";
+  for (let i = 0; i < bits.length; i += 8192) text += String.fromCharCode(...bits.subarray(i, i + 8192));
+  return btoa(text);
+}
 function sift(Plotly, gd, mask) {
   const points = roles(gd, "concepts");
   if (!points.length || gd.mask === mask) return;
   gd.mask = mask;
   let kept = null;
   if (mask) {
-    const bits = Uint8Array.from(atob(mask), (c) => c.charCodeAt(0));
+    const bits = unpack(mask);
     kept = [];
-    gd.concepts.forEach((concept, i) => { if (bits[concept >> 3] & (128 >> (concept & 7))) kept.push(i); });
+    gd.concepts.forEach((concept, i) => { if (holds(bits, concept)) kept.push(i); });
   }
   return Plotly.restyle(gd, { selectedpoints: points.map(() => kept) }, points);
+}
+
+// Lights a set in every figure of the page at once; the server answers later with the same set.
+const LIGHT = "ba-light";
+const light = (mask) => window.dispatchEvent(new CustomEvent(LIGHT, { detail: mask }));
+
+// Box and lasso. What they enclose of the lit concepts becomes the selection; with Shift it joins what was chosen before.
+const TOOLS = [
+  ["pan", "Move the map", "M8 2v12M2 8h12M8 2 6 4M8 2l2 2M8 14l-2-2M8 14l2-2M2 8l2-2M2 8l2 2M14 8l-2-2M14 8l-2 2"],
+  ["select", "Select with a box", "M3 3h2M7.2 3h2M11.4 3H13v2M13 7v2M13 11.4V13h-2M9 13H7M5 13H3v-2M3 9V7M3 5V3"],
+  ["lasso", "Select with a lasso", "M6.4 11.5C4 11 2 9.400 2 7.200 2 4.500 4.700 3 8 3s6 1.500 6 4.200-2.600 4.400-6 4.400M6.400 11.500a1.500 1.500 0 1 1-2.400-1.100M5.400 12.400c.6 1-.2 1.600-.9 1.900"],
+];
+function offerTools(Plotly, gd, root, data, send) {
+  const bar = root.querySelector(".ba-tools");
+  bar.hidden = !data.lasso || !roles(gd, "concepts").length;
+  if (bar.hidden || bar.children.length) return;
+  const press = (mode) => {
+    root.mode = mode;
+    [...bar.children].forEach((button) => button.setAttribute("aria-pressed", button.dataset.mode === mode));
+    return Plotly.relayout(gd, { dragmode: mode });
+  };
+  for (const [mode, title, path] of TOOLS) {
+    const button = Object.assign(document.createElement("button"), { type: "button", title });
+    button.dataset.mode = mode;
+    button.setAttribute("aria-label", title);
+    button.setAttribute("aria-pressed", mode === "pan");
+    button.innerHTML = `<svg viewBox="0 0 16 16" aria-hidden="true"><path d="${path}"/></svg>`;
+    button.onclick = () => press(mode);
+    bar.append(button);
+  }
+  root.addEventListener("pointerdown", (event) => { root.joining = event.shiftKey; }, true);
+  gd.on("plotly_selected", (event) => {
+    if (!event) return;
+    const before = gd.mask ?? null;
+    const bits = before && !root.joining ? unpack(before) : null;
+    const chosen = new Set(event.points.filter((p) => gd.data[p.curveNumber].meta?.role === "concepts")
+      .map((p) => Number(p.customdata)).filter((concept) => !bits || holds(bits, concept)));
+    gd.mask = undefined;
+    Plotly.relayout(gd, { selections: [] }).then(() => {
+      const mask = chosen.size ? pack(chosen, root.given.count) : before;
+      if (!root.joining || !before) light(mask);
+      else gd.mask = undefined;
+      if (chosen.size) send({ bits: pack(chosen, root.given.count), add: Boolean(root.joining) });
+    });
+  });
+  gd.on("plotly_deselect", () => { if (gd.mask) send("all"); });
+}
+
+// While someone types into the search box, what fits lights up; Enter makes it the selection. `data.base`: all other
+// parts of the selection.
+function lightTyped(root, event) {
+  const box = event.target;
+  if (!box.matches?.(".st-key-w_text input") || !root.isConnected || !root.given.facts || !root.given.lasso) return;
+  clearTimeout(root.typing);
+  root.typing = setTimeout(async () => {
+    const known = await fetchJson(root.given.facts).catch(() => null);
+    if (!known) return;
+    const terms = box.value.toLowerCase().match(/[\p{L}\p{N}_]+/gu) ?? [];
+    const base = root.given.base ? unpack(root.given.base) : null;
+    if (!terms.length) return light(root.given.base ?? null);
+    const found = known.label.flatMap((label, concept) => {
+      if (base && !holds(base, concept)) return [];
+      const text = `${label} ${known.words[concept]} ${known.more[concept]}`.toLowerCase();
+      return terms.every((term) => text.includes(term) || String(concept) === term) ? [concept] : [];
+    });
+    light(pack(found, root.given.count));
+  }, 150);
 }
 
 function colour(Plotly, gd, name) {
@@ -109,6 +185,14 @@ function hover(gd, tip, data) {
   gd.on("plotly_unhover", () => { tip.hidden = true; });
 }
 
+// The ranges of delta that a bar or a cell stands for, as an address says them.
+function rangesOf(meta, point) {
+  if (meta?.role !== "range") return null;
+  const ends = meta.half ? [point.x, point.y].map((v) => [v - meta.half, v + meta.half]) : [point.customdata];
+  const words = meta.models.map((model, i) => [model, ...meta.of ?? [], ...ends[i].map((end) => Number(end.toFixed(4)))].join(":"));
+  return words.join(",");
+}
+
 const NARROW = 560;
 const isNarrow = (root) => root.clientWidth < NARROW;
 const height = (root, data, wanted) => (isNarrow(root) ? data.narrow?.height ?? Math.min(wanted, 430) : wanted);
@@ -143,6 +227,7 @@ async function build(root, data) {
   gd.narrow = narrow;
   gd.menus = fresh.layout.updatemenus ?? figure.layout.updatemenus;
   gd.mask = gd.colouring = undefined;
+  if (root.mode) await Plotly.relayout(gd, { dragmode: root.mode });
   const points = roles(gd, "concepts");
   if (points.length) {
     gd.concepts = Array.from(decode(figure.data[points[0]].customdata));
@@ -155,6 +240,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".ba-plot");
   if (data.height) root.style.minHeight = `${height(root, data, data.height)}px`;
   const rings = root.querySelector(".ba-rings");
+  root.given = data;
   const previous = root.turn ?? Promise.resolve();
   root.turn = previous.catch(() => {}).then(async () => {
     const [Plotly, gd] = await build(root, data);
@@ -164,7 +250,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
         gd.on(event, () => choose(gd, rings, gd.chosen ?? null));
       }
       hover(gd, root.querySelector(".ba-tip"), data);
+      window.addEventListener(LIGHT, ({ detail }) => { if (root.isConnected && root.given.lasso) sift(Plotly, gd, detail); });
+      document.addEventListener("input", (event) => lightTyped(root, event), true);
       gd.on("plotly_click", (event) => {
+        const ranges = event.points.map((p) => rangesOf(gd.data[p.curveNumber].meta, p)).find(Boolean);
+        if (ranges && root.given.lights) return window.blindspotVisit(root.given.lights.replace("RANGES", encodeURIComponent(ranges)));
         const point = event.points.find((p) => gd.data[p.curveNumber].meta?.role === "concepts");
         if (!point) return;
         const concept = Number(point.customdata);
@@ -177,6 +267,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
       if (data.opens) window.blindspotVisit(data.opens.replace("CONCEPT", concept));
       else setTriggerValue("pick", { concept });
     };
+    root.send = (value) => setTriggerValue("select", value);
+    offerTools(Plotly, gd, root, data, (value) => root.send(value));
     await colour(Plotly, gd, data.colour);
     await sift(Plotly, gd, data.mask ?? null);
     choose(gd, rings, data.concept ?? null);

@@ -17,12 +17,13 @@ import plotly.graph_objects as go
 import plotly.io
 import streamlit as st
 
+from engine.errors import BlindspotError
 from pages.widgets import html, session
 
 _component = st.components.v2.component(
     "blindspot_plot",
     html='<div class="ba-plot"><div class="ba-gd"></div><div class="ba-rings"></div>'
-    '<div class="ba-tip" hidden></div></div>',
+    '<div class="ba-tools" hidden></div><div class="ba-tip" hidden></div></div>',
     js=(Path(__file__).parent / "plot.js").read_text(encoding="utf-8"),
     isolate_styles=False,
 )
@@ -35,12 +36,15 @@ def plot(
     source: str | None = None,
     concept: int | None = None,
     mask: np.ndarray | None = None,
+    base: np.ndarray | None = None,
     colour: str | None = None,
     zoom: bool = False,
     height: int | None = None,
     narrow_source: str | None = None,
     narrow_height: int | None = None,
     opens: str | None = None,
+    lights: str | None = None,
+    lasso: bool = False,
 ) -> None:
     """Show a figure and follow clicks on its concepts.
 
@@ -56,6 +60,8 @@ def plot(
         The concept to mark with a ring.
     mask : bool array [concepts], optional
         Concepts to keep bright; the others are greyed.
+    base : bool array [concepts], optional
+        The same without what was searched for: among these, what someone types lights up.
     colour
         The colouring to show (a label of the figure's ``updatemenus``).
     zoom
@@ -67,6 +73,10 @@ def plot(
     opens
         Address that a click on a concept leads to, CONCEPT in the place of its id; by default the concept becomes the
         view's.
+    lights
+        Address that a click on a bar or a cell leads to, RANGES in the place of the ranges of delta that it stands for.
+    lasso
+        Offer a box and a lasso that narrow the selection; the chosen concepts light up before the server is asked.
     """
 
     def follow() -> None:
@@ -74,14 +84,28 @@ def plot(
         if concept is not None:
             session.change(concept=concept, image=None, job=None)
 
+    def narrow() -> None:
+        event = st.session_state[key].get("select")
+        if event == "all":
+            session.change(ids="")
+        elif (chosen := picked_set(event, session.atlas().count)) is not None:
+            try:
+                session.choose(chosen, add=event.get("add") is True)
+            except BlindspotError as error:
+                st.toast(html.plain(error), icon=":material/error:")
+
     payload: dict[str, Any] = {
         "plotly": f"/atlas/v{plotly.__version__}/plotly.js",
         "facts": html.asset("facts.json"),
         "best": html.asset("best/CONCEPT.webp") if session.atlas().has_images else None,
         "opens": opens,
+        "lights": lights,
+        "lasso": lasso,
+        "count": session.atlas().count,
         "theme": st.context.theme.type,
         "concept": concept,
-        "mask": None if mask is None else base64.b64encode(np.packbits(mask)).decode("ascii"),
+        "mask": _bits(mask),
+        "base": _bits(base),
         "colour": colour,
         "zoom": zoom,
         "keep": zoom,
@@ -89,7 +113,11 @@ def plot(
         "narrow": {"url": html.asset(narrow_source), "height": narrow_height} if narrow_source else None,
     }
     payload |= {"url": html.asset(source)} if source else {"figure": plotly.io.to_json(figure, validate=False)}
-    _component(key=key, data=payload, on_pick_change=follow)
+    _component(key=key, data=payload, on_pick_change=follow, on_select_change=narrow)
+
+
+def _bits(mask: np.ndarray | None) -> str | None:
+    return None if mask is None else base64.b64encode(np.packbits(mask)).decode("ascii")
 
 
 MOST_CONCEPTS = 10**9
@@ -101,6 +129,19 @@ def picked(event: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < MOST_CONCEPTS:
         return None
     return int(value)
+
+
+def picked_set(event: Any, count: int) -> np.ndarray | None:
+    """Turn the bits that a plot reports into a set of `count` concepts; None for anything that is not one."""
+    bits = event.get("bits") if isinstance(event, Mapping) else None
+    most = -(-count // 8)
+    if not isinstance(bits, str) or len(bits) != 4 * -(-most // 3):
+        return None
+    try:
+        mask = np.unpackbits(np.frombuffer(base64.b64decode(bits, validate=True), np.uint8))
+    except ValueError:
+        return None
+    return mask[:count].astype(bool) if count <= len(mask) and mask[:count].any() else None
 
 
 def show_figure(figure: go.Figure, *, key: str) -> None:

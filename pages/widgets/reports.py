@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import streamlit as st
 
@@ -28,8 +28,16 @@ class FoundReport(NamedTuple):
     report: Report
 
     def path(self, suffix: str) -> str:
-        """Return the path of its figure (``json``) or of a file to take along (``csv``, ``html``)."""
+        """Return the path of its figure (``json``) or of a file to take along (``csv``, ``parquet``, ``html``)."""
         return f"exhibit/{self.name}.{suffix}" + (f"?{self.query}" if self.query else "")
+
+    @property
+    def file(self) -> str:
+        """The name of a file of it: what it shows, of which model, with which estimator."""
+        used = REPORTS[self.name].parameters
+        view = session.read(dict(parse_qsl(self.query)), session.known())
+        models = [view.model] if "model" in used else list(view.models) if "models" in used else []
+        return "_".join([self.name, *models, *([view.estimator] if "estimator" in used else [])])
 
 
 def find_report(name: str, view: View) -> FoundReport:
@@ -42,9 +50,14 @@ def find_report(name: str, view: View) -> FoundReport:
     BlindspotError
         If the atlas has not what it needs.
     """
-    params = session.write(view, session.known(), REPORTS[name].parameters)
-    reduced = session.read(params, session.known())
-    return FoundReport(name, urlencode(params), _report(session.atlas(), name, reduced))
+    query = report_query(name, view)
+    reduced = session.read(dict(parse_qsl(query)), session.known())
+    return FoundReport(name, query, _report(session.atlas(), name, reduced))
+
+
+def report_query(name: str, view: View) -> str:
+    """Return the parameters of a view that a report depends on, as an URL carries them."""
+    return urlencode(session.write(view, session.known(), REPORTS[name].parameters))
 
 
 @lru_cache(maxsize=24)
@@ -70,6 +83,7 @@ def show_report(name: str, view: View, narrow_height: int | None = None) -> None
     plot(
         source=source, height=figure.layout.height, key=name, narrow_source=source if narrow_height else None,
         narrow_height=narrow_height, opens=html.address({"model": view.model, "concept": "CONCEPT"}, "concept_map"),
+        lights=html.address({"model": view.model, "within": "RANGES"}, "concept_map"),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -31,6 +32,7 @@ from engine.figures.tables import STATUSES
 from engine.files import DATA
 from engine.reports import ReportView
 from engine.reports.base import view_basis, view_table
+from engine.reports.selection import SELECTION, SORTS, delta_ranges, pack_concepts, select, unpack_concepts
 from engine.reports.theory import TARGETS
 
 ENVIRONMENT = "BLINDSPOT_ATLAS"
@@ -41,11 +43,15 @@ QUANTITIES = ("relative", "delta")
 MARGINS = (0.0, 0.4)
 """Margins on offer: from any to the neutral delta at the usual thresholds."""
 MOST_MODELS = 4
+MOST_RANGES = 6
+"""Ranges of delta in a selection."""
 LONGEST_TEXT = 80
 SETTINGS = ("model", "estimator", "temperature", "low", "high")
 """What every link to another page takes along."""
-SHARED = (*SETTINGS, "concept")
+SHARED = (*SETTINGS, "concept", *SELECTION)
 """What follows a person from page to page."""
+NARROWING = (*SELECTION, "sort", "start")
+"""What the list of a selection depends on; a page that shows one has these in its address."""
 CACHE, PAGE, VERSION = "view_cache", "view_page", "view_version"
 """Session keys: the parameters of `SHARED` as last shown, the page that showed them, and the atlas's version."""
 
@@ -64,6 +70,7 @@ class Known:
     high: float = 0.9
     colours: tuple[str, ...] = COLOURS
     """What a map's colour may mean: an atlas of published statistics has neither frequencies nor clusters."""
+    clusters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,8 @@ class View(ReportView):
 
     concept: int | None = None
     colour: str = "delta"
-    status: tuple[str, ...] = ()
-    frequency: float = 0.0
-    q: float = 1.0
-    text: str = ""
+    start: int = 0
+    """Place in the list of the selection."""
     side: str = "suppressed"
     top: int = 12
     job: str | None = None
@@ -143,6 +148,13 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
         "frequency": _number(0.0, 1.0),
         "q": _number(0.0, 1.0),
         "text": lambda text: text if len(text) <= LONGEST_TEXT and text.isprintable() else None,
+        "cluster": _several(known.clusters, 1, len(known.clusters)),
+        "within": _ranges(known.models),
+        "ids": lambda text: text if unpack_concepts(text, known.concepts) is not None else None,
+        "sort": _one_of(
+            tuple(sign + name for name in (*SORTS, *map("of:{}".format, known.models)) for sign in ("", "-"))
+        ),
+        "start": whole(0, known.concepts - 1),
         "side": _one_of(SIDES),
         "top": whole(6, 96),
         "models": _several(known.models, 1, MOST_MODELS),
@@ -161,6 +173,21 @@ def _several(allowed: tuple[str, ...], fewest: int, most: int) -> Callable[[str]
     def parse(text: str) -> tuple[str, ...] | None:
         chosen = tuple(dict.fromkeys(part for part in text.split(",") if part in allowed))
         return chosen if fewest <= len(chosen) <= most else None
+
+    return parse
+
+
+def _ranges(models: tuple[str, ...]) -> Callable[[str], tuple[str, ...] | None]:
+    """Return a parser of up to `MOST_RANGES` ranges of delta, ``MODEL:LOW:HIGH``."""
+
+    def fits(text: str) -> bool:
+        with suppress(ValueError):
+            return all(model in models for model, *_ in delta_ranges([text]))
+        return False
+
+    def parse(text: str) -> tuple[str, ...] | None:
+        chosen = tuple(dict.fromkeys(part for part in text.split(",") if fits(part)))
+        return chosen if 1 <= len(chosen) <= MOST_RANGES else None
 
     return parse
 
@@ -252,7 +279,13 @@ def _known(opened: Atlas) -> Known:
         low=delta.suppressed,
         high=delta.exaggerated,
         colours=COLOURS[:2] if opened.info.published else COLOURS,
+        clusters=() if opened.info.published else _clusters(opened),
     )
+
+
+def _clusters(opened: Atlas) -> tuple[str, ...]:
+    concepts = opened.concepts
+    return tuple(str(one) for one in sorted(set(concepts["cluster"][~concepts["dead"]])) if one >= 0)
 
 
 def table(view: View, model: str | None = None) -> pd.DataFrame:
@@ -316,13 +349,34 @@ def settings() -> dict[str, str]:
 
 def change(**values: Any) -> None:
     """Change some parameters of the URL; used in widget callbacks, before the page runs again."""
-    put(replace(read(dict(st.query_params), known()), **values))
+    put(replace(read(dict(st.query_params), known()), **{**_from_the_top(values), **values}))
 
 
 def follow(go: Mapping[str, Any]) -> None:
     """Change this page's view as a clicked link says; None removes a parameter."""
-    params = {**dict(st.query_params), **go}
+    params = {**dict(st.query_params), **_from_the_top(go), **go}
     put(read({name: str(value) for name, value in params.items() if value is not None}, known()))
+
+
+def _from_the_top(changed: Mapping[str, Any]) -> dict[str, int]:
+    """Another selection or order is listed from its first concept."""
+    return {"start": 0} if set(changed) & set(NARROWING) else {}
+
+
+def choose(mask: np.ndarray, add: bool = False) -> None:
+    """Narrow the selection to some concepts, chosen on a figure; with `add`, widen what was chosen so before.
+
+    Raises
+    ------
+    BlindspotError
+        If they are too many and too scattered for an address.
+    """
+    view = read(dict(st.query_params), known())
+    before = unpack_concepts(view.ids, atlas().count)
+    if before is not None:
+        mask = mask | before if add else mask & before
+    if (mask & select(atlas(), replace(view, ids=""))).any():
+        change(ids=pack_concepts(mask))
 
 
 def bound(name: str, value: Any) -> str:

@@ -1,7 +1,9 @@
 """The app as a person uses it: a real server, a real chromium, real clicks. Screenshots land in tests/artifacts."""
 
+import pandas as pd
 import pytest
 
+from engine.atlas import Atlas
 from tests.app.conftest import DEMO
 from tests.app.serving import ARTIFACTS, point, settled, wait_for_map
 
@@ -106,6 +108,61 @@ def test_a_shared_selection_rings_the_concept_in_every_compared_map(server, page
     assert page.locator(".st-key-maps .ba-rings i:not([hidden])").count() == 2
     page.wait_for_timeout(300)
     page.screenshot(path=ARTIFACTS / "compare.png")
+
+
+def parts(page, count: int) -> str:
+    """Wait until the selection has that many parts, and return how many concepts it holds."""
+    page.wait_for_function("(count) => document.querySelectorAll('.ba-part').length === count", arg=count, timeout=WAIT)
+    settled(page)
+    return page.locator(".ba-count b").inner_text()
+
+
+def test_a_selection_is_searched_lassoed_listed_downloaded_linked_and_stepped_through(server, page, drawable_atlas):
+    lit = "() => document.querySelector('.st-key-map .ba-gd').data[0].selectedpoints?.length"
+    known = Atlas.open(drawable_atlas)
+    word = known.concepts["label"].iloc[3].split()[0]
+    hits = known.search(word, known.count, every=True)["concept"]
+    hits = hits[~known.concepts["dead"].to_numpy()[hits]]
+    page.goto(f"{server}/concept_map")
+    wait_for_map(page)
+    page.keyboard.press("/")
+    page.keyboard.type(word)
+    page.wait_for_function(f"(count) => ({lit})() === count", arg=len(hits), timeout=WAIT)
+    assert "text=" not in page.url  # typing lights without the server
+    page.keyboard.press("Enter")
+    assert parts(page, 1) == str(len(hits)) and page.evaluate(lit) == len(hits)
+    assert page.locator(".ba-pager").first.inner_text().endswith(f"of {len(hits)}\n›") or len(hits) <= 24
+    page.get_by_role("button", name="Select with a box").click()
+    box = page.locator(".st-key-map .nsewdrag").bounding_box()
+    x, y = point(page, int(hits.iloc[0]))
+    page.mouse.move(box["x"] + 2, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(x + 8, y + 8, steps=6)
+    page.mouse.up()
+    kept = parts(page, 2)
+    assert 1 <= int(kept) <= len(hits) and page.evaluate(lit) == int(kept)
+    with page.expect_download() as download:
+        page.locator(".ba-selection .ba-take a").first.click()
+    rows = pd.read_csv(download.value.path(), comment="#")
+    assert len(rows) == int(kept) and int(hits.iloc[0]) in set(rows["concept"])
+    assert download.value.suggested_filename == f"selection_{known.models[0]}_gap.csv"
+    linked = page.url
+    page.go_back()
+    assert parts(page, 1) == str(len(hits))
+    page.goto(linked)
+    assert parts(page, 2) == kept and page.evaluate(lit) == int(kept)
+    page.goto(linked.split("&ids=")[0])
+    parts(page, 1)
+    page.locator("a.ba-row").first.click()
+    page.wait_for_selector(".st-key-card .ba-beside", timeout=WAIT)
+    first = page.locator(".st-key-card .ba-kicker").inner_text()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "(first) => document.querySelector('.st-key-card .ba-kicker').textContent !== first", arg=first, timeout=WAIT
+    )
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".st-key-card", state="detached", timeout=WAIT)
+    assert f"text={word}" in page.url and "concept=" not in page.url
 
 
 def test_an_overview_card_leads_into_the_map(server, page):

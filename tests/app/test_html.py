@@ -14,7 +14,10 @@ from tests.app.test_pages import opened
 
 EVIL = ["<script>alert(1)</script>", "\"' onload=x", "<img src=x onerror=y>"]
 HOSTILE = "<b onclick=x>![p](http://evil.example/p.png) `*_"
-TAGS = "a b br code div figcaption figure h2 h3 i img input label li p section small span strong table td th tr u ul"
+TAGS = (
+    "a b br code div figcaption figure h2 h3 i img input label li nav p section small span strong table tbody td th "
+    "thead tr u ul"
+)
 SAFE_TAGS = set(TAGS.split())
 
 

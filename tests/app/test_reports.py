@@ -23,7 +23,7 @@ def client(use_atlas, plain_atlas):
 
 def test_a_csv_names_its_atlas_and_its_recipe_and_pandas_reads_it(client, plain_atlas):
     answer, atlas = client.get("/atlas/v/exhibit/delta-ranking.csv?model=beta&estimator=share"), Atlas.open(plain_atlas)
-    assert answer.headers["content-disposition"] == 'attachment; filename="delta-ranking.csv"'
+    assert answer.headers["content-disposition"] == 'attachment; filename="delta-ranking_beta_share.csv"'
     assert f"# recipe fingerprint: {files.recipe_fingerprint(atlas)}" in answer.text
     assert "# view: model=beta&estimator=share" in answer.text and "# estimator: share of energy" in answer.text
     table = pd.read_csv(io.StringIO(answer.text), comment="#").set_index("concept")

@@ -2,16 +2,9 @@
 
 import pytest
 
-from engine.atlas import Atlas
 from engine.blindspots.delta import ESTIMATORS
 from engine.errors import BlindspotError
 from engine.reports import REPORTS, ReportView, report, report_names
-from tests.synthetic import build_synthetic_atlas
-
-
-@pytest.fixture(scope="module")
-def atlas(tmp_path_factory) -> Atlas:
-    return Atlas.open(build_synthetic_atlas(tmp_path_factory.mktemp("reports") / "atlas", concepts=48, pairs=8))
 
 
 def test_every_name_that_an_atlas_supports_can_be_drawn_and_every_other_is_one_sentence(atlas):

@@ -1,0 +1,143 @@
+"""The selection on a page: what narrows it, how many it holds, the list of its concepts, and files of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from engine.atlas import Atlas
+from engine.figures.tables import LEVEL, Summary, cluster_names, summarise
+from engine.reports.selection import delta_range, describe, ordered, select
+from pages.widgets import html, session
+from pages.widgets.reports import report_query
+from pages.widgets.session import View
+
+ROWS = 24
+"""Concepts on one page of the list."""
+TOOLBAR = "toolbar_view"
+"""Session key: the parameters that the controls outside a page's fragment showed last."""
+CONTROLLED = ("model", "text", "status", "frequency", "q", "cluster", "estimator", "temperature", "low", "high")
+RANKINGS = {
+    "clear": "Ranked by the end of the 95 % interval that is nearest to 0.5, so that noisy concepts do not lead; "
+    f"those with q < {LEVEL:g} come first.",
+    "range": "Ranked by how far the δ of all models lie apart.",
+    "apart": "Ranked by how far the δ of {models} lie apart.",
+}
+
+
+class Listed(NamedTuple):
+    """One row of the list."""
+
+    concept: int
+    label: str | None
+    words: str
+    numbers: pd.Series
+    """Its row of the concept table."""
+    models: list[tuple[str, float, bool]]
+    """Every model, its delta, and whether its q is below the level."""
+    range: float
+    """Largest minus smallest delta of these models."""
+    image: str | None
+    """Address of the real image that shows it most, if one does."""
+
+
+def remember_controls(view: View) -> None:
+    """Note what the controls outside of the page's fragment show; for `keep_controls` inside of it."""
+    st.session_state[TOOLBAR] = _controlled(view)
+
+
+def keep_controls(view: View) -> None:
+    """Run the whole page if a fragment changed what controls outside of it show."""
+    if st.session_state.get(TOOLBAR, shown := _controlled(view)) != shown:
+        st.rerun()
+
+
+def _controlled(view: View) -> tuple:
+    return tuple(getattr(view, name) for name in CONTROLLED)
+
+
+def list_heading(view: View) -> str:
+    """Return what stands above the list: how many concepts it has."""
+    count = int(select(session.atlas(), view).sum())
+    return "The concept" if count == 1 else f"All {count:,} concepts"
+
+
+def show_bar(view: View) -> None:
+    """Show what narrows the selection, each part with a cross that removes it, how many it holds, and files of it."""
+    atlas = session.atlas()
+    mask, table = select(atlas, view), session.table(view)
+    summary = summarise(table[mask], view.low, view.high)
+    html.show(
+        "selection.bar", key="selection", view=view, chips=_chips(view), count=int(mask.sum()), summary=summary,
+        total=int((~table["dead"]).sum()), query=report_query("selection", view), near=_near(view, summary),
+    )  # fmt: skip
+
+
+def _chips(view: View) -> list[tuple[str, str]]:
+    names = named_clusters(session.atlas()) if view.cluster else {}
+    clusters = " or ".join(names.get(one, one) for one in view.cluster)
+    words = {"cluster": clusters, "status": f"{' or '.join(view.status)} in {view.model}"}
+    return [(name, words.get(name, text)) for name, text in describe(view)]
+
+
+def _near(view: View, summary: Summary) -> list[str]:
+    """Return known words like the one that was searched for, if nothing was found."""
+    return session.atlas().known_words(view.text) if view.text and not summary.concepts else []
+
+
+@lru_cache(maxsize=4)
+def named_clusters(atlas: Atlas) -> dict[str, str]:
+    """Return every cluster's number and the labels that tell it from the others."""
+    names = cluster_names(atlas.concepts)
+    return {str(number): f"{number}: {name}" if name else f"cluster {number}" for number, name in names.items()}
+
+
+def show_list(view: View, page: str | None = None, compared: bool = False) -> None:
+    """Show one page of the selection's concepts as a table whose headings sort it.
+
+    Parameters
+    ----------
+    page
+        The page that a concept opens on; by default this one.
+    compared
+        Show only the models that the view compares, and at first where they lie apart most.
+    """
+    atlas, view = session.atlas(), view if view.sort else replace(view, sort="-apart" if compared else "clear")
+    models = list(view.models) if compared else atlas.models
+    order = ordered(atlas, view)
+    start = min(view.start, max(len(order) - 1, 0)) // ROWS * ROWS
+    shown = pd.Index(order[start : start + ROWS])
+    table = session.table(view).loc[shown]
+    others = {model: session.table(view, model).loc[shown, ["delta", "q"]] for model in models}
+    thumbs = html.asset("thumb/%d.webp")
+    ranges = delta_range(atlas, view, shown, models)
+    rows = [
+        Listed(
+            concept, row["label"], " · ".join(list(row["words"])[:4]) if row["words"] is not None else "", row,
+            [(model, other["delta"].iloc[place], bool(other["q"].iloc[place] < LEVEL) or atlas.info.published)
+             for model, other in others.items()],
+            ranges[place], None if (image := html.best_image_of(atlas, concept, "real")) is None else thumbs % image,
+        )
+        for place, (concept, row) in enumerate(table.iterrows())
+    ]  # fmt: skip
+    ranking = RANKINGS.get(view.sort.removeprefix("-"), "").format(models=" and ".join(models))
+    html.show(
+        "selection.list", key="list", view=view, rows=rows, models=models, start=start, size=ROWS, total=len(order),
+        ranking=ranking, page=page, apart="apart" if compared else "range",
+    )  # fmt: skip
+
+
+def beside(view: View) -> tuple[int | None, int | None, str] | None:
+    """Return the concepts before and after the view's one in the selection, and its place; None if it is not in it."""
+    order = ordered(session.atlas(), view)
+    places = (order == view.concept).nonzero()[0]
+    if not len(places):
+        return None
+    place = int(places[0])
+    before = int(order[place - 1]) if place else None
+    after = int(order[place + 1]) if place + 1 < len(order) else None
+    return before, after, f"{place + 1:,} of {len(order):,}"
