@@ -24,7 +24,7 @@ FOOLING_METHODS = {
     "pixels": "optimised pixels", "fourier": "optimised Fourier coefficients", "maco": "MACO's optimised phases",
 }  # fmt: skip
 """What is optimised to fool a concept's score (`engine.samplers.robustness`), by name."""
-FOOLING_STEPS, FOOLING_SEEDS = 200, 2
+FOOLING_STEPS, FOOLING_SEEDS = 100, 1
 """Optimisation steps, and images of each method, unless others are asked for; MACO's authors take 1000 steps."""
 
 
