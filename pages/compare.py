@@ -25,7 +25,8 @@ def explore() -> None:
     if "models" not in st.query_params and view.model not in view.models:  # the other pages' model is compared, too
         view = replace(view, models=(view.model, view.models[0]))
         session.put(view, KEYS)
-    choice, search, settings, filters = st.columns([5, 3, 1.6, 1.6], vertical_alignment="bottom")
+    with st.container(key="toolbar"):
+        choice, search, settings, filters = st.columns([5, 3, 1.6, 1.6], vertical_alignment="bottom")
     with choice:
         controls.models_choice(view)
     with search:

@@ -119,8 +119,8 @@ def cluster_names(concepts: pd.DataFrame, words: int = 2) -> dict[int, str]:
         / (named.groupby("label").size().reindex(counts.index, level="label") / max(len(named), 1))
     )
     found = {int(cluster): "" for cluster in sorted(set(live["cluster"]))}
-    for cluster, group in weight.groupby(level="cluster"):
-        found[int(cluster)] = ", ".join(group.droplevel("cluster").nlargest(words).index)
+    for cluster in set(weight.index.get_level_values("cluster")):
+        found[int(cluster)] = ", ".join(weight.loc[cluster].nlargest(words).index)
     return found
 
 

@@ -108,6 +108,7 @@ function offerTools(Plotly, gd, root, data, send) {
     button.onclick = () => press(mode);
     bar.append(button);
   }
+  placeTools(gd, root);
   root.addEventListener("pointerdown", (event) => { root.joining = event.shiftKey; }, true);
   gd.on("plotly_selected", (event) => {
     if (!event) return;
@@ -124,6 +125,13 @@ function offerTools(Plotly, gd, root, data, send) {
     });
   });
   gd.on("plotly_deselect", () => { if (gd.mask) send("all"); });
+}
+
+// The tools stand in the corner of the first panel.
+function placeTools(gd, root) {
+  const { xaxis, yaxis } = gd._fullLayout;
+  if (!xaxis || !yaxis) return;
+  Object.assign(root.querySelector(".ba-tools").style, { left: `${xaxis._offset + 8}px`, top: `${yaxis._offset + 8}px` });
 }
 
 // While someone types into the search box, what fits lights up; Enter makes it the selection. `data.base`: all other
@@ -249,6 +257,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       for (const event of ["plotly_afterplot", "plotly_relayouting"]) {
         gd.on(event, () => choose(gd, rings, gd.chosen ?? null));
       }
+      gd.on("plotly_afterplot", () => placeTools(gd, root));
       hover(gd, root.querySelector(".ba-tip"), data);
       window.addEventListener(LIGHT, ({ detail }) => { if (root.isConnected && root.given.lasso) sift(Plotly, gd, detail); });
       document.addEventListener("input", (event) => lightTyped(root, event), true);
