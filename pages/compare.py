@@ -35,7 +35,7 @@ def explore() -> None:
         controls.delta_settings(view)
     with filters:
         controls.filters(view)
-    selection.show_bar(view)
+    selection.show_bar(view, view.models)
     query = urlencode(session.write(view, session.known(), ("models", *session.SETTINGS)))
     tables = {model: session.table(view, model) for model in view.models}
     mask = select(session.atlas(), view) if is_narrowed(view) else None

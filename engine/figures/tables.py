@@ -177,27 +177,3 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 2 or a.std() == 0 or b.std() == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
-
-
-def disagreement(deltas: dict[str, pd.DataFrame], count: int) -> pd.DataFrame:
-    """Rank live concepts by the range of delta over models, those that differ from reality in any model first.
-
-    Parameters
-    ----------
-    deltas
-        Concept table per model, over the same concepts: ``delta, q, dead``.
-    count
-        Rows to return.
-
-    Returns
-    -------
-    Data frame indexed by concept: one delta column per model, ``spread`` = max - min, ``sure`` = `certain` in a model;
-    these first, and of them the largest spread.
-    """
-    first = next(iter(deltas.values()))
-    live = ~first["dead"].to_numpy(bool)
-    table = pd.DataFrame({model: frame["delta"] for model, frame in deltas.items()})[live]
-    spread = table.max(axis=1) - table.min(axis=1)
-    sure = np.logical_or.reduce([certain(frame)[live] for frame in deltas.values()])
-    ranked = table.assign(spread=spread, sure=sure).sort_values(["sure", "spread"], ascending=False, kind="stable")
-    return ranked.head(count)

@@ -164,7 +164,10 @@ def _ordered(atlas: Atlas, view: ReportView) -> np.ndarray:
         ranks = [-rank if turned and rank.dtype != bool else ~rank if turned else rank for rank in first]
     else:
         values, known = _values(atlas, view, table, column)
-        ranks = [~known, -values if turned else values, *first]
+        models = {"range": tuple(atlas.models), "apart": view.models}.get(column, ())
+        sure = [certain(view_table(atlas, view, model).loc[table.index]) for model in models]
+        doubted = [~np.logical_or.reduce(sure)] if sure else []
+        ranks = [~known, *doubted, -values if turned else values, *first]
     order = table.index.to_numpy()[np.lexsort(ranks[::-1])]
     order.flags.writeable = False
     return order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from engine.atlas import Atlas
-from engine.figures.tables import LEVEL, Summary, cluster_names, summarise
+from engine.figures.tables import LEVEL, cluster_names, summarise
 from engine.reports.selection import delta_range, describe, ordered, select
 from pages.widgets import html, session
 from pages.widgets.reports import report_query
@@ -24,8 +25,8 @@ CONTROLLED = ("model", "text", "status", "frequency", "q", "cluster", "estimator
 RANKINGS = {
     "clear": "Ranked by the end of the 95 % interval that is nearest to 0.5, so that noisy concepts do not lead; "
     f"those with q < {LEVEL:g} come first.",
-    "range": "Ranked by how far the δ of all models lie apart.",
-    "apart": "Ranked by how far the δ of {models} lie apart.",
+    "range": f"Ranked by how far the δ of all models lie apart; those with q < {LEVEL:g} in any of them come first.",
+    "apart": f"Ranked by how far the δ of {{models}} lie apart; those with q < {LEVEL:g} in any of them come first.",
 }
 
 
@@ -66,14 +67,19 @@ def list_heading(view: View) -> str:
     return "The concept" if count == 1 else f"All {count:,} concepts"
 
 
-def show_bar(view: View) -> None:
-    """Show what narrows the selection, each part with a cross that removes it, how many it holds, and files of it."""
+def show_bar(view: View, models: Sequence[str] | None = None) -> None:
+    """Show what narrows the selection, each part with a cross that removes it, how many it holds, and files of it.
+
+    The blindspots among them are counted for the view's model unless others are named.
+    """
     atlas = session.atlas()
-    mask, table = select(atlas, view), session.table(view)
-    summary = summarise(table[mask], view.low, view.high)
+    mask, total = select(atlas, view), int((~session.table(view)["dead"]).sum())
+    counts = {
+        model: summarise(session.table(view, model)[mask], view.low, view.high) for model in models or [view.model]
+    }
     html.show(
-        "selection.bar", key="selection", view=view, chips=_chips(view), count=int(mask.sum()), summary=summary,
-        total=int((~table["dead"]).sum()), query=report_query("selection", view), near=_near(view, summary),
+        "selection.bar", key="selection", view=view, chips=_chips(view), count=int(mask.sum()), counts=counts,
+        total=total, query=report_query("selection", view), near=[] if mask.any() else _near(view),
     )  # fmt: skip
 
 
@@ -84,9 +90,9 @@ def _chips(view: View) -> list[tuple[str, str]]:
     return [(name, words.get(name, text)) for name, text in describe(view)]
 
 
-def _near(view: View, summary: Summary) -> list[str]:
-    """Return known words like the one that was searched for, if nothing was found."""
-    return session.atlas().known_words(view.text) if view.text and not summary.concepts else []
+def _near(view: View) -> list[str]:
+    """Return known words like the one that was searched for."""
+    return session.atlas().known_words(view.text) if view.text else []
 
 
 @lru_cache(maxsize=4)

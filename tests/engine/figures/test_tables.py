@@ -4,7 +4,6 @@ import pytest
 
 from engine.figures.tables import (
     Filters,
-    disagreement,
     keep,
     most_different,
     pearson,
@@ -92,11 +91,3 @@ def test_one_starts_with_what_is_certain_and_with_another_model_for_each_side(ta
 def test_pearson_knows_a_line_and_a_constant():
     assert pearson(np.arange(5), 3 - 2 * np.arange(5)) == pytest.approx(-1)
     assert np.isnan(pearson(np.ones(5), np.arange(5)))
-
-
-def test_disagreement_ranks_by_range_and_leaves_out_the_dead(table):
-    other = table.assign(delta=[0.0, 0.9, 0.5, 0.9, 0.7, 1.0])
-    sure = disagreement({"a": table.assign(q=0.01), "b": other}, 2)
-    assert sure.index.tolist() == [1, 4] and sure["spread"].iloc[0] == pytest.approx(0.85)
-    ranked = disagreement({"a": table, "b": other}, 5)
-    assert ranked.index.tolist() == [4, 3, 0, 1, 2] and ranked["sure"].tolist() == [True] * 3 + [False] * 2
