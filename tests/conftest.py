@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+gc.disable()  # while libraries are loaded, which makes many objects and no garbage
 ROOT = Path(__file__).parent
 BROWSER = {
     f"tests/app/{path.name}"
@@ -15,23 +16,23 @@ BROWSER = {
 }
 LONGEST = (
     "browser",
-    "tests/engine/samplers/test_any_batch.py",
-    "tests/engine/atlas/test_hostile.py",
     "tests/precompute/test_resume.py",
+    "tests/engine/atlas/test_hostile.py",
+    "tests/engine/samplers/test_any_batch.py",
     "tests/engine/invariance/test_walk.py",
     "tests/precompute/test_robustness.py",
     "tests/test_notebooks.py",
     "tests/precompute/studies/test_study.py",
+    "tests/precompute/studies/test_injection.py",
     "tests/app/test_pages.py",
-    "tests/precompute/test_build.py",
+    "tests/app/test_attacks.py",
     "tests/app/test_published_atlas.py",
+    "tests/precompute/test_build.py",
     "tests/test_docs.py",
-    "tests/engine/blindspots/test_baselines.py",
     "tests/precompute/test_sample.py",
     "tests/precompute/demo_world/test_generators.py",
-    "tests/test_demo.py",
 )
-"""What takes half a minute or more, the longest first: at the end both processes have short files left to share."""
+"""What takes twenty seconds or more, the longest first: at the end both processes have short files left to share."""
 
 
 def unit(nodeid: str) -> str:
@@ -65,3 +66,4 @@ def pytest_collection_finish():
     """The libraries that all tests have loaded stay: no collection of garbage looks through them again."""
     gc.collect()
     gc.freeze()
+    gc.enable()

@@ -15,7 +15,7 @@ def build_drawable_atlas(root: Path, concepts: int, **settings: Any) -> Path:
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
     from engine.dictionary.topk import TopK
-    from tests.engine.priors.tiny import tiny_pipeline
+    from tests.engine.priors.tiny import ONE_LEVEL, tiny_pipeline
 
     path = build_synthetic_atlas(root / "atlas", concepts=concepts, **settings)
     torch.manual_seed(0)
@@ -24,7 +24,7 @@ def build_drawable_atlas(root: Path, concepts: int, **settings: Any) -> Path:
     )
     Dinov2WithRegistersModel(config).save_pretrained(root / "encoder")
     TopK(16, concepts, 4).save_pretrained(path / "dictionary")
-    tiny_pipeline(root / "prior")
+    tiny_pipeline(root / "prior", **ONE_LEVEL)
     header = json.loads((path / "atlas.json").read_text())
     header["encoder"] |= {"id": "../encoder", "revision": None, "layer": None, "image_size": 32, "resize": "square"}
     header["prior"] = {"id": "../prior", "kind": "latent", "prompt": ""}
