@@ -20,6 +20,7 @@ from precompute.benchmark import CONTEXT, benchmark
 from precompute.console import AsJson, VariadicCommand, print_json
 from precompute.drawing import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
+from precompute.invariants import invariants
 from precompute.quality import quality
 from precompute.robustness import robustness
 from precompute.serve import DEMO_ATLAS, serve
@@ -162,6 +163,7 @@ def export(
 
 app.command()(sample)
 app.command()(gallery)
+app.command()(invariants)
 app.command()(quality)
 app.command()(robustness)
 app.command("import-dictionary")(import_dictionary)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from threading import Lock
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from engine.errors import BlindspotError
-from engine.priors.base import DiffusionPrior
+from engine.priors.base import DiffusionPrior, Prediction
 from engine.samplers.base import sample_generators
 
 
@@ -31,6 +32,9 @@ class DeterministicGenerator:
         The diffusion model, whose weights stay as they are.
     steps
         Steps of the sampler.
+    signal
+        0: from pure noise. Else from the first of the sampler's levels at which at least this share of the state's
+        variance is signal, through the steps that are left; its latents then are states of that level.
     checkpointing
         Keep only the state before each step and compute its activations again in the backward pass. Memory then is
         that of one step however many there are, and a backward pass evaluates every step once more.
@@ -45,14 +49,22 @@ class DeterministicGenerator:
     Raises
     ------
     BlindspotError
-        If the prior has not so many steps.
+        If the prior has not so many steps, or none is left.
     """
 
-    def __init__(self, prior: DiffusionPrior, steps: int, checkpointing: bool = True):
+    def __init__(self, prior: DiffusionPrior, steps: int, checkpointing: bool = True, signal: float = 0.0):
         self.prior, self.steps, self.checkpointing = prior, int(steps), checkpointing
-        self.levels = [*prior.timesteps(self.steps).tolist(), -1]
+        levels = [t for t in prior.timesteps(self.steps).tolist() if prior.schedule.signal(t) >= signal]
+        if not levels:
+            raise BlindspotError(f"None of {steps} steps has a signal of {signal:g} or more: take more steps or less.")
+        self.levels = [*levels, -1]
         self.evaluations, self.recomputed = 0, 0
         self._counting = Lock()
+
+    @property
+    def signal(self) -> float:
+        """Share of variance that is signal in its latents, abar of the first level."""
+        return self.prior.schedule.signal(self.levels[0])
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -90,6 +102,11 @@ class DeterministicGenerator:
         """Draw n standard normal latents; latent i depends on (seed, i) alone."""
         return self.prior.noise(sample_generators(seed, n))
 
+    def count(self, evaluations: int) -> None:
+        """Add evaluations of the network that were made outside of the generator."""
+        with self._counting:
+            self.evaluations += evaluations
+
     def _step(self, state: Tensor, *, t: int, t_prev: int, seen: list[bool]) -> Tensor:
         """One step of DDIM; `seen` is filled by the first evaluation, so that a repeated one is known as such."""
         with self._counting:
@@ -105,6 +122,22 @@ class DeterministicGenerator:
         if self.checkpointing and torch.is_grad_enabled() and state.requires_grad:
             return checkpoint(function, state, use_reentrant=False, preserve_rng_state=False)
         return function(state)
+
+
+class CountedPrior:
+    """A prior that counts its evaluations, one for each state, and else is the one it was made of."""
+
+    def __init__(self, prior: DiffusionPrior):
+        self._prior, self._counting, self.evaluations = prior, Lock(), 0
+
+    def denoise(self, x_t: Tensor, t: int) -> Prediction:
+        """Predict the clean states, as the prior does."""
+        with self._counting:
+            self.evaluations += len(x_t)
+        return self._prior.denoise(x_t, t)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._prior, name)
 
 
 def response(

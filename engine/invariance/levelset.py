@@ -10,7 +10,7 @@ near y, and `engine.invariance.walk` corrects the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from engine.errors import BlindspotError
 
-Response = Callable[[Tensor], Tensor]
-"""Latents [n, *shape] to responses [n, m]; differentiable, row i depends on row i alone."""
+Response = Callable[..., Tensor]
+"""Latents [n, *shape] to responses [n, m]; differentiable, row i depends on row i alone. With a context it is given
+that too, [n, ...], a row for each latent."""
 OnIteration = Callable[[int, int, Tensor], bool | None]
 """Called with the iterations done, all of them, and the residuals [n]; returning False ends the search."""
 DENSE = 16
@@ -41,6 +42,9 @@ class LevelSet:
         y, [m].
     batch
         Latents that go through f together; None: all.
+    context
+        What else f depends on, a row for each latent [n, ...]; f is then a function of its own for every latent, and
+        the methods below are told by `rows` which latents they are given; None: all, in order.
 
     Raises
     ------
@@ -48,10 +52,17 @@ class LevelSet:
         If the target is not finite.
     """
 
-    def __init__(self, response: Response, target: Float[Tensor, " m"], batch: int | None = None):
+    def __init__(
+        self,
+        response: Response,
+        target: Float[Tensor, " m"],
+        batch: int | None = None,
+        context: Float[Tensor, "n ..."] | None = None,
+    ):
         if not target.isfinite().all():
             raise BlindspotError("The response to reach is not a finite number: choose another query or target.")
         self.response, self.target, self.batch = response, target.detach().reshape(-1), batch
+        self.context = context
         self.evaluations, self.gradients = 0, 0
 
     @property
@@ -60,17 +71,19 @@ class LevelSet:
         return float(self.target.norm()) or 1.0
 
     @torch.no_grad()
-    def residual(self, z: Float[Tensor, "n *shape"]) -> Float[Tensor, "n m"]:
+    def residual(self, z: Float[Tensor, "n *shape"], rows: Tensor | None = None) -> Float[Tensor, "n m"]:
         """f(z) - y, without gradients."""
         self.evaluations += len(z)
-        return torch.cat([self._checked(self.response(part)) for part in self._parts(z)]) - self.target
+        return torch.cat([self.respond(*part) for part in self._parts(z, rows)]) - self.target
 
-    def linearise(self, z: Float[Tensor, "n *shape"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m d"]]:
+    def linearise(
+        self, z: Float[Tensor, "n *shape"], rows: Tensor | None = None
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m d"]]:
         """f(z) - y and the Jacobian J of f, by one backward pass for each response."""
-        residuals, rows = [], []
-        for part in self._parts(z):
+        residuals, slopes = [], []
+        for part, *context in self._parts(z, rows):
             variable = part.detach().requires_grad_()
-            found = self._checked(self.response(variable))
+            found = self.respond(variable, *context)
             wanted = found.shape[1]
             if not found.requires_grad:
                 raise BlindspotError("The response has no gradient in the latent: choose a differentiable one.")
@@ -78,25 +91,27 @@ class LevelSet:
                 torch.autograd.grad(found[:, k].sum(), variable, retain_graph=k + 1 < wanted)[0] for k in range(wanted)
             ]
             residuals.append(found.detach() - self.target)
-            rows.append(torch.stack(each, dim=1).flatten(2))
+            slopes.append(torch.stack(each, dim=1).flatten(2))
         self.evaluations += len(z)
         self.gradients += len(z) * residuals[0].shape[1]
-        return torch.cat(residuals), torch.cat(rows)
+        return torch.cat(residuals), torch.cat(slopes)
 
-    def newton(self, z: Float[Tensor, "n *shape"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n *shape"]]:
+    def newton(
+        self, z: Float[Tensor, "n *shape"], rows: Tensor | None = None
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n *shape"]]:
         """f(z) - y and the Gauss-Newton step -J^T (J J^T)^-1 (f(z) - y); zero where f has no slope."""
         if len(self.target) <= DENSE:
-            residual, jacobian = self.linearise(z)
+            residual, jacobian = self.linearise(z, rows)
             step = -torch.einsum("nmd,nm->nd", jacobian, solve(gram(jacobian), residual))
             return residual, step.reshape(z.shape)
-        found = [self._newton_by_products(part) for part in self._parts(z)]
+        found = [self._newton_by_products(*part) for part in self._parts(z, rows)]
         residuals, steps = zip(*found, strict=True)
         return torch.cat(residuals), torch.cat(steps)
 
-    def _newton_by_products(self, z: Tensor, iterations: int = 20) -> tuple[Tensor, Tensor]:
+    def _newton_by_products(self, z: Tensor, *context: Tensor, iterations: int = 20) -> tuple[Tensor, Tensor]:
         """The same by conjugate gradients on J J^T, one backward and one forward product each: J is never formed."""
         variable = z.detach().requires_grad_()
-        found = self._checked(self.response(variable))
+        found = self.respond(variable, *context)
         dual = torch.zeros_like(found, requires_grad=True)
         pulled = torch.autograd.grad(found, variable, dual, create_graph=True)[0]
         residual = found.detach() - self.target
@@ -124,10 +139,14 @@ class LevelSet:
             direction = left + size / before.clamp_min(1e-30) * direction
         return residual, -transposed(solution)
 
-    def _parts(self, z: Tensor) -> Sequence[Tensor]:
-        return z.split(self.batch) if self.batch else (z,)
+    def _parts(self, z: Tensor, rows: Tensor | None = None) -> Iterator[tuple[Tensor, ...]]:
+        """Latents that go through f together, with the context of each."""
+        given = (z,) if self.context is None else (z, self.context if rows is None else self.context[rows])
+        yield from zip(*(each.split(self.batch or max(1, len(z))) for each in given), strict=True)
 
-    def _checked(self, found: Tensor) -> Tensor:
+    def respond(self, z: Tensor, *context: Tensor) -> Tensor:
+        """f(z), once its shape is known to be [n, m]."""
+        found = self.response(z, *context)
         if found.ndim != 2 or found.shape[1] != len(self.target):
             raise BlindspotError(
                 f"The response has shape {tuple(found.shape)} where [n, {len(self.target)}] is needed."
@@ -194,7 +213,7 @@ def project(
         length = step[open_rows].flatten(1).norm(dim=1).clamp_min(1e-30)
         moves = share[open_rows] * (reach / length).clamp_max(1.0)
         trial = z[open_rows] + moves.reshape(shape) * step[open_rows]
-        residual_there, step_there = level.newton(trial)
+        residual_there, step_there = level.newton(trial, open_rows)
         size_there = residual_there.norm(dim=1)
         better = size_there < size[open_rows]
         chosen = open_rows[better]
@@ -241,7 +260,7 @@ def descend(
     ended, done = torch.zeros(len(z), dtype=torch.bool, device=z.device), 0
     for done in range(1, steps + 1):
         before = z.detach().clone()
-        losses = loss(z) if loss else (level._checked(level.response(z)) - level.target).square().sum(dim=1)
+        losses = loss(z) if loss else (level.respond(z) - level.target).square().sum(dim=1)
         level.evaluations += int((~ended).sum())
         level.gradients += int((~ended).sum())
         ended |= (scale * losses.detach() < threshold) | ~losses.detach().isfinite()

@@ -13,6 +13,7 @@ step.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ from torch import Tensor
 from engine.errors import BlindspotError
 from engine.invariance.levelset import DENSE, LevelSet, OnIteration, gram, solve
 
+Refresh = Callable[[Tensor], Tensor]
+"""Latents [n, *shape] to others for the same images, after the context of `LevelSet` was drawn anew."""
 RETURN = 1e-3
 """Distance, as a share of the step's length, within which the way back ends at the same member."""
 
@@ -74,6 +77,7 @@ def walk(
     tolerance: float = 1e-4,
     every: int = 0,
     newton: int = 12,
+    refresh: Refresh | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Walked:
     """Walk from members of the set, each on its own; after enough steps they have the prior's law given f = y.
@@ -92,6 +96,9 @@ def walk(
         Keep each n-th state in `trail`; 0: none.
     newton
         Most evaluations of f to find the end of a step.
+    refresh
+        Called after each step: draws the set's context anew and returns the latents that are then the same images,
+        whose Jacobian must be the same too (`engine.invariance.blocks`).
 
     Raises
     ------
@@ -119,6 +126,8 @@ def walk(
         uniform = torch.rand(n, generator=generator, dtype=torch.float64).to(ratio)
         accept = valid & (uniform.log() < ratio)
         here = there.where(accept, here)
+        if refresh is not None:
+            here = here._replace(z=refresh(here.z.reshape(n, *shape)).flatten(1))
         taken, lost = taken + float(accept.double().mean()), lost + float((~valid).double().mean())
         if every and (done + 1) % every == 0:
             trail.append(here.z.reshape(n, *shape).clone())
@@ -160,7 +169,7 @@ def _flow(
         return cos * member.z[rows] + sin * (v[rows] + pushed)
 
     def residual(rows: Tensor, kick: Tensor) -> Tensor:
-        return level.residual(end(rows, kick).reshape(len(rows), *shape))
+        return level.residual(end(rows, kick).reshape(len(rows), *shape), rows)
 
     every = torch.arange(len(kick), device=kick.device)
     found = residual(every, kick)

@@ -66,6 +66,8 @@ class Samples:
     """Score at each step."""
     tilt: TiltEstimate | None = None
     """Of samplers whose law tends to a tilt of the prior."""
+    states: Float[Tensor, "n *shape"] | None = None
+    """The prior's clean states that the images were decoded from, of samplers that say them."""
 
 
 class Sampler(Protocol):

@@ -119,7 +119,7 @@ class EnergyDPS:
             trace.append(seen.scores)
             announce(on_step, StepEvent(index + 1, self.steps, seen.scores, seen.images))
         images, scores = denoiser.decode(state)
-        return Samples(images, scores, torch.stack(trace))
+        return Samples(images, scores, torch.stack(trace), states=state)
 
     def _start(
         self,
