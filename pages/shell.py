@@ -20,6 +20,7 @@ PAGES = [
     st.Page("composition.py", title="Composition", icon=":material/hub:"),
     st.Page("compare.py", title="Compare", icon=":material/compare:"),
     st.Page("dictionary.py", title="Dictionary", icon=":material/bar_chart:"),
+    st.Page("invariance.py", title="Invariance", icon=":material/join_inner:"),
     st.Page("theory.py", title="Theory", icon=":material/functions:"),
     st.Page("samplers.py", title="Samplers", icon=":material/brush:"),
     st.Page("about.py", title="Method", icon=":material/menu_book:"),

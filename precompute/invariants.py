@@ -60,7 +60,8 @@ def invariants(
     """Draw images that a model cannot tell from a query image: f(x) = f(x*), through the atlas's prior."""
     from engine.atlas.reader import Atlas
     from engine.files import full_disk_explained
-    from engine.invariance.sampling import sample_invariants, save_invariants
+    from engine.invariance.records import save_invariants
+    from engine.invariance.sampling import sample_invariants
 
     if allow_download:
         os.environ[ALLOW] = "1"
@@ -75,7 +76,7 @@ def invariants(
             bar(done, total)
 
         result = sample_invariants(opened, request, device, progress, allow_download)
-        files = save_invariants(result, out)
+        files = save_invariants(result, out, str(opened.path))
     if as_json:
         print_json({"atlas": str(atlas), "out": str(out), **result.record()})
         return

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 CHUNK_ENTRIES = {"cpu": 2**21}
 LARGE_CHUNK = 2**28
@@ -81,7 +80,6 @@ class _TopCodes(torch.autograd.Function):
         return indices, values
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, indices, values = ctx.saved_tensors
         gradient = gradient * (values > 0)

@@ -60,7 +60,9 @@ class NoiseLevelSet(LevelSet):
 
     def states(self, noise: Float[Tensor, "n *shape"], clean: Tensor | None = None) -> Float[Tensor, "n *shape"]:
         """x_t = a X + s N."""
-        return self.signal * (self.context if clean is None else clean) + self.noise * noise
+        clean = self.context if clean is None else clean
+        assert clean is not None
+        return self.signal * clean + self.noise * noise
 
     @torch.no_grad()
     def refresh(self, noise: Float[Tensor, "n *shape"], random: torch.Generator) -> Float[Tensor, "n *shape"]:

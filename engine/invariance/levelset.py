@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from threading import Lock
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.errors import BlindspotError
 
@@ -29,6 +31,33 @@ DENSE = 16
 SHORTEST = 2.0**-10
 """Share of a Gauss-Newton step below which a latent is given up."""
 OPTIMISERS = ("sgd", "adam", "adagrad")
+
+
+class _PlainAttention:
+    """Inside, torch's attention is the one of plain products, the only one that can be differentiated twice.
+
+    Torch's switch is of the whole process, so threads count: the first one turns it and the last one turns it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+        self._switch: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._switch = sdpa_kernel(SDPBackend.MATH)
+                self._switch.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._switch.__exit__(None, None, None)
+
+
+_TWICE_DIFFERENTIABLE = _PlainAttention()
 
 
 class LevelSet:
@@ -104,7 +133,8 @@ class LevelSet:
             residual, jacobian = self.linearise(z, rows)
             step = -torch.einsum("nmd,nm->nd", jacobian, solve(gram(jacobian), residual))
             return residual, step.reshape(z.shape)
-        found = [self._newton_by_products(*part) for part in self._parts(z, rows)]
+        with _TWICE_DIFFERENTIABLE:
+            found = [self._newton_by_products(*part) for part in self._parts(z, rows)]
         residuals, steps = zip(*found, strict=True)
         return torch.cat(residuals), torch.cat(steps)
 

@@ -7,18 +7,15 @@ Algorithm 1 instead ("EquiDiff", Sadlej 2025), through all steps of the sampler 
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from engine.errors import BlindspotError
-from engine.files import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +24,12 @@ if TYPE_CHECKING:
     from engine.atlas.reader import Atlas
     from engine.invariance.generator import DeterministicGenerator
     from engine.invariance.targets import Target
+    from engine.priors.base import DiffusionPrior
     from engine.samplers.base import StepEvent
     from engine.samplers.models import ModelBundle
 
 METHODS = ("walk", "projection", "descent")
 MAX_MEMBERS, MAX_STEPS = 256, 250
-RECORD = "members.json"
-"""File that describes the members of a folder; it is written last."""
 START_STEPS, START_STRENGTH, START_CANDIDATES = 25, 0.6, 16
 """Of the guided sample that a member starts from."""
 START_WIDTH = 0.05
@@ -296,6 +292,7 @@ class _Search:
                 inside, latents[found], self.walks, random, angle=ANGLE, tolerance=tolerance,
                 on_iteration=partial(self._report, first, START_STEPS + request.iterations),
             )  # fmt: skip
+            assert inside.context is not None
             latents[found], clean[found] = walked.latents, inside.context
             with self._lock:
                 self._acceptance.append(walked.acceptance)
@@ -314,7 +311,7 @@ class _Search:
 
         counted = CountedPrior(self.prior)
         sampler = EnergyDPS(
-            counted, START_STEPS, START_STRENGTH, score_cap=-START_WIDTH,
+            cast("DiffusionPrior", counted), START_STEPS, START_STRENGTH, score_cap=-START_WIDTH,
             selection=CandidateSelection(SELECTION_BETA, START_CANDIDATES),
         )  # fmt: skip
 
@@ -437,34 +434,3 @@ def _what_varies(models: ModelBundle, atlas: Atlas, images: Tensor) -> Any:
 def _short(values: Tensor) -> str:
     shown = ", ".join(f"{value:.4g}" for value in values[:3].tolist())
     return shown if len(values) <= 3 else f"{shown} and {len(values) - 3} more"
-
-
-def save_invariants(result: InvariantResult, folder: Path) -> list[Path]:
-    """Write `00.png`, `01.png` ... and, last, `members.json`; each file appears whole or not at all.
-
-    Raises
-    ------
-    BlindspotError
-        If the folder cannot be written.
-    """
-    from engine.samplers.generation import to_pil
-
-    files = [folder / f"{number:02d}.png" for number in range(len(result.images))]
-    try:
-        for file, picture in zip(files, to_pil(result.images), strict=True):
-            write_whole(file, partial(picture.save, format="PNG"))
-        write_whole(folder / RECORD, lambda path: path.write_text(json.dumps(result.record(), indent=1)))
-    except OSError as error:
-        raise BlindspotError(f"The members cannot be written to {folder}: {error.strerror or error}.") from error
-    return files
-
-
-def load_invariants(folder: Path) -> dict[str, Any]:
-    """Read the record of saved members; raises `BlindspotError` if the folder holds none."""
-    try:
-        found = json.loads((Path(folder) / RECORD).read_text())
-    except (OSError, ValueError) as error:
-        raise BlindspotError(f"{folder} holds no members of an invariant set: draw them again.") from error
-    if not isinstance(found, dict) or "members" not in found:
-        raise BlindspotError(f"{folder} holds no members of an invariant set: draw them again.")
-    return found

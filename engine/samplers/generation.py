@@ -521,7 +521,7 @@ def load_generation(folder: Path, name: str = RECORD) -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     try:
-        content = _read_own(Path(folder), name, LARGEST_RECORD)
+        content = read_own(Path(folder), name, LARGEST_RECORD)
         record, stored = json.loads(content), TypeAdapter(_StoredGeneration).validate_json(content, strict=True)
         names = {old: new for new, old in STORED_NAMES.items()}
         request = {names.get(name, name): value for name, value in stored.parameters.items()}
@@ -592,7 +592,7 @@ def generated_images(folder: Path, record: Mapping[str, Any]) -> list[bytes]:
         If one is missing or is no PNG.
     """
     try:
-        files = [_read_own(Path(folder), name, LARGEST_IMAGE) for name in record["images"]]
+        files = [read_own(Path(folder), name, LARGEST_IMAGE) for name in record["images"]]
     except (OSError, ValueError) as error:
         raise BlindspotError(f"An image in {folder} is missing or is no regular file: generate it again.") from error
     if not all(content.startswith(PNG) for content in files):
@@ -600,7 +600,7 @@ def generated_images(folder: Path, record: Mapping[str, Any]) -> list[bytes]:
     return files
 
 
-def _read_own(folder: Path, name: str, limit: int) -> bytes:
+def read_own(folder: Path, name: str, limit: int) -> bytes:
     """Read a regular file of a folder; neither of them may be a link, and it may have `limit` bytes at most."""
     if folder.is_symlink() or (folder / name).is_symlink():  # where the flag below does not exist
         raise OSError(f"{folder / name} is a link")

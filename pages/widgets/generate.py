@@ -100,7 +100,7 @@ def results_folder() -> Path:
     return folder
 
 
-def _me() -> str:
+def me() -> str:
     """Return the id of this browser tab's session."""
     context = get_script_run_ctx()
     return context.session_id if context is not None else ""
@@ -193,7 +193,7 @@ def _form(view: View) -> None:
             return
         try:
             request = GenerationRequest(view.concept, **settings)
-            job = submit_generation(queue(), session.atlas(), request, _me(), dtype())
+            job = submit_generation(queue(), session.atlas(), request, me(), dtype())
         except BlindspotError as error:
             st.error(html.plain(error, code=True), icon=":material/error:")
             return
@@ -204,7 +204,7 @@ def _form(view: View) -> None:
 @html.fragment(run_every=0.5)
 def progress(key: str) -> None:
     """Follow one job while it lives; the page runs again when it has ended."""
-    job = queue().follow(key, _me())
+    job = queue().follow(key, me())
     if job is None or job.state == "done":
         st.rerun()
     if job.ended:
@@ -219,7 +219,7 @@ def progress(key: str) -> None:
     st.progress(job.step / job.steps if job.steps else 0.0, text=progress_text(job))
     if job.preview:
         st.html(html.render("generate.preview", src=html.data_uri(job.preview, "jpeg")))
-    if st.button("Cancel", icon=":material/close:", key="cancel_job") and not queue().cancel(key, _me()):
+    if st.button("Cancel", icon=":material/close:", key="cancel_job") and not queue().cancel(key, me()):
         st.toast("Somebody else waits for these images too, so they are drawn all the same.")
         session.change(job=None)
         st.rerun()

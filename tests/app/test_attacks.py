@@ -357,7 +357,7 @@ def test_a_job_that_somebody_else_waits_for_goes_on_when_one_cancels(held):
 
 def test_one_person_cannot_fill_the_queue(held, monkeypatch):
     queue, _ = held
-    monkeypatch.setattr(generate, "_me", lambda: "me")
+    monkeypatch.setattr(generate, "me", lambda: "me")
     mine = [queue.submit({"mine": number}, lambda task: None, "me") for number in range(4)]
     app = opened("concept_map", concept="5")
     app.button[0].click().run()

@@ -1,6 +1,8 @@
 """Members behind an atlas: within the tolerance, the same alone and among others; one sentence where there are none."""
 
 import json
+import shlex
+import time
 
 import pytest
 import torch
@@ -10,8 +12,16 @@ from engine.errors import BlindspotError
 from engine.invariance import sampling
 from engine.invariance.generator import DeterministicGenerator
 from engine.invariance.parsing import parse_target
-from engine.invariance.sampling import InvariantRequest, load_invariants, sample_invariants, save_invariants
-from engine.jobs import Cancelled
+from engine.invariance.records import (
+    RECORD,
+    finished_invariants,
+    load_invariants,
+    members_command,
+    save_invariants,
+    submit_invariants,
+)
+from engine.invariance.sampling import InvariantRequest, sample_invariants
+from engine.jobs import Cancelled, JobQueue
 from engine.vision.preprocess import load_image, to_tensor
 from precompute.cli import app
 
@@ -32,10 +42,13 @@ def wanted(models):
 def _short_starts(monkeypatch):
     monkeypatch.setattr(sampling, "START_STEPS", 6)
     monkeypatch.setattr(sampling, "START_CANDIDATES", 4)
+    monkeypatch.setattr(sampling, "TRIES", 1)
 
 
 def request(wanted, **settings):
-    return InvariantRequest(TARGET, values=(wanted,), **{"count": 2, "steps": 4, "walk_steps": 1, "tolerance": 0.05, **settings})
+    return InvariantRequest(
+        TARGET, values=(wanted,), **{"count": 2, "steps": 4, "walk_steps": 1, "tolerance": 0.05, **settings}
+    )
 
 
 def test_members_answer_as_asked_in_the_images_that_are_kept(models, wanted, tmp_path):
@@ -67,7 +80,7 @@ def test_many_responses_are_matched_by_projection(models):
     generator = DeterministicGenerator(models.prior, 4)
     with torch.no_grad():
         codes = parse_target("codes:all").build(models)(generator(generator.noise(3, 1)))[0]
-    settings = {"count": 1, "steps": 4, "tolerance": 0.6, "iterations": 6}
+    settings = {"count": 1, "steps": 4, "tolerance": 0.9, "iterations": 2}
     result = sample_invariants(models.atlas, InvariantRequest("codes:all", values=tuple(codes.tolist()), **settings))
     assert len(result.names) == len(codes) > 16 and result.acceptance is None
 
@@ -108,6 +121,34 @@ def test_odd_requests_are_one_sentence(settings, said):
 
 def test_the_command_writes_members_and_says_what_they_are(models, wanted, tmp_path):
     out = tmp_path / "out"
-    command = ["invariants", str(models.atlas.path), "--target", TARGET, "--out", str(out), "--count", "1"]
-    result = CliRunner().invoke(app, [*command, "--value", str(wanted), "--steps", "4", "--walk", "0", "--tolerance", "0.05", "--json"])
+    command = [
+        "invariants",
+        str(models.atlas.path),
+        "--target",
+        TARGET,
+        "--out",
+        str(out),
+        "--count",
+        "1",
+        "--steps",
+        "4",
+    ]
+    result = CliRunner().invoke(app, [*command, "--value", str(wanted), "--walk", "0", "--tolerance", "0.05", "--json"])
     assert json.loads(result.stdout)["members"][0]["converged"] and (out / "00.png").exists()
+
+
+def test_a_job_keeps_members_and_a_record_of_another_kind_is_none(models, wanted, tmp_path):
+    queue = JobQueue(tmp_path / "jobs", devices=("cpu",))
+    job = submit_invariants(queue, models.atlas, request(wanted, count=1), "me")
+    while not (job := queue.get(job.id)).ended:
+        time.sleep(0.05)
+    assert job.state == "done" and [one.id for one, _ in finished_invariants(queue, models.atlas)] == [job.id]
+    record = load_invariants(job.result_dir)
+    words = shlex.split(members_command(record["request"], "A", "B"))
+    for option in ("--target", "--value", "--count", "--walk", "--steps"):
+        assert option in words
+    file = job.result_dir / RECORD
+    for odd in ("{}", "[]", file.read_text().replace('"00.png"', '"../00.png"'), file.read_text()[:-40]):
+        file.write_text(odd)
+        with pytest.raises(BlindspotError, match="holds no members"):
+            load_invariants(job.result_dir)
