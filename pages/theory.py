@@ -3,11 +3,18 @@
 import streamlit as st
 
 from engine.figures.theory import LAWS
+from engine.reports.level_sets import COMMAND as COMMAND_LEVEL_SETS
+from engine.reports.level_sets import measured
 from engine.reports.theory import COMMAND, sample_count
 from pages.widgets import controls, html, session
 from pages.widgets.reports import find_report, missing, show_report
 
 KEYS = ("target",)
+LEVEL_SETS = (
+    "An invariant set holds everything to which a model answers as to one query. On a curve in the plane the prior's "
+    "law is known exactly: its density over the slope of the response, φ / |∇f|. Methods that only solve f(z) = y "
+    "miss it."
+)
 INTRODUCTION = (
     "Both laws below have the same mean score. The threshold keeps only images that score above a cut; the tilt "
     "weighs every image by exp(βs), which is the nearest law to the prior with that mean. The prior here is a mixture "
@@ -50,6 +57,19 @@ def samplers(view: session.View) -> None:
         )  # fmt: skip
 
 
+def level_sets(view: session.View) -> None:
+    """What a classifier cannot tell apart, and which methods find it with the prior's law."""
+    st.header("All that a model cannot tell apart", anchor="level-sets", divider="gray")
+    html.show("parts.note", key="level_sets", text=LEVEL_SETS)
+    left, right = st.columns(2, gap="large")
+    with left:
+        show_report("theory-circles", view)
+    with right:
+        if not missing("theory-level-set", view):
+            show_report("theory-level-set", view)
+            html.show("theory.level_sets", key="level_set_numbers", found=measured(), command=COMMAND_LEVEL_SETS)
+
+
 view = session.open_view("theory", KEYS)
 st.title("Theory", anchor=False)
 html.show("parts.note", key="introduction", text=INTRODUCTION)
@@ -61,3 +81,4 @@ with left:
 with right:
     show_report("theory-speeds", view)
 samplers(view)
+level_sets(view)

@@ -8,14 +8,14 @@
 >>> report(atlas, "delta-ranking", model="woody").figure.show()
 >>> report(atlas, "delta-ranking", model="woody", estimator="share").table
 
-`concepts`, `selection`, `images`, `composition`, `dictionary`, `theory` and `samplers` define the reports, `files`
-writes them.
+`concepts`, `selection`, `images`, `composition`, `dictionary`, `theory`, `level_sets` and `samplers` define the
+reports, `files` writes them.
 """
 
-from engine.reports import composition, concepts, dictionary, images, samplers, selection, theory
+from engine.reports import composition, concepts, dictionary, images, level_sets, samplers, selection, theory
 from engine.reports.base import REPORTS, Report, ReportView, report, report_names
 
 __all__ = [
-    "REPORTS", "Report", "ReportView", "composition", "concepts", "dictionary", "images", "report", "report_names",
-    "samplers", "selection", "theory",
+    "REPORTS", "Report", "ReportView", "composition", "concepts", "dictionary", "images", "level_sets", "report",
+    "report_names", "samplers", "selection", "theory",
 ]  # fmt: skip
