@@ -5,7 +5,9 @@
 Each query is a real image that shows a concept; what is held constant is the concept's score. Reported per method:
 
 * `within`: share of the members whose response, in the 8-bit image, is within 1 % of the query's.
-* `robust`: share of those whose response changes by less than 10 % after an ideal low-pass filter at half of Nyquist.
+* `robust`: share of those whose response changes by less than 10 % after an ideal low-pass filter at half of Nyquist;
+  `query`: the same share of the queries themselves at the members' size; `as_query`: the share of members whose
+  response changes by no more than 10 % more than that of their query.
 * `diversity`: mean cosine distance of the members of a set by the encoder's class token, mean over sets; beside it
   `guided`, that of as many samples of energy guidance which is capped at the same score.
 * `evaluations`: of the prior's network, a member; `seconds`: a member.
@@ -66,6 +68,7 @@ def summary(models: ModelBundle, results: list[InvariantResult]) -> dict[str, An
     """One method's figures over its sets."""
     members = [member for result in results for member in result.members]
     found = [member for member in members if member.converged]
+    pairs = [(one, result.query_curve) for result in results if result.query_curve for one in result.members]
     spread = [diversity(embed(models.encoder, result.images)) for result in results if len(result.members) > 1]
     rates = [result.acceptance for result in results if result.acceptance is not None]
     return {
@@ -73,6 +76,8 @@ def summary(models: ModelBundle, results: list[InvariantResult]) -> dict[str, An
         "members": len(members),
         "within": round(len(found) / len(members), 4),
         "robust": round(float(np.mean([member.curve[HALF] < 0.1 for member in found])), 4) if found else None,
+        "query": round(float(np.mean([curve[HALF] < 0.1 for _, curve in pairs])), 4),
+        "as_query": round(float(np.mean([one.curve[HALF] < curve[HALF] + 0.1 for one, curve in pairs])), 4),
         "diversity": round(float(np.mean(spread)), 4) if spread else None,
         "acceptance": round(float(np.mean(rates)), 3) if rates else None,
         "evaluations": round(sum(result.evaluations for result in results) / len(members), 1),

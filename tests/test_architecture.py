@@ -18,7 +18,7 @@ ENGINE_UPPER = {
     "samplers": {"priors", "vision", "dictionary", "klsc", "jobs", "atlas"},
     "invariance": {"samplers", "priors", "vision", "dictionary", "blindspots", "jobs", "atlas"},
     "atlas": {"blindspots"},
-    "reports": {"atlas", "blindspots", "klsc", "figures"},
+    "reports": {"atlas", "blindspots", "klsc", "figures", "invariance"},
 }
 
 

@@ -80,6 +80,7 @@ class _StoredMembers:
     varies: dict[str, tuple[_StoredSpread, ...]] | None
     seconds: float
     atlas: str | None = None
+    query_curve: tuple[float, ...] | None = None
 
 
 def load_invariants(folder: Path) -> dict[str, Any]:
@@ -109,6 +110,7 @@ def load_invariants(folder: Path) -> dict[str, Any]:
         map(IMAGE_NAME.fullmatch, stored.images)
     )
     numbers = [one for member in stored.members for one in (*member.responses, member.residual, *member.curve)]
+    numbers += stored.query_curve or ()
     curves = {len(member.curve) for member in stored.members} <= {len(CUTOFFS)}
     if not (fits and curves and all(map(math.isfinite, (*numbers, *stored.wanted, stored.seconds)))):
         raise BlindspotError(f"{folder} holds no members of an invariant set: draw them again.")

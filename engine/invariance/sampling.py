@@ -136,6 +136,8 @@ class InvariantResult(NamedTuple):
     varies: Any
     """Which concepts vary most and least among the members (`engine.invariance.members`), or None."""
     seconds: float
+    query_curve: tuple[float, ...] | None = None
+    """The query's own curve at the members' size, as `Member.curve`; None without a query."""
 
     def record(self) -> dict[str, Any]:
         """Everything but the images, as JSON."""
@@ -146,6 +148,7 @@ class InvariantResult(NamedTuple):
             "wanted": list(self.wanted),
             "cutoffs": list(CUTOFFS),
             "members": [member._asdict() for member in self.members],
+            "query_curve": self.query_curve,
             "evaluations": self.evaluations,
             "acceptance": self.acceptance,
             "varies": self.varies,
@@ -204,9 +207,10 @@ def sample_invariants(
             f"No image was found whose response {target} is {_short(search.wanted)}; the nearest misses it by "
             f"{nearest:.3g}: choose another query, a larger tolerance or more iterations."
         )
+    own = None if query is None else _own_curve(target, query, models.prior.image_size)
     return InvariantResult(
         request, images, target.names, tuple(search.wanted.tolist()), members,
-        search.evaluations, acceptance, _what_varies(models, atlas, images), time.perf_counter() - began,
+        search.evaluations, acceptance, _what_varies(models, atlas, images), time.perf_counter() - began, own,
     )  # fmt: skip
 
 
@@ -405,6 +409,18 @@ def _members(target: Target, images: Tensor, wanted: Tensor, tolerance: float) -
         Member(tuple(row.tolist()), float(distance), bool(distance <= tolerance * scale), tuple(curve.tolist()))
         for row, distance, curve in zip(found, (found - wanted).norm(dim=1), curves, strict=True)
     ]
+
+
+def _own_curve(target: Target, query: Tensor, size: int) -> tuple[float, ...]:
+    """How much a query's own response changes after the filters, once the query has the members' size."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    if query.shape[-1] != size:
+        query = interpolate(query, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    with torch.no_grad():
+        wanted = target(query)[0]
+    return _members(target, query, wanted, 1.0)[0].curve
 
 
 def _what_varies(models: ModelBundle, atlas: Atlas, images: Tensor) -> Any:
