@@ -69,7 +69,7 @@ def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
         if process.poll() is not None:
             raise RuntimeError(f"The app ended before it was ready: {log.read_text()[-2000:]}")
         try:
-            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=10):
                 return
         except OSError:
             time.sleep(0.2)
@@ -87,6 +87,23 @@ def chromium() -> Iterator[object]:
             yield browser
         finally:
             browser.close()
+
+
+def visit(page: object, address: str) -> None:
+    """Open a page; where the app is open, as a link within it does, so that the browser loads the app once."""
+    if not page.evaluate("() => 'blindspotVisit' in window"):
+        page.goto(address)
+        return
+    page.evaluate(
+        """([address, patience]) => new Promise((resolve) => {
+            const begun = new MutationObserver(() => { begun.disconnect(); resolve(); });
+            begun.observe(document.querySelector("[data-testid=stApp]"),
+                          { attributes: true, attributeFilter: ["data-test-script-state"] });
+            setTimeout(resolve, patience);
+            window.blindspotVisit(address);
+        })""",
+        [address, 10_000],
+    )
 
 
 def wait_for_map(page: object, timeout: float = 90_000) -> None:

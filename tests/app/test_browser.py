@@ -5,7 +5,7 @@ import pytest
 
 from engine.atlas import Atlas
 from tests.app.conftest import DEMO
-from tests.app.serving import ARTIFACTS, point, settled, wait_for_map
+from tests.app.serving import ARTIFACTS, point, settled, visit, wait_for_map
 
 pytestmark = pytest.mark.browser
 SECONDS = 1_000
@@ -177,7 +177,7 @@ def test_no_page_scrolls_sideways(server, page, theme: str, width: int):
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme)
     for path in ("", "concept_map?concept=5", "compare", "dictionary", "about"):
-        page.goto(f"{server}/{path}")
+        visit(page, f"{server}/{path}")
         settled(page)
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
         page.screenshot(path=ARTIFACTS / f"{(path.split('?')[0] or 'overview')}_{theme}_{width}.png")
