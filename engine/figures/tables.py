@@ -111,16 +111,13 @@ def cluster_names(concepts: pd.DataFrame, words: int = 2) -> dict[int, str]:
     """
     live = concepts[~concepts["dead"].to_numpy(bool) & (concepts["cluster"].to_numpy() >= 0)]
     named = live[live["label"].fillna("") != ""]
-    counts = named.groupby(["cluster", "label"], sort=True).size()
-    sizes = named.groupby("cluster").size()
-    weight = counts * np.log1p(
-        counts
-        / sizes.reindex(counts.index, level="cluster")
-        / (named.groupby("label").size().reindex(counts.index, level="label") / max(len(named), 1))
-    )
+    counts = pd.crosstab(named["cluster"], named["label"])
+    share = counts.div(counts.sum(axis=1), axis=0)
+    weight = counts * np.log1p(share / (counts.sum() / max(len(named), 1)))
     found = {int(cluster): "" for cluster in sorted(set(live["cluster"]))}
-    for cluster in set(weight.index.get_level_values("cluster")):
-        found[int(cluster)] = ", ".join(weight.loc[cluster].nlargest(words).index)
+    for place, cluster in enumerate(weight.index.tolist()):
+        row = weight.iloc[place]
+        found[int(cluster)] = ", ".join(row[row > 0].nlargest(words).index)
     return found
 
 
@@ -166,8 +163,8 @@ def where_to_start(tables: Mapping[str, pd.DataFrame], low: float, high: float) 
         others = {model: count for model, count in found.items() if model not in taken}
         if found:
             model = max(others or found, key=found.__getitem__)
-            row = most_different(tables[model], side, 1).iloc[0]
-            starts[side] = Start(model, side, int(row.name), row["label"])
+            rows = most_different(tables[model], side, 1)
+            starts[side] = Start(model, side, int(rows.index[0]), rows["label"].iloc[0])
     return [starts[side] for side in SIDES if side in starts]
 
 
