@@ -236,15 +236,18 @@ class Atlas(Analyses):
             hits = index.search(np.asarray(query), within, count)
         return pd.DataFrame({"image": hits.images, "similarity": hits.similarities})
 
-    def search(self, text: str, count: int = 20, every: bool = False) -> pd.DataFrame:
-        """Concepts whose number, label or words fit `text`, best first: concept, label, score.
-
-        With `every`, only concepts that fit each of its words.
-        """
-        found = self._pieces.search.find(text, count, every)
+    def search(self, text: str, count: int = 20) -> pd.DataFrame:
+        """Concepts whose number, label or words fit `text`, best first: concept, label, score."""
+        found = self._pieces.search.find(text, count)
         frame = pd.DataFrame(found, columns=["concept", "score"])
         labels = self._pieces.concepts["label"].iloc[frame["concept"].to_numpy(np.int64)]
         return pd.DataFrame({"concept": frame["concept"], "label": labels.to_numpy(), "score": frame["score"]})
+
+    def matching(self, text: str) -> np.ndarray:
+        """[K] bool, whether a concept's number, label or words fit each word of `text`."""
+        mask = np.zeros(self.count, bool)
+        mask[list(self._pieces.search.matching(text))] = True
+        return mask
 
     def known_words(self, text: str, count: int = 3) -> list[str]:
         """Words of this atlas that are spelled much like one of `text` that it does not know, closest first."""

@@ -53,26 +53,29 @@ class ConceptSearch:
         concepts = self._terms.setdefault(term, {})
         concepts[concept] = max(concepts.get(concept, 0.0), weight)
 
-    def find(self, text: str, count: int, every: bool = False) -> list[Match]:
-        """The best `count` concepts for `text`, best first, equal ones by concept; with `every`, that fit each term.
+    def find(self, text: str, count: int) -> list[Match]:
+        """The best `count` concepts for `text`, best first, equal ones by concept.
 
         Every term of the text adds its best match: the whole term beats the beginning of one beats the inside of one,
         a label beats words, a telling word beats a later one.
         """
         scores: dict[int, float] = {}
-        fitting: dict[int, int] = {}
-        terms = dict.fromkeys(_TERM.findall(text.lower()))
-        for term in terms:
-            found = self._term_scores(term)
+        for term in dict.fromkeys(_TERM.findall(text.lower())):
             if term.isdecimal() and int(term) < self._count:
-                found[int(term)] = found.get(int(term), 0.0) + 100.0
-            for concept, score in found.items():
+                scores[int(term)] = scores.get(int(term), 0.0) + 100.0
+            for concept, score in self._term_scores(term).items():
                 scores[concept] = scores.get(concept, 0.0) + score
-                fitting[concept] = fitting.get(concept, 0) + 1
-        if every:
-            scores = {concept: score for concept, score in scores.items() if fitting[concept] == len(terms)}
         ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
         return [Match(concept, score) for concept, score in ranked[: max(count, 0)]]
+
+    def matching(self, text: str) -> set[int]:
+        """All concepts that every term of `text` fits, by number or by the inside of a word; none for no term."""
+        found: set[int] | None = None
+        for term in dict.fromkeys(_TERM.findall(text.lower())):
+            fitting = {int(term)} if term.isdecimal() and int(term) < self._count else set()
+            fitting.update(*(concepts for known, concepts in self._terms.items() if term in known))
+            found = fitting if found is None else found & fitting
+        return found or set()
 
     def spelled_like(self, text: str, count: int) -> list[str]:
         """Known terms that are spelled much like a term of `text` that no concept has, closest first."""

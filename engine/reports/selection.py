@@ -140,7 +140,7 @@ def _select(atlas: Atlas, view: ReportView) -> np.ndarray:
     table = view_table(atlas, view)
     mask = keep(table, Filters(view.status, view.frequency, view.q), view.low, view.high)
     if view.text:
-        mask &= np.isin(np.arange(atlas.count), atlas.search(view.text, atlas.count, every=True)["concept"])
+        mask &= atlas.matching(view.text)
     if view.cluster:
         mask &= np.isin(table["cluster"].to_numpy(), [int(one) for one in view.cluster])
     for model, column, low, high in delta_ranges(view.within):

@@ -101,8 +101,9 @@ def test_models_differ_most_where_one_of_them_is_certain(atlas, monkeypatch):
 
 def test_words_must_all_fit_and_a_misspelled_one_has_a_neighbour(atlas):
     label = atlas.concepts["label"].iloc[0]
-    assert atlas.search(f"{label} 0", 48, every=True)["concept"].tolist() == [0]
-    assert atlas.search("zzzz 0", 48, every=True).empty and len(atlas.search(f"zzzz {label}", 48)) > 0
+    assert atlas.matching(f"{label} 0").nonzero()[0].tolist() == [0]
+    assert not atlas.matching("zzzz 0").any() and len(atlas.search(f"zzzz {label}", 48)) > 0
+    assert (atlas.matching(label[1:]) >= atlas.matching(label)).all() and not atlas.matching("?").any()
     word = max(label.split(), key=len)
     assert word in atlas.known_words(word[:-1] + "zx"[len(word) % 2])
 
