@@ -72,7 +72,7 @@ def test_a_failure_opens_its_pair_and_its_table_can_be_taken_along(analysed_serv
     assert "image=" in page.url
     with page.expect_download() as download:
         page.locator(".st-key-how_pair .ba-take a").first.click()
-    assert download.value.suggested_filename == "pair.csv"
+    assert download.value.suggested_filename == "pair_alpha.csv"
     assert "# recipe fingerprint: " in Path(download.value.path()).read_text()
 
 
