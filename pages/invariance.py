@@ -17,8 +17,7 @@ from pages.widgets import generate, html, session
 from pages.widgets.session import View
 
 KEYS = (*session.SETTINGS, "concept", "image", "job")
-EARLIER = 8
-"""Finished searches that the page lists."""
+EARLIER = 8  # finished searches that the page lists; a string below it would show on the page
 INTRODUCTION = (
     "Which images give exactly the same response as this one? Members of the invariant set are drawn through the "
     "prior: what they share is what the response needs, what differs is what it is blind to."
