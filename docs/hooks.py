@@ -11,6 +11,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = {
     "images/map.webp": ROOT / "data" / "screenshot.webp",
+    "images/invariance.webp": ROOT / "data" / "invariance.webp",
     "images/methods.webp": ROOT / "data" / "samplers" / "examples.webp",
 }
 GUIDE = [
