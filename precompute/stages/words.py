@@ -176,7 +176,9 @@ def caption_terms(caption: str) -> set[str]:
         kept: list[str | None] = []
         for word in words:
             if re.match(UNSPACED, word):
-                signs = re.findall(rf"[{LEADING}]?.[{MARKS}{TRAILING}]*", word)
+                signs = re.findall(rf"[{LEADING}]?[^{MARKS}][{MARKS}{TRAILING}]*", word)
+                if not signs:  # a mark alone, of the letter of another script before it
+                    continue
                 sizes = (2, 3) if len(signs) > 1 else (1,)
                 terms |= {"".join(signs[at : at + size]) for size in sizes for at in range(len(signs) - size + 1)}
                 kept.append(None)

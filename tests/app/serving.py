@@ -107,8 +107,9 @@ def visit(page: object, address: str) -> None:
 
 
 def wait_for_map(page: object, timeout: float = 90_000) -> None:
-    """Wait until the concept map is drawn and restyled."""
+    """Wait until the concept map is drawn and restyled, and what stands above it is there and moves it no more."""
     page.wait_for_selector(".st-key-map .ba-plot[data-ready]", timeout=timeout)
+    settled(page, timeout)
 
 
 def settled(page: object, timeout: float = 120_000) -> None:

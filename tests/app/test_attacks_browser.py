@@ -135,6 +135,7 @@ def test_no_text_of_an_atlas_runs_or_becomes_an_element(analysed_atlas, drawable
             assert page.locator("text=This part of the page ended").count() == 0, place
         page.goto(f"{address}/concept_map")
         wait_for_map(page)
+        page.evaluate("document.querySelector('.st-key-map').scrollIntoView()")
         page.mouse.move(*point(page, topmost(page)))
         page.wait_for_selector(".st-key-map .ba-tip:not([hidden])", timeout=WAIT)
         assert "<img src=x" in page.locator(".st-key-map .ba-tip").inner_text() and not ran(page)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 import warnings
 import zipfile
 from contextlib import nullcontext
@@ -156,7 +157,7 @@ def _refuse_remote_code(repo_id: str, name: str, revision: str | None) -> None:
             refused = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
         except UnpicklingError as error:
             raise contains_code(where, None) from error
-        except ValueError:
+        except (ValueError, struct.error):
             return
     if refused:
         raise contains_code(where, refused[0])
@@ -298,7 +299,7 @@ def _load(path: Path, buffer: io.BytesIO | None) -> Any:
         if not refused and not bare_pickle:
             raise _unreadable(path) from error
         raise contains_code(str(path), refused[1] if refused else None) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError, struct.error) as error:
         raise _unreadable(path) from error
 
 

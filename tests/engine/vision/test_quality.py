@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +55,15 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "lpips.py").write_text(LPIPS)
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("pyiqa", "lpips"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+        sys.modules.pop(name, None)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     for model in quality.QUALITY_MODELS.values():
         for file in model.weights:
             (tmp_path / "hub" / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "hub" / file).touch()
-    return tmp_path
+    yield tmp_path
+    for name in ("pyiqa", "lpips"):
+        sys.modules.pop(name, None)
 
 
 def test_what_is_missing_is_said_with_the_remedy_and_the_licence(installed: Path, monkeypatch: pytest.MonkeyPatch):
