@@ -164,8 +164,8 @@ def members_command(request: Mapping[str, Any], atlas: str | Path = "ATLAS", out
     usual = {field.name: field.default for field in fields(InvariantRequest)}
     words = ["python", "-m", "precompute", "invariants", str(atlas), "--target", str(request["target"])]
     values: Sequence[float] = request.get("values") or ()
-    for value in values:
-        words += ["--value", repr(float(value))]
+    for number in values:
+        words += ["--value", repr(float(number))]
     for name in OPTIONS:
         value = request.get(name)
         if value is not None and value != usual[name]:

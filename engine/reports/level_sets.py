@@ -84,10 +84,10 @@ def _circles() -> tuple[Any, dict[str, Any]]:
 @register("theory-circles")
 def circles(atlas: Atlas, view: ReportView) -> Report:
     """Members of the level curves through three queries of a small classifier, drawn when asked for."""
-    plane, sets = _circles()
+    (points, outside, values, responses), sets = _circles()
     rows = [
         {"query": name, "response": target, "z1": z1, "z2": z2}
         for name, (_, target, members) in sets.items()
         for z1, z2 in members.tolist()
     ]
-    return figure_report(figures.level_curves(*plane, sets), pd.DataFrame(rows))
+    return figure_report(figures.level_curves(points, outside, values, responses, sets), pd.DataFrame(rows))
