@@ -175,7 +175,8 @@ def robustness(
         print_json(document)
         return
     best = made.best()
-    for concept, row in best.head(SHOWN).iterrows():
+    shown = best.head(SHOWN)
+    for concept, row in zip(shown.index.tolist(), shown.to_dict("records"), strict=True):
         seen = "" if pd.isna(row["recognised"]) else f", {'' if row['recognised'] else 'not '}recognised"
         typer.echo(f"{concept:>6} {labels[concept]}: {row['method']} reach {row['ratio']:.2f} x the best real{seen}")
     typer.echo(

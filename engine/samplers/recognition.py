@@ -116,7 +116,7 @@ def fooling_sentence(attempts: pd.DataFrame, label: str | None) -> str:
     known = attempts[attempts["reference_score"] > 0]
     if known.empty:
         return ""
-    best = known.loc[known["score"].idxmax()]
+    best = known.iloc[int(known["score"].to_numpy().argmax())]
     method = FOOLING_METHODS.get(best["method"], best["method"])
     said = f"Fooling: {method} reach {best['score'] / best['reference_score']:.2f} × the best real images' score"
     if label is not None and not isna(best["recognised"]):
