@@ -46,10 +46,10 @@ from engine.errors import BlindspotError
 from engine.figures.images import Block, Row, image_grid
 from engine.files import DATA
 from engine.samplers.calibration import mean_of_best, standard_error
-from engine.samplers.generation import to_pil
 from engine.samplers.metrics import diversity, embed, embeddings, kernel_distance, prior_images, spectral_slope
 from engine.samplers.models import ModelBundle, thumbnails
 from engine.samplers.recognition import concept_label, recognise
+from engine.samplers.records import to_pil
 from engine.samplers.registry import SamplerSettings
 from engine.samplers.retrieval import score_pool
 from engine.samplers.scores import ConceptScore

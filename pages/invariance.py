@@ -12,7 +12,7 @@ from engine.errors import BlindspotError
 from engine.invariance.parsing import parse_target
 from engine.invariance.records import finished_invariants, load_invariants, members_command, submit_invariants
 from engine.invariance.sampling import InvariantRequest
-from engine.samplers.generation import generated_images
+from engine.samplers.records import generated_images
 from pages.widgets import generate, html, session
 from pages.widgets.session import View
 

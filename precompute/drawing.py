@@ -134,8 +134,9 @@ def sample(
     from engine.files import full_disk_explained
     from engine.samplers.batches import draw_into
     from engine.samplers.calibration import standard_error
-    from engine.samplers.generation import MAX_AT_ONCE, drawn_with, reproduction_command, tilt_sentence
+    from engine.samplers.generation import MAX_AT_ONCE
     from engine.samplers.recognition import recognition_sentence, verdicts
+    from engine.samplers.records import drawn_with, reproduction_command, tilt_sentence
 
     if allow_download:
         os.environ[ALLOW] = "1"

@@ -19,17 +19,14 @@ from engine.atlas.writer import add_to_gallery
 from engine.devices import Placement, drawing_placement
 from engine.errors import BlindspotError
 from engine.jobs import job_id
-from engine.samplers.generation import (
-    MAX_AT_ONCE,
-    GenerationRequest,
-    generate_images,
+from engine.samplers.generation import MAX_AT_ONCE, GenerationRequest, generate_images, warm_up
+from engine.samplers.records import (
     generated_images,
     job_parameters,
     judge_generation,
     load_generation,
     save_generation,
     stored_method,
-    warm_up,
 )
 from precompute.runner import WorkDirectory
 

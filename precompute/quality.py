@@ -232,8 +232,8 @@ def pairs(files: Sequence[Path], encoder: Encoder, lpips: bool, device: str) -> 
 
 def recorded(folder: Path) -> dict[str, Estimate]:
     """Mean score, share of recognised images and seconds an image, of all drawings of `sample` below a folder."""
-    from engine.samplers.generation import RECORD, load_generation
     from engine.samplers.metrics import Estimate
+    from engine.samplers.records import RECORD, load_generation
 
     records = [load_generation(file.parent) for file in sorted(folder.rglob(RECORD))]
     scores = [score for record in records for score in record["scores"]]

@@ -42,7 +42,7 @@ def save_invariants(result: InvariantResult, folder: Path, atlas: str | None = N
     BlindspotError
         If the folder cannot be written.
     """
-    from engine.samplers.generation import save_images, save_record
+    from engine.samplers.records import save_images, save_record
 
     files = save_images(result.images, folder)
     save_record({"atlas": atlas, "images": [file.name for file in files], **result.record()}, folder, RECORD)
@@ -99,7 +99,7 @@ def load_invariants(folder: Path) -> dict[str, Any]:
     """
     from pydantic import TypeAdapter
 
-    from engine.samplers.generation import IMAGE_NAME, read_own
+    from engine.samplers.records import IMAGE_NAME, read_own
 
     try:
         content = read_own(Path(folder), RECORD, LARGEST_RECORD)
@@ -131,7 +131,7 @@ def submit_invariants(queue: JobQueue, atlas: Atlas, request: InvariantRequest, 
     parse_target(request.target)
 
     def work(task: Task) -> None:
-        from engine.samplers.generation import preview_jpeg
+        from engine.samplers.records import preview_jpeg
 
         def report(done: int, total: int, images: Tensor | None) -> None:
             task.report(done, total, None if images is None else preview_jpeg(images))

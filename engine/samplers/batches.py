@@ -18,15 +18,12 @@ from typing import TYPE_CHECKING, Any
 from engine.devices import drawing_placement
 from engine.errors import BlindspotError
 from engine.jobs import job_id
-from engine.samplers.generation import (
-    MAX_AT_ONCE,
+from engine.samplers.generation import MAX_AT_ONCE, GenerationRequest, Preparation, prepare_generation
+from engine.samplers.records import (
     RECORD,
-    GenerationRequest,
-    Preparation,
     generated_images,
     job_parameters,
     load_generation,
-    prepare_generation,
     record_of,
     save_images,
     save_record,

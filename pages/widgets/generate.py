@@ -22,8 +22,9 @@ from engine.errors import BlindspotError
 from engine.files import user_data
 from engine.jobs import Job, JobQueue
 from engine.reports.samplers import METHODS
-from engine.samplers.generation import (
-    GenerationRequest,
+from engine.samplers.generation import GenerationRequest, warm_up
+from engine.samplers.recognition import concept_label, recognition_sentence, verdicts
+from engine.samplers.records import (
     drawn_with,
     finished_generations,
     generated_images,
@@ -32,9 +33,7 @@ from engine.samplers.generation import (
     stored_method,
     submit_generation,
     tilt_sentence,
-    warm_up,
 )
-from engine.samplers.recognition import concept_label, recognition_sentence, verdicts
 from engine.samplers.registry import WITHOUT_PRIOR
 from pages.widgets import html, session
 from pages.widgets.session import View

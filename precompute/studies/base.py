@@ -44,9 +44,10 @@ from engine.samplers.calibration import (
     run_trial,
     sample_calibrated,
 )
-from engine.samplers.generation import GenerationRequest, Reference, best_real_images, default_cap, to_pil
+from engine.samplers.generation import GenerationRequest, Reference, best_real_images, default_cap
 from engine.samplers.metrics import PriorReference
 from engine.samplers.models import ModelBundle
+from engine.samplers.records import to_pil
 from engine.samplers.registry import WITHOUT_STRENGTH, SamplerSettings, create, require_method
 from engine.samplers.scores import ConceptScore
 

@@ -26,8 +26,8 @@ from engine.klsc.injection import distortion_bound
 from engine.klsc.tilt import calibrate_tilt, tilt
 from engine.samplers.base import Sampler, Score
 from engine.samplers.calibration import sample_calibrated
-from engine.samplers.generation import to_pil
 from engine.samplers.metrics import prior_images
+from engine.samplers.records import to_pil
 from engine.samplers.registry import SamplerSettings, TaskSettings, create
 from engine.samplers.tasks import TaskInjection, reference_image, task_of, with_room
 from engine.vision.encoder import Encoder

@@ -19,7 +19,8 @@ from streamlit.testing.v1 import AppTest
 
 from engine.atlas.schema import thumb_file
 from engine.errors import BlindspotError
-from engine.samplers.generation import GenerationRequest, generated_images, load_generation
+from engine.samplers.generation import GenerationRequest
+from engine.samplers.records import generated_images, load_generation
 from pages import routes
 from pages.widgets import generate, html, session
 from pages.widgets.plot import picked

@@ -14,14 +14,8 @@ from engine.jobs import Cancelled
 from engine.samplers import batches
 from engine.samplers.base import sample_generators
 from engine.samplers.batches import PARTS, draw_into, merged_tilts
-from engine.samplers.generation import (
-    MAX_AT_ONCE,
-    GenerationRequest,
-    generate_images,
-    load_generation,
-    save_generation,
-    to_pil,
-)
+from engine.samplers.generation import MAX_AT_ONCE, GenerationRequest, generate_images
+from engine.samplers.records import load_generation, save_generation, to_pil
 from engine.samplers.smc import EnergySMC, FilterResult
 from tests.engine.priors.tiny import GaussianPrior
 
@@ -123,7 +117,7 @@ def test_a_search_is_made_once_and_its_images_are_not_drawn_again(atlas, tmp_pat
 def test_only_a_batch_is_in_memory_at_once(atlas, tmp_path, monkeypatch):
     sizes = []
     monkeypatch.setattr(batches, "save_images", lambda images, *rest: sizes.append(len(images)) or save(images, *rest))
-    save = sys.modules["engine.samplers.generation"].save_images
+    save = sys.modules["engine.samplers.records"].save_images
     draw_into(tmp_path, atlas, REQUEST, "cpu")
     assert sizes == [2, 2, 1]
     with pytest.raises(BlindspotError, match="65 images are too many to hold in memory: ask for 64 at most"):

@@ -6,7 +6,8 @@ from PIL import Image
 
 from engine.errors import BlindspotError
 from engine.jobs import Cancelled, JobQueue
-from engine.samplers.generation import GenerationRequest, generate_images, load_generation, submit_generation, warm_up
+from engine.samplers.generation import GenerationRequest, generate_images, warm_up
+from engine.samplers.records import load_generation, submit_generation
 from engine.samplers.registry import create
 
 CONCEPT = 2

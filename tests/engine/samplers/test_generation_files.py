@@ -8,14 +8,8 @@ from PIL import Image
 
 from engine.errors import BlindspotError
 from engine.samplers.base import Samples
-from engine.samplers.generation import (
-    GenerationRequest,
-    GenerationResult,
-    Reference,
-    load_generation,
-    preview_jpeg,
-    save_generation,
-)
+from engine.samplers.generation import GenerationRequest, GenerationResult, Reference
+from engine.samplers.records import load_generation, preview_jpeg, save_generation
 
 
 @pytest.fixture

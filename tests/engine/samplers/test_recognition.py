@@ -9,14 +9,9 @@ import pytest
 
 from engine.atlas import Atlas
 from engine.atlas.verify import verify
-from engine.samplers.generation import (
-    GenerationRequest,
-    generate_images,
-    judge_generation,
-    load_generation,
-    save_generation,
-)
+from engine.samplers.generation import GenerationRequest, generate_images
 from engine.samplers.recognition import FOOLING, recognition_sentence, verdicts
+from engine.samplers.records import judge_generation, load_generation, save_generation
 from precompute import cli
 from precompute.gallery import draw_gallery, interesting
 from tests.drawable import build_drawable_atlas

@@ -2,7 +2,7 @@
 
 import math
 
-from engine.samplers.generation import reproduction_command
+from engine.samplers.records import reproduction_command
 
 
 def test_what_is_usual_or_unknown_is_left_out():

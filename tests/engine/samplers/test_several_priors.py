@@ -11,16 +11,9 @@ from engine.atlas.schema import AtlasInfo, prior_of, priors_of
 from engine.errors import BlindspotError
 from engine.jobs import job_id
 from engine.reports.samplers import method_name
-from engine.samplers.generation import (
-    GenerationRequest,
-    drawn_with,
-    generate_images,
-    job_parameters,
-    load_generation,
-    reproduction_command,
-    save_generation,
-)
+from engine.samplers.generation import GenerationRequest, generate_images
 from engine.samplers.models import ModelBundle
+from engine.samplers.records import drawn_with, job_parameters, load_generation, reproduction_command, save_generation
 from engine.samplers.registry import SamplerSettings
 from engine.samplers.scores import ConceptScore
 from precompute.studies.methods import ComparisonSettings, compare_method, require_comparable
