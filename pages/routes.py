@@ -29,8 +29,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.figures.map import model_maps
+from engine.ratings.files import FORMATS, ratings_table, table_bytes
+from engine.ratings.report import rating_report
 from engine.reports import files
-from pages.widgets import html, session
+from pages.widgets import html, ratings, session
 from pages.widgets.reports import find_report
 
 KINDS = {
@@ -121,6 +123,7 @@ def routes() -> list[Route]:
         "scatter.json": lambda request: figure_json("delta-scatter", request.query_params),
         "exhibit/{name}.{suffix}": _download,
         "thumb/{number}.webp": lambda request: session.atlas().thumb_bytes(_number(request, "images")),
+        "ratings/{study}/{token}.{suffix}": _of_study,
         "best/{number}.webp": lambda request: _best(_number(request, "concepts")),
     }
     return [Route(f"/atlas/{{version}}/{path}", _endpoint(answer)) for path, answer in answers.items()]
@@ -136,7 +139,7 @@ def _endpoint(answer: Callable[[Request], bytes]) -> Callable:
             if VERSION.fullmatch(version) and version != session.version(session.atlas()):
                 raise LookupError(version)  # of an atlas that was rebuilt: a browser would keep it as what it is not
             body = await run_in_threadpool(answer, request)
-            name = _file_name(request) if path.suffix in DOWNLOADS else path.name
+            name = _file_name(request) if "name" in request.path_params and path.suffix in DOWNLOADS else path.name
         except (BlindspotError, LookupError, OSError, ValueError):
             return Response("There is no such thing in this atlas.", 404, media_type="text/plain")
         headers = {}
@@ -190,6 +193,17 @@ def _best(concept: int) -> bytes:
     if image is None:
         raise LookupError(concept)
     return session.atlas().thumb_bytes(image)
+
+
+def _of_study(request: Request) -> bytes:
+    """Return an item's image of a rating study; by the study's own token its ratings, once it has ended."""
+    study, token, suffix = (request.path_params[name] for name in ("study", "token", "suffix"))
+    opened = ratings.open_study(study)
+    if suffix == "webp":
+        return opened.image(token)
+    if suffix not in FORMATS or token != opened.token or not opened.ended:
+        raise LookupError(token)
+    return gzip.compress(table_bytes(ratings_table(rating_report(opened)), suffix), 3)
 
 
 def _download(request: Request) -> bytes:

@@ -23,6 +23,7 @@ PAGES = [
     st.Page("invariance.py", title="Invariance", icon=":material/join_inner:"),
     st.Page("theory.py", title="Theory", icon=":material/functions:"),
     st.Page("samplers.py", title="Samplers", icon=":material/brush:"),
+    st.Page("ratings.py", title="Ratings", icon=":material/rate_review:"),
     st.Page("about.py", title="Method", icon=":material/menu_book:"),
 ]
 page = st.navigation(PAGES, position="top")

@@ -1,5 +1,5 @@
 """The command line: `python -m precompute run | demo | verify | export | sample | gallery | quality |
-robustness | study | benchmark | theory | import-dictionary | import-saediff | synthesize | convert-adm`.
+robustness | study | ratings | benchmark | theory | import-dictionary | import-saediff | synthesize | convert-adm`.
 
 Bad input ends with one sentence on stderr and exit code 1; with --json, stdout holds one JSON document and no more.
 """
@@ -22,6 +22,7 @@ from precompute.drawing import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
 from precompute.invariants import invariants
 from precompute.quality import quality
+from precompute.ratings import ratings
 from precompute.robustness import robustness
 from precompute.serve import DEMO_ATLAS, serve
 from precompute.studies.commands import study
@@ -170,6 +171,7 @@ app.command("import-dictionary")(import_dictionary)
 app.command("import-saediff")(import_saediff)
 app.command("convert-adm")(convert_adm)
 app.add_typer(study, name="study")
+app.add_typer(ratings, name="ratings")
 app.command(context_settings=CONTEXT)(benchmark)
 
 

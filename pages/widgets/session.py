@@ -30,6 +30,7 @@ from engine.errors import BlindspotError
 from engine.figures.style import Basis
 from engine.figures.tables import STATUSES
 from engine.files import DATA
+from engine.ratings.store import LONGEST_RATER, NAME
 from engine.reports import ReportView
 from engine.reports.base import view_basis, view_table
 from engine.reports.selection import SELECTION, SORTS, delta_ranges, pack_concepts, select, unpack_concepts
@@ -84,6 +85,9 @@ class View(ReportView):
     side: str = "suppressed"
     top: int = 12
     job: str | None = None
+    study: str | None = None
+    """A rating study beside the atlas."""
+    rater: str | None = None
 
 
 def default_view(known: Known) -> View:
@@ -161,6 +165,8 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
         "quantity": _one_of(QUANTITIES),
         "margin": _number(*MARGINS),
         "target": _number(*TARGETS),
+        "study": lambda text: text if NAME.fullmatch(text) else None,
+        "rater": lambda text: text if 0 < len(text) <= LONGEST_RATER and text.isprintable() else None,
         "job": lambda text: text if len(text) <= 64 and text.isascii() and text.isalnum() else None,
     }
 

@@ -1,0 +1,1 @@
+"""Blinded ratings of images by people and model readers: protocols, studies on disk, agreement and reports."""
