@@ -121,14 +121,19 @@ def rate(
     as_json: AsJson = False,
 ) -> None:
     """Let a model reader rate a study by the protocol of people; what it rated is kept, a second run goes on."""
-    from engine.readers.loading import load_reader
-
     from engine.ratings.reading import plan_ratings, rate_with_reader
     from engine.ratings.store import RatingStudy
+    from engine.readers.loading import load_reader
     from precompute.console import Reporter
 
     opened = RatingStudy.open(study)
-    limits = {"budget": budget, "price_in": price_in, "price_out": price_out, "per_minute": per_minute, "again": again}
+    limits: dict[str, Any] = {
+        "budget": budget,
+        "price_in": price_in,
+        "price_out": price_out,
+        "per_minute": per_minute,
+        "again": again,
+    }
     asked = load_reader(
         reader, cache=study.with_name("answers.sqlite"), base_url=base_url,
         **{name: value for name, value in limits.items() if value},

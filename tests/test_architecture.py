@@ -16,6 +16,7 @@ COMMON = {"checkpoints", "errors", "files", "devices", "hub"}
 """Single files that every engine package may use."""
 ENGINE_UPPER = {
     "samplers": {"priors", "vision", "dictionary", "klsc", "jobs", "atlas"},
+    "ratings": {"atlas", "samplers", "vision", "readers"},
     "invariance": {"samplers", "priors", "vision", "dictionary", "blindspots", "jobs", "atlas"},
     "atlas": {"blindspots"},
     "reports": {"atlas", "blindspots", "klsc", "figures", "invariance"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -29,13 +30,17 @@ def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
     return written.getvalue()
 
 
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
 def write_tables(found: RatingReport, folder: Path, suffix: str) -> list[Path]:
     """Write ``ratings`` and every table of a report into a folder; each file appears whole."""
     written = []
     for name, table in {"ratings": ratings_table(found), **found.tables}.items():
         if not len(table.columns):
             continue
-        content, path = table_bytes(table, suffix), folder / f"{name}.{suffix}"
-        write_whole(path, lambda partial, content=content: partial.write_bytes(content))
+        path = folder / f"{name}.{suffix}"
+        write_whole(path, partial(_write, content=table_bytes(table, suffix)))
         written.append(path)
     return written

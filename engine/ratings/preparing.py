@@ -9,6 +9,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,15 +126,18 @@ def prepare_interpretability(
 
 def gallery_candidates(atlas: Atlas) -> list[Candidate]:
     """Return what was drawn into the atlas, by concept and method."""
-    groups = atlas.gallery().groupby(["concept", "method"])
+    rows = defaultdict(list)
+    for one in atlas.gallery()[["concept", "rank", "method"]].to_dict("records"):
+        rows[int(one["concept"]), str(one["method"])].append(int(one["rank"]))
+    drawn = partial(_drawn, atlas)
     return [
-        Candidate(
-            str(concept), "concept", str(method),
-            tuple(_loader(lambda pair: _opened(atlas.gallery_bytes(*pair)), (int(concept), int(rank)))
-                  for rank in rows["rank"]),
-        )
-        for (concept, method), rows in groups
-    ]  # fmt: skip
+        Candidate(str(concept), "concept", method, tuple(_loader(drawn, (concept, rank)) for rank in ranks))
+        for (concept, method), ranks in rows.items()
+    ]
+
+
+def _drawn(atlas: Atlas, place: tuple[int, int]) -> Image.Image:
+    return _opened(atlas.gallery_bytes(*place))
 
 
 def folder_candidates(folder: Path) -> list[Candidate]:

@@ -79,7 +79,8 @@ def rating_report(study: RatingStudy, embedding: str | None = None, without: Seq
     long = rated.explode("groups", ignore_index=True)
     long["method"] = [group.method for group in long["groups"]]
     long["kind"] = [group.kind for group in long["groups"]]
-    space, tables = None, {}
+    space: str | None = None
+    tables: dict[str, pd.DataFrame] = {}
     if len(long):
         if study.protocol is INTERPRETABILITY:
             tables, space = _interpretability(long, raters, embedding)
@@ -127,7 +128,7 @@ def _interpretability(
 
 def _description_variances(group: pd.DataFrame, vectors: np.ndarray) -> list[float]:
     """Weighted variance of each unit's descriptions."""
-    described = vectors.any(axis=1)
+    described = np.abs(vectors).sum(axis=1) > 0
     found = []
     for _, rows in group.groupby("unit"):
         places = rows.index[described[rows.index]]
@@ -222,11 +223,12 @@ def _errors(long: pd.DataFrame, raters: list[str], without: set[int]) -> dict[st
 
 def _flags(long: pd.DataFrame, without: set[int]) -> Iterator[dict[str, Any]]:
     """One row per rating and listed concept: whether it was marked as not to be seen."""
-    for row in long.itertuples():
-        marked = set(row.value)
-        for place, (concept, shown) in enumerate(zip(row.facts["concepts"], row.content["concepts"], strict=True)):
+    for row in long.to_dict("records"):
+        marked = set(row["value"])
+        listed = zip(row["facts"]["concepts"], row["content"]["concepts"], strict=True)
+        for place, (concept, shown) in enumerate(listed):
             if concept not in without:
-                yield {"unit": row.unit, "rater": row.rater, "method": row.method, "place": place, "concept": concept,
+                yield {**{key: row[key] for key in ("unit", "rater", "method")}, "place": place, "concept": concept,
                        "label": shown["label"], "flag": float(place in marked)}  # fmt: skip
 
 
@@ -255,7 +257,7 @@ def crossed(
 ) -> CrossedRatings:
     """Return ratings as units x raters, NaN where there is none; columns are `raters` in their order."""
     units = frame.groupby(list(index), sort=True).ngroup().to_numpy()
-    columns = pd.Index(raters).get_indexer(frame["rater"])
+    columns = pd.Index(raters).get_indexer(pd.Index(frame["rater"]))
     block = np.full((int(units.max(initial=-1)) + 1, len(raters)), np.nan)
     block[units, columns] = frame[column].to_numpy(float)
     return block

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -198,19 +199,19 @@ def _centred(block: CrossedRatings) -> CrossedRatings:
 
 def _resampled_means(blocks: Sequence[tuple[float, CrossedRatings]]) -> Float[np.ndarray, " resamples"]:
     """The signed sum of means with units of each block, and raters of all, drawn anew with replacement."""
-    rng = np.random.default_rng(SEED)
-    columns = blocks[0][1].shape[1]
     present = np.any([np.isfinite(block).any(axis=0) for _, block in blocks], axis=0)
-    chances = present / present.sum()
-    raters = rng.multinomial(int(present.sum()), chances, RESAMPLES).astype(float)
-    found = np.zeros(RESAMPLES)
-    for sign, block in blocks:
-        block = block[np.isfinite(block).any(axis=1)]
-        rows = len(block)
-        weights = rng.multinomial(rows, np.full(rows, 1 / rows), RESAMPLES).astype(float)
-        known = np.isfinite(block)
-        sums = ((weights @ np.where(known, block, 0.0)) * raters).sum(axis=1)
-        counts = ((weights @ known.astype(float)) * raters).sum(axis=1)
+    raters, found = _resampling(int(present.sum()), 0), np.zeros(RESAMPLES)
+    for stream, (sign, block) in enumerate(blocks, start=1):
+        block = block[np.isfinite(block).any(axis=1)][:, present]
+        units, known = _resampling(len(block), stream), np.isfinite(block)
+        sums = ((units @ np.where(known, block, 0.0)) * raters).sum(axis=1)
+        counts = ((units @ known.astype(float)) * raters).sum(axis=1)
         found += sign * np.divide(sums, counts, out=np.full(RESAMPLES, np.nan), where=counts > 0)
-    assert columns == raters.shape[1]
     return found[np.isfinite(found)]
+
+
+@lru_cache(maxsize=64)
+def _resampling(count: int, stream: int) -> Float[np.ndarray, "resamples count"]:
+    """How often each of `count` is drawn in every resample; another stream is independent."""
+    rng = np.random.default_rng([SEED, stream])
+    return rng.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(float)
