@@ -29,7 +29,7 @@ def histogram(name: str) -> None:
 
 def ranked(*lists: tuple[str, list[tuple]], key: str, digits: int = 2) -> None:
     """Show short lists: a title, and rows of a number and the concepts that have it."""
-    labels = session.atlas().concepts["label"]
+    labels = session.atlas().shown_labels()
     html.show("dictionary.ranked", key=key, lists=lists, labels=labels, digits=digits)
 
 

@@ -174,7 +174,7 @@ def _facts(atlas: Atlas) -> bytes:
     concepts = atlas.concepts
     listed = [list(some) if some is not None else [] for some in concepts["words"]]
     words, more = ([" · ".join(some[part]) for some in listed] for part in (slice(4), slice(4, None)))
-    known = {"label": concepts["label"].fillna("").tolist(), "words": words, "more": more}
+    known = {"label": atlas.shown_labels().tolist(), "words": words, "more": more}
     text = json.dumps(known, ensure_ascii=False)
     return gzip.compress(text.encode(), 5)
 

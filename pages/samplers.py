@@ -50,7 +50,7 @@ def concept_labels(concepts: list[int]) -> dict[int, str]:
     if known:
         return dict(zip(concepts, concept_names([known.get(concept) for concept in concepts], concepts), strict=True))
     try:
-        labels = session.open_atlas(session.DEFAULT).concepts["label"].reindex(concepts)
+        labels = session.open_atlas(session.DEFAULT).shown_labels().reindex(concepts)
     except BlindspotError:
         labels = [None] * len(concepts)
     return dict(zip(concepts, concept_names(labels, concepts), strict=True))

@@ -1,4 +1,4 @@
-"""The command line: `python -m precompute run | demo | verify | export | sample | gallery | quality |
+"""The command line: `python -m precompute run | demo | verify | export | sample | gallery | label | quality |
 robustness | study | ratings | benchmark | theory | import-dictionary | import-saediff | synthesize | convert-adm`.
 
 Bad input ends with one sentence on stderr and exit code 1; with --json, stdout holds one JSON document and no more.
@@ -21,6 +21,7 @@ from precompute.console import AsJson, VariadicCommand, print_json
 from precompute.drawing import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
 from precompute.invariants import invariants
+from precompute.labelling.command import label
 from precompute.quality import quality
 from precompute.ratings import ratings
 from precompute.robustness import robustness
@@ -165,6 +166,7 @@ def export(
 app.command()(sample)
 app.command()(gallery)
 app.command()(invariants)
+app.command()(label)
 app.command()(quality)
 app.command()(robustness)
 app.command("import-dictionary")(import_dictionary)

@@ -20,6 +20,7 @@ from engine.atlas import schema
 from engine.atlas.loading import Pieces
 from engine.atlas.schema import AtlasInfo
 from engine.atlas.storage import BYTES_PER_BYTE, MIB, damaged, parsing, read_drawn
+from engine.blindspots.label_scores import UNCERTAIN_MARK, is_uncertain
 from engine.errors import BlindspotError
 from engine.files import regular_file
 
@@ -121,7 +122,7 @@ class Analyses:
         """
         frame = self._rows("changes", model).drop_columns(["model"]).to_pandas()
         frame = frame.rename(columns={"real_cosine": "real", "model_cosine": "model"})
-        labels = self._pieces.concepts["label"].to_numpy()
+        labels = self.shown_labels().to_numpy()
         for place, side in enumerate(("first", "second"), start=2):
             frame.insert(place, f"{side}_label", labels[frame[side].to_numpy()])
         return frame
@@ -213,6 +214,33 @@ class Analyses:
         if concept is not None:
             table = table.filter(pc.equal(table["concept"], int(concept)))
         return table.to_pandas().astype({"recognised": "boolean"})
+
+    def concept_labels(self) -> pd.DataFrame:
+        """What the command `label` says of concepts; where there is none, `concepts` has what the build found.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by concept: label, origin ("captions", "person", or the reader's or text tower's name), description,
+            confidence (of a reader), score with score_low and score_high (balanced accuracy with which the label
+            predicts activation on `images` held-out images, and its 95 % interval), fuzzing (the same on masked crops;
+            of a reader): NaN or empty where it was not measured. Empty in an atlas from before there was this table.
+        """
+        known = self.has("concept_labels")
+        table = self._pieces.table("concept_labels") if known else schema.TABLES["concept_labels"].empty_table()
+        return table.to_pandas().set_index("concept").fillna({"description": ""})
+
+    def uncertain_labels(self) -> np.ndarray:
+        """[K] bool, whether a concept's label was scored and is hardly better than chance."""
+        found, mask = self.concept_labels(), np.zeros(self.info.concepts, bool)
+        poor = is_uncertain(found["score"].to_numpy(), found["score_low"].to_numpy())
+        mask[found.index[poor & (found["origin"] != schema.PERSON).to_numpy()]] = True
+        return mask
+
+    def shown_labels(self) -> pd.Series:
+        """The labels as people see them, by concept: uncertain ones are marked (`UNCERTAIN_MARK`)."""
+        labels = self._pieces.concepts["label"]
+        return labels.where(~self.uncertain_labels(), labels + UNCERTAIN_MARK)
 
     def gallery_bytes(self, concept: int, rank: int) -> bytes:
         """One of the drawn images as webp bytes; raises `BlindspotError` when it is not there."""

@@ -242,6 +242,23 @@ def _fooling(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
         yield "an image was made in no step, or none was made"
 
 
+def _concept_labels(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
+    """A concept has at most one label, which is short plain text, with scores that can be."""
+    yield from _exists(table, ["concept"], info.concepts, "a labelled concept")
+    if (np.diff(table["concept"].to_numpy()) <= 0).any():
+        yield "its concepts do not rise"
+    for column, most in (("label", schema.LABEL_LENGTH), ("description", schema.DESCRIPTION_LENGTH)):
+        texts = [text for text in table[column].to_pylist() if text]
+        if column == "label" and len(texts) < table.num_rows:
+            yield "a label is empty"
+        if any(len(text) > most or not text.isprintable() for text in texts):
+            yield f"a {column} is longer than {most} characters, or has control characters"
+    if not all(table["origin"].to_pylist()):
+        yield "a label has no origin"
+    for column in ("confidence", "score", "score_low", "score_high", "fuzzing"):
+        yield from between(table[column].drop_null(), column, 0, 1)
+
+
 def _report(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
     yield from _in_order(table, "concept", info.concepts)
     yield from _exists(table, ["nearest"], info.concepts, "a concept's nearest other")
@@ -321,6 +338,7 @@ TABLES: dict[str, TableCheck] = {
     "gallery": _gallery,
     "recognition": _recognition,
     "fooling": _fooling,
+    "concept_labels": _concept_labels,
     "divergence": _divergence,
     "changes": _changes,
     "metrics": _metrics,

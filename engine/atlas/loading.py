@@ -162,11 +162,15 @@ def header_state(root: Path) -> tuple[int, ...]:
 
 
 def load_concepts(root: Path, info: AtlasInfo) -> pd.DataFrame:
-    """`concepts.parquet` indexed by concept 0 .. K - 1; words are lists of str, a missing label is the empty string."""
+    """`concepts.parquet` indexed by concept 0 .. K - 1, with the labels of `concept_labels`; a missing one is empty."""
     table = read_table(root, "concepts")
     frame = _by_id(root, "concepts", table, info)
     frame["words"] = pd.Series([words or [] for words in table["words"].to_pylist()], dtype=object)
     frame[["label", "label_origin"]] = frame[["label", "label_origin"]].fillna("")
+    if (root / schema.table_file("concept_labels")).is_file():
+        later = read_table(root, "concept_labels").to_pandas().drop_duplicates("concept").set_index("concept")
+        later = later[later.index.isin(frame.index)].fillna("")
+        frame.loc[later.index, ["label", "label_origin"]] = later[["label", "origin"]].to_numpy()
     return frame
 
 

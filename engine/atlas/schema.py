@@ -88,6 +88,10 @@ _COLUMNS = {
         "concept:int32 method:string score:float32 reference_score:float32 recognised:bool steps:int32 seeds:int32 "
         "seconds:float32"
     ),
+    "concept_labels": (
+        "concept:int32 label:string origin:string description:string confidence:float32 score:float32 "
+        "score_low:float32 score_high:float32 images:int32 fuzzing:float32"
+    ),
     "metrics": (
         "model:string space:string fid:float64 fid_mean:float64 fid_covariance:float64 fid_half:float64 "
         "precision:float64 recall:float64 density:float64 coverage:float64 images:int64 k:int32"
@@ -103,13 +107,17 @@ LATER = {
 RENAMED_METHODS = {"energydps": "energy-guidance", "energydps-light": "energy-guidance-light"}
 """Sampling methods by their names before drawings told the scale of the gradient; `energydps` has since been the
 algorithm as printed (arXiv:2605.17504)."""
+LABEL_LENGTH, DESCRIPTION_LENGTH = 80, 400
+"""Most characters of a concept's label and description in `concept_labels`."""
+PERSON = "person"
+"""What `origin` in `concept_labels` says of a label that a person wrote: no command replaces it."""
 REPORT_TABLE = "dictionary/report"
 HALVES = "real halves"
 """What the `model` column of `metrics` says of one random half of the real images against the other."""
 ANALYSES = ("divergence", "changes", "metrics")
 """Tables of the analyses beyond delta; an atlas from before they existed has none of them."""
 OPTIONAL_TABLES = frozenset(
-    {"labels", "links", "published", "gallery", "recognition", "fooling", REPORT_TABLE, *ANALYSES}
+    {"labels", "links", "published", "gallery", "recognition", "fooling", "concept_labels", REPORT_TABLE, *ANALYSES}
 )
 IMAGE_TABLES = frozenset({"images", "exemplars"})
 """Tables that an atlas of published statistics does without: it has no images."""

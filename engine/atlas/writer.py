@@ -271,6 +271,18 @@ def add_fooling(path: Path, rows: pd.DataFrame) -> None:
     _replace_rows(path, "fooling", rows, Atlas.fooling, ["concept", "method"])
 
 
+def write_concept_labels(path: Path, rows: pd.DataFrame) -> None:
+    """Write table ``concept_labels`` of the atlas at `path` anew, all or nothing; errors as in `add_to_gallery`."""
+    atlas = Atlas.open(Path(path).resolve())
+    _require_whole(atlas)
+    with AtlasWriter(atlas.path) as writer:
+        _share(atlas.path, writer.folder, {schema.HEADER, schema.table_file("concept_labels")})
+        if len(rows):
+            writer.write_table("concept_labels", rows.sort_values("concept"))
+        atlas.require_same()
+        writer.finish(atlas.info)
+
+
 def _replace_rows(
     path: Path,
     name: str,

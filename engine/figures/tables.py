@@ -110,7 +110,8 @@ def cluster_names(concepts: pd.DataFrame, words: int = 2) -> dict[int, str]:
         Most labels in a name.
     """
     live = concepts[~concepts["dead"].to_numpy(bool) & (concepts["cluster"].to_numpy() >= 0)]
-    named = live[live["label"].fillna("") != ""]
+    live = live.assign(label=live["label"].fillna("").str.removesuffix(" (?)"))  # the mark of uncertain labels
+    named = live[live["label"] != ""]
     counts = pd.crosstab(named["cluster"], named["label"])
     share = counts.div(counts.sum(axis=1), axis=0)
     weight = counts * np.log1p(share / (counts.sum() / max(len(named), 1)))

@@ -80,6 +80,10 @@ class LimitedReader:
         self._backend, self._cache, self._pace = backend, cache, Pace(limits.per_minute)
         self._unreached = 0
 
+    def known(self, question: Question) -> Answer | None:
+        """The answer that an earlier run was given, or None."""
+        return self._cache.get(question_key(self.name, question))
+
     def plan(self, questions: Sequence[Question]) -> Plan:
         """Count the calls, tokens and money that asking would take; sends nothing."""
         distinct = {question_key(self.name, question): question for question in questions}

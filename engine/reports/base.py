@@ -154,7 +154,8 @@ def concept_table(atlas: Atlas, model: str, estimator: str, temperature: float) 
     The same table is returned again to the next caller, so none may change it.
     """
     delta = atlas.delta(model, estimator=estimator, temperature=temperature)
-    return atlas.concepts.join(delta).assign(frequency=np.asarray(atlas.frequency(), np.float32))
+    concepts = atlas.concepts.assign(label=atlas.shown_labels())
+    return concepts.join(delta).assign(frequency=np.asarray(atlas.frequency(), np.float32))
 
 
 def view_table(atlas: Atlas, view: ReportView, model: str | None = None) -> pd.DataFrame:

@@ -138,7 +138,7 @@ def _energy(atlas: Atlas, source: str, image: int) -> sparse.csr_matrix:
 @register("pair", "model", "image", possible=has("divergence"))
 def one_pair(atlas: Atlas, view: ReportView) -> Report:
     """The concepts in which the view's pair differs most; the table has all three lists."""
-    pair, labels = image_pair(atlas, view), atlas.concepts["label"]
+    pair, labels = image_pair(atlas, view), atlas.shown_labels()
     lists = [
         pd.DataFrame({"leads": name, **found._asdict()}).rename(columns={"concepts": "concept"})
         for name, found in pair.leading._asdict().items()

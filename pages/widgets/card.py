@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from engine.atlas.schema import web_address
+from engine.blindspots.label_scores import label_sentence
 from engine.figures.distribution import delta_intervals
 from engine.figures.images import heat_sheet
 from engine.samplers.recognition import concept_label, fooling_sentence
@@ -63,12 +64,22 @@ def show_card(view: View, table: pd.DataFrame) -> None:
     fooling = fooling_sentence(atlas.fooling(view.concept), concept_label(atlas, [view.concept]))
     html.show(
         "card.card", key="card", view=view, row=row, numbers=numbers, details=details, exemplars=exemplars,
-        fooling=fooling, beside=selection.beside(view),
+        fooling=fooling, beside=selection.beside(view), naming=naming(view.concept),
     )  # fmt: skip
     if atlas.info.published:
         linked_images(view)
     rows = pd.DataFrame({model: session.table(view, model).loc[view.concept] for model in atlas.models}).T
     show_figure(delta_intervals(rows, concept=view.concept, basis=session.basis(view)), key="forest")
+
+
+def naming(concept: int) -> tuple[str, ...]:
+    """Return a concept's description, and where its label comes from with its score; nothing where none was scored."""
+    labels = session.atlas().concept_labels()
+    if concept not in labels.index:
+        return ()
+    row = labels.loc[concept]
+    said = label_sentence(*(row[name] for name in ("origin", "score", "score_low", "score_high", "images", "fuzzing")))
+    return tuple(filter(None, (row["description"], said)))
 
 
 def gather_exemplars(concept: int, source: str, other: str, title: str, peak: float = 0.0) -> Exemplars:

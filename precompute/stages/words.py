@@ -17,6 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from engine.atlas.schema import REAL
+from engine.blindspots.label_scores import strong_from
 from engine.blindspots.words import weighted_log_odds
 from engine.files import read_json, write_json
 from precompute.runner import Context, Progress, Stage, fingerprint_fields
@@ -24,8 +25,6 @@ from precompute.stages.corpus import images_of
 from precompute.stages.energies import energy_of
 
 WORDS = "words.json"
-BEST = 10
-"""A concept is strong in an image if its energy is at least half the mean of this many highest ones."""
 SIGNIFICANT = 2.0
 """z-score from which a term names a concept."""
 SECOND = 0.6
@@ -119,8 +118,7 @@ def name_concepts(energy: sparse.csr_matrix, captions: Sequence[str | None], cou
 
 def strongest_images(energies: sparse.csc_matrix) -> np.ndarray:
     """Positions of the images in which a concept is strong; `energies` is its column `[images, 1]`."""
-    best = np.sort(energies.data)[::-1][:BEST]
-    return energies.indices[energies.data >= best.mean() / 2] if len(best) else energies.indices
+    return energies.indices[energies.data >= strong_from(energies.data)]
 
 
 def name_concept(inside: np.ndarray, total: np.ndarray, names: Sequence[str], count: int) -> ConceptWords | None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.atlas import Atlas
+from engine.atlas.schema import TABLES
 from engine.errors import BlindspotError
 from tests.app.serving import ROOT, point, serving, settled, wait_for_map
 from tests.app.test_browser import WAIT, draw_four, topmost
@@ -107,6 +108,8 @@ def poison(path: Path) -> int:
             at = table.schema.get_field_index(column)
             table = table.set_column(at, table.schema.field(column), pa.array([value] * len(table), kind))
         pq.write_table(table, path / f"{name}.parquet")
+    row = {"concept": 5, "label": EVIL, "origin": EVIL, "description": EVIL}
+    pq.write_table(pa.Table.from_pylist([row], TABLES["concept_labels"]), path / "concept_labels.parquet")
     return taken
 
 
