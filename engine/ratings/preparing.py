@@ -21,7 +21,7 @@ from engine.atlas.schema import REAL
 from engine.errors import BlindspotError
 from engine.ratings.protocols import CAPTIONS, ERRORS, INTERPRETABILITY, MOST_CONCEPTS
 from engine.ratings.store import Group, Item, RatingStudy, create_study
-from engine.samplers.generation import (
+from engine.samplers.records import (
     LARGEST_IMAGE,
     LARGEST_RECORD,
     RECORD,

@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -250,6 +250,17 @@ def drawn_by(models: ModelBundle) -> dict[str, Any]:
     return {"prior": prior, "device": models.device, "dtype": models.dtype}
 
 
+class DrawnUnit(NamedTuple):
+    """Images of one concept or neuron by one method, for a blinded rating (`engine.ratings`)."""
+
+    unit: str
+    """The concept's number, or the neuron's name."""
+    kind: str
+    """`concept` or `neuron`."""
+    method: str
+    images: Sequence[Image.Image]
+
+
 class Study(NamedTuple):
     """The result of a study."""
 
@@ -262,6 +273,8 @@ class Study(NamedTuple):
     """By name; the first is called `table`."""
     figure: go.Figure
     grid: Image.Image
+    drawn: Sequence[DrawnUnit] = ()
+    """What can be rated of it."""
 
 
 def image_block(images: Float[Tensor, "n 3 height width"] | None, caption: str) -> Block:
@@ -269,8 +282,10 @@ def image_block(images: Float[Tensor, "n 3 height width"] | None, caption: str) 
     return Block((), "out of reach") if images is None else Block(to_pil(images[: SIDE * SIDE]), caption)
 
 
-def write_study(study: Study, out: Path) -> dict[str, Any]:
+def write_study(study: Study, out: Path, images: bool = False) -> dict[str, Any]:
     """Write a study into the folder `out`, replacing the files of an earlier one; each appears whole.
+
+    With `images`, what can be rated of it is kept too, as `image-<row>-<n>.png`.
 
     Returns
     -------
@@ -287,10 +302,20 @@ def write_study(study: Study, out: Path) -> dict[str, Any]:
     versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     document = {**origin, "atlas path": str(study.atlas.path), "settings": dict(study.settings), **tables,
                 "versions": versions}  # fmt: skip
+    kept = study.drawn if images else ()
+    if kept:
+        document["images"] = [
+            {"unit": one.unit, "kind": one.kind, "method": one.method,
+             "files": [f"image-{row:02d}-{place}.png" for place in range(len(one.images))]}
+            for row, one in enumerate(kept)
+        ]  # fmt: skip
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as partial:
             _write_parts(study, Path(partial), origin)
+            for row, one in enumerate(kept):
+                for place, image in enumerate(one.images):
+                    image.save(Path(partial) / f"image-{row:02d}-{place}.png")
             (out / RECORD).unlink(missing_ok=True)
             for file in sorted(Path(partial).iterdir()):
                 os.replace(file, out / file.name)

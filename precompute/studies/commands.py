@@ -57,6 +57,7 @@ study = typer.Typer(help="Study how a concept is drawn: tables, a figure and a g
 Concept = Annotated[int, typer.Option("--concept", help="Number of the concept.", show_default=False)]
 Count = Annotated[int, typer.Option("--count", help="Images of each row, 4 or more; the grid shows four.")]
 PriorSamples = Annotated[int, typer.Option("--prior-samples", help="Samples of the prior itself to compare with.")]
+KeepImages = Annotated[bool, typer.Option("--images", help="Keep the images too, for `ratings prepare --from`.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Folder for the files.", show_default="studies/<study>-<concept>")
 ]
@@ -104,6 +105,7 @@ def run_study(
     prior: PriorOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = None,
+    images: KeepImages = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -121,14 +123,14 @@ def run_study(
             reporter.task, (device, dtype),
         )  # fmt: skip
         made = make(inputs)
-        document = write_study(made, out)
+        document = write_study(made, out, images)
     if as_json:
         print_json({**document, "out": str(out)})
     else:
         print_study(made, out)
 
 
-@study_command()
+@study_command("images")
 def sweep(
     inputs: "StudyInputs",
     strengths: Annotated[
@@ -141,7 +143,7 @@ def sweep(
     return sweep_study(inputs, strengths)
 
 
-@study_command()
+@study_command("images")
 def levels(
     inputs: "StudyInputs",
     shares: Annotated[
@@ -182,7 +184,7 @@ def methods(
     return methods_study(inputs, methods)
 
 
-@study_command()
+@study_command("images")
 def injection(
     inputs: "StudyInputs",
     reference: Annotated[

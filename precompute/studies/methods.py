@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.figures.images import Block, Row, image_grid
+from engine.figures.images import SIDE, Block, Row, image_grid
 from engine.figures.samplers import method_bars
 from engine.klsc.threshold import matching_top_k
 from engine.samplers.base import Sampler, Samples, Score
 from engine.samplers.calibration import Profiler, Timed, Trial, Trials, calibrate_strength, nearest, timed
 from engine.samplers.metrics import PriorReference, Quality
 from engine.samplers.models import ModelBundle, thumbnails
+from engine.samplers.records import to_pil
 from engine.samplers.registry import WITHOUT_PRIOR, SamplerSettings, create
 from engine.samplers.retrieval import Pool, score_pool
-from precompute.studies.base import TOLERANCE, Study, StudyInputs, concept_subject, image_block
+from precompute.studies.base import TOLERANCE, DrawnUnit, Study, StudyInputs, concept_subject, image_block
 
 STARTS = {
     "energy-guidance": 0.15,
@@ -207,7 +208,14 @@ def methods_study(inputs: StudyInputs, methods: Sequence[str] | None) -> Study:
         f"{request.steps} steps, n = {request.count} images a method, {inputs.prior_samples} samples of the prior"
     )
     figure = method_bars(table, concept=inputs.name, subtitle=subtitle)
-    return Study("methods", atlas, inputs.settings(subject, methods=names), {"table": table}, figure, grid)
+    unit = str(request.concept)
+    drawn = [DrawnUnit(unit, "concept", "real", [atlas.image(real.image) for real in subject.references])]
+    drawn += [
+        DrawnUnit(unit, "concept", name, to_pil(found.images[: SIDE * SIDE]))
+        for name, found in results.items()
+        if len(found.images)
+    ]
+    return Study("methods", atlas, inputs.settings(subject, methods=names), {"table": table}, figure, grid, drawn)
 
 
 def _method_row(name: str, found: MethodResult, target: float, reference: PriorReference) -> dict:

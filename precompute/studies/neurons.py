@@ -19,16 +19,18 @@ from torch import Tensor
 from engine.atlas import Atlas
 from engine.dictionary.transcoder import Transcoder
 from engine.errors import BlindspotError
-from engine.figures.images import Block, Row, image_grid
+from engine.figures.images import SIDE, Block, Row, image_grid
 from engine.figures.samplers import neuron_bars
 from engine.samplers.generation import REFERENCES, Reference
 from engine.samplers.metrics import PriorReference
 from engine.samplers.models import real_images, thumbnails
+from engine.samplers.records import to_pil
 from engine.samplers.retrieval import BATCH, Pool
 from engine.samplers.scores import ConceptScore, NeuronScore, reduce_maps
 from precompute.studies.base import (
     CalibratedTrial,
     ConceptSubject,
+    DrawnUnit,
     Progress,
     Report,
     Study,
@@ -291,4 +293,12 @@ def neurons_study(inputs: StudyInputs, neurons: int) -> Study:
     rows = [Row("drawn, the best first", drawn), Row("best real images", real)]
     figure = neuron_bars(table, concept=inputs.name, subtitle=inputs.subtitle)
     grid = image_grid(f"{inputs.name} against single neurons", columns, rows)
-    return Study("neurons", atlas, inputs.settings(subject, neurons=neurons), {"table": table}, figure, grid)
+    units = [
+        DrawnUnit(
+            str(inputs.request.concept) if place == 0 else row.name, "neuron" if place else "concept",
+            inputs.request.method, to_pil(images[: SIDE * SIDE]),
+        )
+        for place, (row, images) in enumerate(zip(found.rows, found.images, strict=True))
+        if images is not None
+    ]  # fmt: skip
+    return Study("neurons", atlas, inputs.settings(subject, neurons=neurons), {"table": table}, figure, grid, units)
