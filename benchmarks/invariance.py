@@ -94,6 +94,7 @@ def main() -> None:
     arguments.add_argument("--device", default="auto")
     arguments.add_argument("--walk", type=int, default=InvariantRequest.walk_steps)
     arguments.add_argument("--signal", type=float, default=InvariantRequest.signal)
+    arguments.add_argument("--low-pass", default=InvariantRequest.low_pass, help="filters held constant, too")
     arguments.add_argument("--descent", type=int, default=0, help="concepts for Algorithm 1 of the thesis")
     arguments.add_argument("--descent-steps", type=int, default=512)
     arguments.add_argument("--no-guided", action="store_true", help="leave out the diversity of energy guidance")
@@ -110,7 +111,7 @@ def main() -> None:
             break
         walking = InvariantRequest(
             f"concept:{concept}", image, count=options.members, seed=options.seed, walk_steps=options.walk,
-            signal=options.signal,
+            signal=options.signal, low_pass=options.low_pass,
         )  # fmt: skip
         requests = {"walk": walking}
         if number < options.descent:

@@ -53,6 +53,14 @@ def invariants(
     ] = Usual.tolerance,
     walk: Annotated[int, typer.Option("--walk", help="Steps along the set from each member.")] = Usual.walk_steps,
     iterations: Annotated[int, typer.Option("--iterations", help="Most steps towards the set.")] = Usual.iterations,
+    low_pass: Annotated[
+        str,
+        typer.Option(
+            "--low-pass",
+            help="Hold the response after these filters, too: none, ideal:0.5, gaussian:0.1, butterworth:0.3:4 "
+            "(in units of Nyquist); multi for descent.",
+        ),
+    ] = Usual.low_pass,
     device: DeviceOption = "auto",
     allow_download: AllowDownload = False,
     as_json: AsJson = False,
@@ -66,7 +74,18 @@ def invariants(
     if allow_download:
         os.environ[ALLOW] = "1"
     request = InvariantRequest(
-        target, image, tuple(value or ()), count, seed, steps, signal, method, tolerance, walk, iterations
+        target,
+        image,
+        tuple(value or ()),
+        count,
+        seed,
+        steps,
+        signal,
+        method,
+        tolerance,
+        walk,
+        iterations,
+        low_pass,
     )
     opened = Atlas.open(atlas)
     with Reporter() as reporter, full_disk_explained(out):

@@ -98,6 +98,64 @@ def cutoff_weights(cutoffs: Sequence[float] = CUTOFFS, weighting: Weighting = "l
     return tuple(cutoff if weighting == "printed" else 1 - cutoff for cutoff in cutoffs)
 
 
+def parse_low_pass(words: str) -> tuple[tuple[LowPass, ...], tuple[float, ...]]:
+    """Filters and their weights from words: `none`, `ideal:0.5`, `gaussian:0.1,butterworth:0.3:4`, `multi`.
+
+    `multi` and `multi-printed` are the cut-offs and weights of eq. 3.6, see `cutoff_weights`; others weigh 1.
+
+    Raises
+    ------
+    BlindspotError
+        If the words name no filter.
+    """
+    if words == "none":
+        return (), ()
+    if words in ("multi", "multi-printed"):
+        weighting: Weighting = "printed" if words == "multi-printed" else "low"
+        return tuple(LowPass("ideal", cutoff) for cutoff in CUTOFFS), cutoff_weights(CUTOFFS, weighting)
+    filters = []
+    for word in words.split(","):
+        kind, *numbers = word.strip().split(":")
+        try:
+            cutoff, order = float(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 2
+            if len(numbers) > 2 or (len(numbers) == 2 and kind != "butterworth"):
+                raise ValueError
+        except (ValueError, IndexError):
+            raise BlindspotError(
+                f"{word!r} is no low-pass filter: say none, multi, multi-printed, ideal:0.5, gaussian:0.1 or "
+                "butterworth:0.3:4, several with commas; cut-offs in units of Nyquist."
+            ) from None
+        filters.append(LowPass(kind, cutoff, order))  # type: ignore[arg-type]
+    return tuple(filters), (1.0,) * len(filters)
+
+
+class Filtered:
+    """f of an image and of its low-pass versions: sqrt(w) f(F(x)) beside f(x), as `spectral_residual` weighs them.
+
+    Parameters
+    ----------
+    respond
+        f: images [n, 3, height, width] to responses [n, m].
+    filters, weights
+        F and w of eq. 3.6; eq. 3.3 is one filter of weight 1. Without filters this is f.
+    """
+
+    def __init__(self, respond: Responses, filters: Sequence[LowPass] = (), weights: Sequence[float] = ()):
+        self.respond, self.filters, self.weights = respond, tuple(filters), (1.0, *weights)
+
+    def target(self, wanted: Float[Tensor, " m"]) -> Float[Tensor, " outputs"]:
+        """y* of all of them, outputs = m (1 + filters)."""
+        return torch.cat([weight**0.5 * wanted for weight in self.weights])
+
+    def __call__(self, images: Images) -> Float[Tensor, "n outputs"]:
+        if not self.filters:
+            return self.respond(images)
+        views = torch.cat([images, *(low_pass(images) for low_pass in self.filters)])
+        responses = self.respond(views).unflatten(0, (len(self.weights), len(images)))
+        scale = responses.new_tensor(self.weights).sqrt()
+        return (responses * scale[:, None, None]).transpose(0, 1).flatten(1)
+
+
 def spectral_residual(
     images: Images,
     respond: Responses,
@@ -110,10 +168,8 @@ def spectral_residual(
     The squared length of a row is eq. 3.6 with lambda = 1 (eq. 3.3 for one filter of weight 1), so that Gauss-Newton
     can solve for all of them at once; outputs = m (1 + filters). All images are in one call of `respond`.
     """
-    views = torch.cat([images, *(low_pass(images) for low_pass in filters)])
-    deviations = (respond(views) - target.to(images.device)).unflatten(0, (1 + len(filters), len(images)))
-    scale = deviations.new_tensor([1.0, *weights]).sqrt()
-    return (deviations * scale[:, None, None]).transpose(0, 1).flatten(1)
+    stacked = Filtered(respond, filters, weights)
+    return stacked(images) - stacked.target(target.to(images.device))
 
 
 def dual_loss(

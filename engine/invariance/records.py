@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 RECORD = "members.json"
 """File that describes the members of a folder; it is written last."""
 LARGEST_RECORD = 8 * 2**20
-OPTIONS = ("image", "count", "seed", "steps", "signal", "method", "tolerance", "walk_steps", "iterations")
+OPTIONS = ("image", "count", "seed", "steps", "signal", "method", "tolerance", "walk_steps", "iterations", "low_pass")
 """Fields of a request that the command `invariants` has options for, with their names below."""
-OPTION_NAMES = {"walk_steps": "walk"}
+OPTION_NAMES = {"walk_steps": "walk", "low_pass": "low-pass"}
 
 
 def save_invariants(result: InvariantResult, folder: Path, atlas: str | None = None) -> list[Path]:

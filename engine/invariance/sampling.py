@@ -8,12 +8,9 @@ Algorithm 1 instead ("EquiDiff", Sadlej 2025), through all steps of the sampler 
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import BlindspotError
 
@@ -22,35 +19,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.atlas.reader import Atlas
-    from engine.invariance.generator import DeterministicGenerator
+    from engine.invariance.search import OnProgress
     from engine.invariance.targets import Target
-    from engine.priors.base import DiffusionPrior
-    from engine.samplers.base import StepEvent
     from engine.samplers.models import ModelBundle
 
 METHODS = ("walk", "projection", "descent")
 MAX_MEMBERS, MAX_STEPS = 256, 250
-START_STEPS, START_STRENGTH, START_CANDIDATES = 25, 0.6, 16
-"""Of the guided sample that a member starts from."""
-START_WIDTH = 0.05
-"""How near a start comes, as a share of |f(x*)|, before it is no longer guided."""
-SELECTION_BETA = 8.0
-"""Sharpness of the selection among a start's candidates, per |f(x*)|."""
-PRECISION = 2e-4
-"""Distance from the set, as a share of |f(x*)|, at which a walk's steps can be run backwards."""
-ANGLE = 0.25
-"""Length of a walk's step: about two in three are taken."""
-KEPT_STEPS = 10
-"""Steps of the sampler up to which its activations are kept for the backward pass instead of computed again."""
-TRIES = 3
-"""Starts of a member, one after the other, until one reaches the set."""
 CUTOFFS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the low-pass filters of a member's response curve, as shares of the Nyquist frequency."""
 REFERENCES, NAMED = 96, 8
 """Real images whose concepts the members' are compared with, and how many concepts of each group are named."""
-
-OnProgress = Callable[[int, int, "Tensor | None"], bool | None]
-"""Called with the steps done, all steps, and images to show; returning False ends the search."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +63,10 @@ class InvariantRequest:
     """Steps along the set, after a member was found."""
     iterations: int = 16
     """Most Gauss-Newton steps; of the descent 32 times as many."""
+    low_pass: str = "none"
+    """Filters after which the response is to be the same, too, see `engine.invariance.filters.parse_low_pass`: what is
+    left is what people see. The descent adds their deviations to its loss (eqs. 3.3, 3.6); the other methods hold the
+    responses to the filtered images at f(x*) exactly."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -101,6 +83,11 @@ class InvariantRequest:
             raise BlindspotError(f"The tolerance {self.tolerance} is no share between 0 and 1.")
         if not 0 <= self.walk_steps <= 1000 or not 1 <= self.iterations <= 1000:
             raise BlindspotError("Choose 0 to 1000 steps of the walk and 1 to 1000 iterations.")
+        if self.low_pass.startswith("multi") and self.method != "descent":
+            raise BlindspotError(
+                f"{self.low_pass!r} is a loss of method descent: hardly an image answers alike at every cut-off, so no "
+                "set is left to walk on; name one filter, such as ideal:0.5."
+            )
         if (self.image is None) == (not self.values):
             raise BlindspotError("Give either a query image or the values to reach, not both.")
 
@@ -186,6 +173,7 @@ def sample_invariants(
         If `on_progress` returned False.
     """
     from engine.invariance.parsing import parse_target
+    from engine.invariance.search import MemberSearch
     from engine.samplers.models import ModelBundle, thumbnails
 
     began, spec = time.perf_counter(), parse_target(request.target)
@@ -197,7 +185,7 @@ def sample_invariants(
         query = thumbnails(atlas, [request.image], models.encoder.spec).to(models.device)
     target = spec.build(models, query, download)
     wanted = target.target_of(query) if query is not None else target.value(request.values)
-    search = _Search(models, target, wanted.to(models.device), request, on_progress)
+    search = MemberSearch(models, target, wanted.to(models.device), request, on_progress)
     images, acceptance = search.run()
     images = (images * 255).round() / 255  # what a file holds: responses are said of that
     members = tuple(_members(target, images.to(models.device), search.wanted, request.tolerance))
@@ -212,183 +200,6 @@ def sample_invariants(
         request, images, target.names, tuple(search.wanted.tolist()), members,
         search.evaluations, acceptance, _what_varies(models, atlas, images), time.perf_counter() - began, own,
     )  # fmt: skip
-
-
-class _Search:
-    """Draws members in groups that share a kernel: one by one on a CPU, where threads share them."""
-
-    def __init__(
-        self,
-        models: ModelBundle,
-        target: Target,
-        wanted: Tensor,
-        request: InvariantRequest,
-        on_progress: OnProgress | None,
-    ):
-        from engine.invariance.levelset import DENSE
-
-        self.prior, self.target, self.wanted, self.request = models.prior, target, wanted, request
-        self.scale = float(wanted.norm()) or 1.0
-        self.on_progress, self.evaluations = on_progress, 0
-        self.walks = request.walk_steps if request.method == "walk" and len(wanted) <= DENSE else 0
-        self.each = START_STEPS + request.iterations + self.walks
-        if request.method == "descent":
-            self.each = 32 * request.iterations
-        self._lock, self._done, self._acceptance = threading.Lock(), {}, []  # type: ignore[var-annotated]
-        self._shown: dict[int, Tensor] = {}
-
-    def run(self) -> tuple[Tensor, float | None]:
-        """Images of members, or of what came nearest, and the share of walk steps that were taken."""
-        import torch
-
-        from engine.samplers.execution import parallel_map, samples_together
-
-        count = self.request.count
-        group = samples_together("auto", self.prior.device) or count
-        firsts = range(0, count, group)
-        parts = parallel_map(lambda first: self._group(first, min(group, count - first)), firsts)
-        rates = self._acceptance
-        return torch.cat(parts).cpu(), sum(rates) / len(rates) if rates else None
-
-    def _group(self, first: int, n: int) -> Tensor:
-        """Images of members first .. first + n - 1, which no other group changes."""
-        import torch
-
-        random = torch.Generator("cpu").manual_seed(self.request.seed * 1_000_003 + first)
-        if self.request.method == "descent":
-            return self._descend(first, n)
-        best: Tensor | None = None
-        left = torch.arange(n, device=self.wanted.device)
-        for attempt in range(TRIES):
-            images, residuals = self._attempt(first, left, attempt, random)
-            if best is None:
-                best, off = images, residuals
-            else:
-                better = residuals < off[left]
-                best[left[better]], off[left[better]] = images[better], residuals[better]
-            left = (off > self.request.tolerance * self.scale).nonzero().flatten()
-            if not len(left):
-                break
-        assert best is not None
-        return best
-
-    def _attempt(self, first: int, rows: Tensor, attempt: int, random: Any) -> tuple[Tensor, Tensor]:
-        """Images of these members of the group, and how far their responses are from the target."""
-        import torch
-
-        from engine.invariance.blocks import NoiseLevelSet, walk_in_blocks
-        from engine.invariance.levelset import project
-
-        n, request = len(rows), self.request
-        clean = self._starts(first, n, attempt)
-        generator = self._generator(request.signal)
-        level = NoiseLevelSet(generator, self._seen(first), self.wanted, clean)
-        noise = torch.randn(n, *self.prior.shape, generator=random).to(clean)
-        tolerance = min(PRECISION, request.tolerance / 2) * self.scale
-        reached = project(
-            level, noise, tolerance, request.iterations,
-            on_iteration=partial(self._report, first, START_STEPS),
-        )  # fmt: skip
-        latents, found = reached.latents, reached.converged
-        if self.walks and found.any():
-            inside = NoiseLevelSet(generator, self._seen(first), self.wanted, clean[found])
-            walked = walk_in_blocks(
-                inside, latents[found], self.walks, random, angle=ANGLE, tolerance=tolerance,
-                on_iteration=partial(self._report, first, START_STEPS + request.iterations),
-            )  # fmt: skip
-            assert inside.context is not None
-            latents[found], clean[found] = walked.latents, inside.context
-            with self._lock:
-                self._acceptance.append(walked.acceptance)
-        with torch.no_grad():
-            images = generator(level.states(latents, clean))
-            residuals = (self.target(images) - self.wanted).norm(dim=1)
-        with self._lock:
-            self.evaluations += generator.evaluations + generator.recomputed
-        return images, residuals
-
-    def _starts(self, first: int, n: int, attempt: int) -> Tensor:
-        """Clean states of guided samples whose response is near the target."""
-        from engine.invariance.generator import CountedPrior
-        from engine.samplers.candidates import CandidateSelection
-        from engine.samplers.energy_dps import EnergyDPS
-
-        counted = CountedPrior(self.prior)
-        sampler = EnergyDPS(
-            cast("DiffusionPrior", counted), START_STEPS, START_STRENGTH, score_cap=-START_WIDTH,
-            selection=CandidateSelection(SELECTION_BETA, START_CANDIDATES),
-        )  # fmt: skip
-
-        def nearness(images: Tensor) -> Tensor:
-            return -(self.target(images) - self.wanted).norm(dim=1) / self.scale
-
-        def on_step(event: StepEvent) -> bool:
-            self._report(first, 0, event.step, event.steps, -event.scores, event.images)
-            return True
-
-        seed = self.request.seed + attempt * 1_000_003
-        states = sampler.sample(nearness, n, seed, on_step, first).states
-        assert states is not None
-        with self._lock:
-            self.evaluations += counted.evaluations
-        return states
-
-    def _descend(self, first: int, n: int) -> Tensor:
-        import torch
-
-        from engine.invariance.levelset import LevelSet, descend
-
-        generator = self._generator(0.0)
-        seen = self._seen(first)
-        level = LevelSet(lambda latents: seen(generator(latents)), self.wanted)
-        noise = generator.noise(self.request.seed, first + n)[first:]
-        reached = descend(
-            level, noise, threshold=(self.request.tolerance * self.scale) ** 2, steps=self.each, keep_norm=True,
-            scale=1 / self.scale**2, on_iteration=partial(self._report, first, 0),
-        )  # fmt: skip
-        with torch.no_grad():
-            images = generator(reached.latents)
-        with self._lock:
-            self.evaluations += generator.evaluations + generator.recomputed
-        return images
-
-    def _generator(self, signal: float) -> DeterministicGenerator:
-        from engine.invariance.generator import DeterministicGenerator
-
-        return DeterministicGenerator(
-            self.prior, self.request.steps, checkpointing=self.request.steps > KEPT_STEPS, signal=signal
-        )
-
-    def _seen(self, first: int) -> Callable[[Tensor], Tensor]:
-        """The target, remembering the images it was last asked for."""
-
-        def respond(images: Tensor) -> Tensor:
-            self._shown[first] = images.detach()
-            return self.target(images)
-
-        return respond
-
-    def _report(
-        self, first: int, before: int, done: int, total: int, residuals: Tensor, images: Tensor | None = None
-    ) -> bool:
-        """Tell the progress of all groups; raises `Cancelled` when that is answered by False."""
-        from engine.jobs import Cancelled
-
-        with self._lock:
-            self._done[first] = max(before + done, self._done.get(first, 0))
-            if images is not None:
-                self._shown[first] = images
-            groups = -(-self.request.count // max(1, len(residuals)))
-            shown = self._previews()
-            done, total = sum(self._done.values()), self.each * max(groups, len(self._done))
-            if self.on_progress is not None and self.on_progress(min(done, total), total, shown) is False:
-                raise Cancelled
-        return True
-
-    def _previews(self) -> Tensor | None:
-        import torch
-
-        return torch.cat([self._shown[first].cpu() for first in sorted(self._shown)]) if self._shown else None
 
 
 def _members(target: Target, images: Tensor, wanted: Tensor, tolerance: float) -> list[Member]:

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from engine.errors import BlindspotError
-from engine.invariance import sampling
+from engine.invariance import search
 from engine.invariance.generator import DeterministicGenerator
 from engine.invariance.parsing import parse_target
 from engine.invariance.records import (
@@ -20,7 +20,7 @@ from engine.invariance.records import (
     save_invariants,
     submit_invariants,
 )
-from engine.invariance.sampling import InvariantRequest, sample_invariants
+from engine.invariance.sampling import CUTOFFS, InvariantRequest, sample_invariants
 from engine.jobs import Cancelled, JobQueue
 from engine.vision.preprocess import load_image, to_tensor
 from precompute.cli import app
@@ -40,9 +40,9 @@ def wanted(models):
 
 @pytest.fixture(autouse=True)
 def _short_starts(monkeypatch):
-    monkeypatch.setattr(sampling, "START_STEPS", 6)
-    monkeypatch.setattr(sampling, "START_CANDIDATES", 4)
-    monkeypatch.setattr(sampling, "TRIES", 1)
+    monkeypatch.setattr(search, "START_STEPS", 6)
+    monkeypatch.setattr(search, "START_CANDIDATES", 4)
+    monkeypatch.setattr(search, "TRIES", 1)
 
 
 def request(wanted, **settings):
@@ -73,6 +73,18 @@ def test_a_member_is_the_same_alone_and_among_others(models, wanted):
     alone = sample_invariants(models.atlas, request(wanted, count=1), "cpu")
     both = sample_invariants(models.atlas, request(wanted), "cpu")
     assert torch.equal(alone.images[0], both.images[0]) and not torch.equal(both.images[0], both.images[1])
+
+
+def test_the_response_after_a_filter_is_held_too(models, wanted):
+    loose, held = (
+        sample_invariants(models.atlas, request(wanted, low_pass=words), "cpu") for words in ("none", "ideal:0.5")
+    )
+    at = CUTOFFS.index(0.5)
+    assert max(member.curve[at] for member in held.members) <= 0.05 < min(member.curve[at] for member in loose.members)
+    with pytest.raises(BlindspotError, match="'ideal' is no low-pass filter"):
+        sample_invariants(models.atlas, request(wanted, low_pass="ideal"), "cpu")
+    with pytest.raises(BlindspotError, match="a loss of method descent"):
+        request(wanted, low_pass="multi")
 
 
 def test_many_responses_are_matched_by_projection(models):
