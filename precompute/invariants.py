@@ -61,6 +61,13 @@ def invariants(
             "(in units of Nyquist); multi for descent.",
         ),
     ] = Usual.low_pass,
+    optimiser: Annotated[
+        str, typer.Option("--optimiser", help="Of descent: sgd, adam, adagrad or shampoo.")
+    ] = Usual.optimiser,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of descent.")] = Usual.learning_rate,
+    keep_norm: Annotated[
+        bool, typer.Option("--keep-norm/--free-norm", help="Whether descent keeps a latent's norm, as DiG-IN does.")
+    ] = Usual.keep_norm,
     device: DeviceOption = "auto",
     allow_download: AllowDownload = False,
     as_json: AsJson = False,
@@ -86,6 +93,9 @@ def invariants(
         walk,
         iterations,
         low_pass,
+        optimiser,
+        learning_rate,
+        keep_norm,
     )
     opened = Atlas.open(atlas)
     with Reporter() as reporter, full_disk_explained(out):

@@ -196,7 +196,7 @@ def load_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
     BlindspotError
         If the file is missing or not YAML, or a key is unknown, missing or has a bad value.
     """
-    read = _read(path)
+    read = read_yaml(path)
     _expect_plain(read, path.name)
     raw = _resolved(read, path.resolve().parent)
     raw.setdefault("name", path.stem)
@@ -205,7 +205,7 @@ def load_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise BlindspotError(f"{path.name}: {_sentence(error)}") from None
+        raise BlindspotError(f"{path.name}: {first_problem(error)}") from None
 
 
 def _expect_plain(value: Any, where: str) -> None:
@@ -228,7 +228,7 @@ def _expect_plain(value: Any, where: str) -> None:
             raise BlindspotError(f"{place} is {value[:50]!r}, which holds a character that no name can have.")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise BlindspotError(f"The recipe {path} is no regular file: give a YAML file.")
@@ -323,7 +323,7 @@ def _replaced(raw: Any, path: KeyPath, change: Callable[[str], Any]) -> Any:
     return {key: _replaced(value, path[1:], change) if key in hit else value for key, value in raw.items()}
 
 
-def _sentence(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     """The first thing wrong with a recipe, in one sentence."""
     first = error.errors()[0]
     where = ".".join(str(step) for step in first["loc"] if step not in TAGS)

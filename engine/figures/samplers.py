@@ -67,6 +67,14 @@ METHOD_PANELS = {
     "slope": "spectral slope",
     "seconds": "seconds a sample",
 }
+INVARIANT_PANELS = {
+    "within": "share within the tolerance", "relative": "distance to f(x*), relative", "robust": "robust to blur",
+    "diversity": "diversity", "evaluations": "evaluations a member", "seconds": "seconds a member",
+}  # fmt: skip
+INVARIANT_HOW = (
+    "Means over the targets. Robust to blur: members whose response changes by less than a tenth after a low-pass "
+    "filter at half of Nyquist. Evaluations are of the prior's network, those of backward passes included."
+)
 METHODS_HOW = (
     "Every method is pushed until its images score what the best real ones do; paler is one that did not get there. "
     "Both distances compare with the prior's own samples in the encoder that the methods climb, which they may fool: "
@@ -317,6 +325,23 @@ def method_bars(table: pd.DataFrame, *, concept: str, subtitle: str) -> go.Figur
     return _bars(
         table, list(table["method"]), METHOD_PANELS, marker, title=f"{concept} at equal activation",
         subtitle=subtitle, how=METHODS_HOW,
+    )  # fmt: skip
+
+
+def invariant_bars(table: pd.DataFrame, *, subtitle: str) -> go.Figure:
+    """Draw how well methods draw members of invariant sets, a panel per number.
+
+    Parameters
+    ----------
+    table
+        One row per method: ``method`` and the columns in `INVARIANT_PANELS`.
+    subtitle
+        As in `strength_curves`.
+    """
+    marker = {"color": [CLUSTERS[2] if name == "descent" else SUPPRESSED for name in table["method"]]}
+    return _bars(
+        table, list(table["method"]), INVARIANT_PANELS, marker, title="Members of invariant sets",
+        subtitle=subtitle, how=INVARIANT_HOW,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -30,7 +30,7 @@ DENSE = 16
 """Responses up to which the Jacobian is formed, one backward pass each; with more, J J^T is applied by products."""
 SHORTEST = 2.0**-10
 """Share of a Gauss-Newton step below which a latent is given up."""
-OPTIMISERS = ("sgd", "adam", "adagrad")
+OPTIMISERS = ("sgd", "adam", "adagrad", "shampoo")
 
 
 class _PlainAttention:
@@ -257,7 +257,7 @@ def descend(
     level: LevelSet,
     start: Float[Tensor, "n *shape"],
     *,
-    optimiser: Literal["sgd", "adam", "adagrad"] = "sgd",
+    optimiser: str = "sgd",
     learning_rate: float = 10.0,
     scale: float = 1.0,
     threshold: float = 0.01,
@@ -274,21 +274,22 @@ def descend(
     Parameters
     ----------
     optimiser, learning_rate, scale, threshold, steps
-        The thesis has SGD with eta 10, tau 0.01 on the loss, 512 to 1024 steps, and does not say lambda (`scale`).
+        The thesis has SGD with eta 10, tau 0.01 on the loss, 512 to 1024 steps, and does not say lambda (`scale`). Its
+        table A.2 compares the four `OPTIMISERS`; `shampoo` is pytorch-optimizer's, with a preconditioner per latent.
     keep_norm
         Rescale a latent to its first norm after each step, as DiG-IN (Augustin et al. 2024) does and the thesis does
         not say.
     loss
         Latents [n, *shape] to losses [n] instead of |f(z) - y|^2, for instance with filters (eqs. 3.3, 3.6).
     """
-    if optimiser not in OPTIMISERS:
-        raise BlindspotError(f"There is no optimiser {optimiser!r}: choose one of {', '.join(OPTIMISERS)}.")
-    z = start.detach().clone()
-    norms = z.flatten(1).norm(dim=1).reshape([-1] + [1] * (z.ndim - 1))
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}
-    moving = kinds[optimiser]([z.requires_grad_()], lr=learning_rate)
-    ended, done = torch.zeros(len(z), dtype=torch.bool, device=z.device), 0
+    make = _optimiser(optimiser)
+    apart = optimiser == "shampoo"  # which mixes what stands in one tensor
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in (start if apart else start[None])]
+    norms = start.flatten(1).norm(dim=1).reshape([-1] + [1] * (start.ndim - 1))
+    moving = make(leaves, lr=learning_rate)
+    ended, done = torch.zeros(len(start), dtype=torch.bool, device=start.device), 0
     for done in range(1, steps + 1):
+        z = torch.stack(leaves) if apart else leaves[0]
         before = z.detach().clone()
         losses = loss(z) if loss else (level.respond(z) - level.target).square().sum(dim=1)
         level.evaluations += int((~ended).sum())
@@ -302,12 +303,30 @@ def descend(
         (scale * losses * ~ended).nan_to_num(0.0, 0.0, 0.0).sum().backward()
         moving.step()
         with torch.no_grad():
+            moved = torch.stack(leaves) if apart else leaves[0].clone()
             if keep_norm:
-                z *= norms / z.flatten(1).norm(dim=1).reshape(norms.shape).clamp_min(1e-30)
-            z[ended] = before[ended]
-    z = z.detach()
+                moved *= norms / moved.flatten(1).norm(dim=1).reshape(norms.shape).clamp_min(1e-30)
+            moved[ended] = before[ended]
+            for leaf, value in zip(leaves, moved if apart else moved[None], strict=True):
+                leaf.copy_(value)
+    z = (torch.stack(leaves) if apart else leaves[0]).detach()
     residuals = level.residual(z).norm(dim=1)
     return Reached(z, residuals, scale * residuals.square() < threshold, done)
+
+
+def _optimiser(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """The class of an optimiser."""
+    if name not in OPTIMISERS:
+        raise BlindspotError(f"There is no optimiser {name!r}: choose one of {', '.join(OPTIMISERS)}.")
+    if name != "shampoo":
+        return {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}[name]
+    try:
+        from pytorch_optimizer import Shampoo
+    except ImportError:
+        raise BlindspotError(
+            "The optimiser shampoo needs the package pytorch-optimizer: install it with pip, or choose another."
+        ) from None
+    return cast("Callable[..., torch.optim.Optimizer]", Shampoo)
 
 
 def anneal(

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 RECORD = "members.json"
 """File that describes the members of a folder; it is written last."""
 LARGEST_RECORD = 8 * 2**20
-OPTIONS = ("image", "count", "seed", "steps", "signal", "method", "tolerance", "walk_steps", "iterations", "low_pass")
+OPTIONS = ("image", "count", "seed", "steps", "signal", "method", "tolerance", "walk_steps", "iterations", "low_pass",
+           "optimiser", "learning_rate", "keep_norm")  # fmt: skip
 """Fields of a request that the command `invariants` has options for, with their names below."""
-OPTION_NAMES = {"walk_steps": "walk", "low_pass": "low-pass"}
+OPTION_NAMES = {"walk_steps": "walk"}
 
 
 def save_invariants(result: InvariantResult, folder: Path, atlas: str | None = None) -> list[Path]:
@@ -169,5 +170,6 @@ def members_command(request: Mapping[str, Any], atlas: str | Path = "ATLAS", out
     for name in OPTIONS:
         value = request.get(name)
         if value is not None and value != usual[name]:
-            words += [f"--{OPTION_NAMES.get(name, name)}", str(value)]
+            option = f"--{OPTION_NAMES.get(name, name.replace('_', '-'))}"
+            words += ["--free-norm"] if name == "keep_norm" else [option, str(value)]
     return shlex.join([*words, "--out", str(out)])

@@ -67,6 +67,13 @@ class InvariantRequest:
     """Filters after which the response is to be the same, too, see `engine.invariance.filters.parse_low_pass`: what is
     left is what people see. The descent adds their deviations to its loss (eqs. 3.3, 3.6); the other methods hold the
     responses to the filtered images at f(x*) exactly."""
+    optimiser: str = "sgd"
+    """Of the descent: one of `engine.invariance.levelset.OPTIMISERS`."""
+    learning_rate: float = 10.0
+    """Of the descent."""
+    keep_norm: bool = True
+    """Whether the descent scales a latent back to its first norm after each step, as DiG-IN does; the thesis omits
+    it."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -83,6 +90,8 @@ class InvariantRequest:
             raise BlindspotError(f"The tolerance {self.tolerance} is no share between 0 and 1.")
         if not 0 <= self.walk_steps <= 1000 or not 1 <= self.iterations <= 1000:
             raise BlindspotError("Choose 0 to 1000 steps of the walk and 1 to 1000 iterations.")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise BlindspotError(f"The learning rate must be a number above 0, not {self.learning_rate}.")
         if self.low_pass.startswith("multi") and self.method != "descent":
             raise BlindspotError(
                 f"{self.low_pass!r} is a loss of method descent: hardly an image answers alike at every cut-off, so no "
@@ -173,11 +182,29 @@ def sample_invariants(
         If `on_progress` returned False.
     """
     from engine.invariance.parsing import parse_target
-    from engine.invariance.search import MemberSearch
-    from engine.samplers.models import ModelBundle, thumbnails
+    from engine.samplers.models import ModelBundle
 
-    began, spec = time.perf_counter(), parse_target(request.target)
-    models = ModelBundle(atlas, device)
+    parse_target(request.target)
+    result = find_members(ModelBundle(atlas, device), request, on_progress, download)
+    if not any(member.converged for member in result.members):
+        nearest = min(member.residual for member in result.members)
+        what = result.names[0] if len(result.names) == 1 else request.target
+        raise BlindspotError(
+            f"No image was found whose response {what} is {_short(result.wanted)}; the nearest misses it by "
+            f"{nearest:.3g}: choose another query, a larger tolerance or more iterations."
+        )
+    return result
+
+
+def find_members(
+    models: ModelBundle, request: InvariantRequest, on_progress: OnProgress | None = None, download: bool = False
+) -> InvariantResult:
+    """Search as `sample_invariants` does, and return what was found even where no image is a member."""
+    from engine.invariance.parsing import parse_target
+    from engine.invariance.search import MemberSearch
+    from engine.samplers.models import thumbnails
+
+    began, spec, atlas = time.perf_counter(), parse_target(request.target), models.atlas
     query = None
     if request.image is not None:
         if not 0 <= request.image < len(atlas.images):
@@ -189,12 +216,6 @@ def sample_invariants(
     images, acceptance = search.run()
     images = (images * 255).round() / 255  # what a file holds: responses are said of that
     members = tuple(_members(target, images.to(models.device), search.wanted, request.tolerance))
-    if not any(member.converged for member in members):
-        nearest = min(member.residual for member in members)
-        raise BlindspotError(
-            f"No image was found whose response {target} is {_short(search.wanted)}; the nearest misses it by "
-            f"{nearest:.3g}: choose another query, a larger tolerance or more iterations."
-        )
     own = None if query is None else _own_curve(target, query, models.prior.image_size)
     return InvariantResult(
         request, images, target.names, tuple(search.wanted.tolist()), members,
@@ -258,6 +279,6 @@ def _what_varies(models: ModelBundle, atlas: Atlas, images: Tensor) -> Any:
     return {group: [spread._asdict() for spread in rows] for group, rows in found._asdict().items()}
 
 
-def _short(values: Tensor) -> str:
-    shown = ", ".join(f"{value:.4g}" for value in values[:3].tolist())
+def _short(values: tuple[float, ...]) -> str:
+    shown = ", ".join(f"{value:.4g}" for value in values[:3])
     return shown if len(values) <= 3 else f"{shown} and {len(values) - 3} more"

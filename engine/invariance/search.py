@@ -152,13 +152,14 @@ class MemberSearch:
         return states
 
     def _descend(self, first: int, n: int) -> Tensor:
-        generator = self._generator(0.0)
+        generator, request = self._generator(0.0), self.request
         seen = self._seen(first)
         level = LevelSet(lambda latents: seen(generator(latents)), self.goal)
-        noise = generator.noise(self.request.seed, first + n)[first:]
+        noise = generator.noise(request.seed, first + n)[first:]
         reached = descend(
-            level, noise, threshold=(self.request.tolerance * self.scale) ** 2, steps=self.each, keep_norm=True,
-            scale=1 / self.scale**2, on_iteration=partial(self._report, first, 0),
+            level, noise, threshold=(request.tolerance * self.scale) ** 2, steps=self.each,
+            keep_norm=request.keep_norm, optimiser=request.optimiser, learning_rate=request.learning_rate,
+            on_iteration=partial(self._report, first, 0),
         )  # fmt: skip
         with torch.no_grad():
             images = generator(reached.latents)

@@ -1,10 +1,11 @@
-"""The commands `study sweep | levels | neurons | methods | injection`.
+"""The commands `study sweep | levels | neurons | methods | injection | invariance`.
 
 Each writes `table.csv`, `figure.html`, `grid.png` and `study.json` into a folder; see `precompute.studies.base`.
 """
 
 # Annotations are not postponed here: `study_command` hands them to typer.
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.errors import BlindspotError
+from engine.hub import ALLOW
 from engine.samplers.generation import GenerationRequest
 from engine.samplers.registry import TaskSettings
 from precompute.console import AsJson, Reporter, VariadicCommand, print_json
 from precompute.drawing import (
+    AllowDownload,
     AtlasFolder,
     DeviceOption,
     DtypeOption,
@@ -44,6 +47,18 @@ COLUMNS = {
     "neurons": ("name", "score_correlation", "selectivity", "share", "concept_share", "diversity", "kid"),
     "methods": ("method", "score", "of_target", "strength", "frechet", "kid", "diversity", "slope", "seconds"),
     "injection": ("ratio", "strength", "score", "score_error", "task", "drift", "bound"),
+    "invariance": (
+        "target",
+        "method",
+        "within",
+        "l2",
+        "l2_sd",
+        "robust",
+        "frechet",
+        "diversity",
+        "evaluations",
+        "seconds",
+    ),
 }
 """Columns of a study's table that are printed."""
 SHORT = {"score_error": "±", "codes_score": "codes", "real_score": "real", "score_correlation": "correlation",
@@ -215,6 +230,74 @@ def injection(
         raise BlindspotError("Give either --reference IMAGE or --text WORDS.")
     serving = TaskSettings(text=text, text_encoder=text_encoder, like=reference, like_by=by)
     return injection_study(inputs, serving, ratios, target)
+
+
+@study.command("invariance", cls=VariadicCommand)
+def invariance(
+    atlas: AtlasFolder,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", help="YAML file with these settings, such as data/recipes/invariance.yaml."),
+    ] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--targets", metavar="TARGET...", help="What is held constant, as in `invariants`: concept:54 ..."
+        ),
+    ] = None,
+    images: Annotated[
+        list[int] | None,
+        typer.Option("--images", metavar="NUMBER...", help="Query of each target.", show_default="strongest response"),
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--methods", metavar="NAME...", help="walk, projection, descent.", show_default="walk descent"),
+    ] = None,
+    members: Annotated[int | None, typer.Option("--members", help="Of each set.", show_default="32")] = None,
+    low_pass: Annotated[str | None, typer.Option("--low-pass", help="Filters, as in `invariants`.")] = None,
+    descent_steps: Annotated[
+        int | None, typer.Option("--descent-steps", help="Most gradient steps.", show_default="512")
+    ] = None,
+    optimisers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--optimisers",
+            metavar="NAME...",
+            help="Grid of descents: sgd adam adagrad shampoo.",
+            show_default="no grid",
+        ),
+    ] = None,
+    rates: Annotated[list[float] | None, typer.Option("--rates", metavar="NUMBER...", help="Of the grid.")] = None,
+    filters: Annotated[list[str] | None, typer.Option("--filters", metavar="WORDS...", help="Of the grid.")] = None,
+    grid_members: Annotated[int | None, typer.Option("--grid-members", help="Of each set of the grid.")] = None,
+    seed: Seed = 0,
+    device: DeviceOption = "auto",
+    allow_download: AllowDownload = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = STUDIES / "invariance",
+    as_json: AsJson = False,
+) -> None:
+    """Draw invariant sets by several methods, and a grid of descents: the tables of the thesis "EquiDiff"."""
+    from engine.atlas.reader import Atlas
+    from engine.files import full_disk_explained
+    from precompute.studies.base import write_study
+    from precompute.studies.invariance import invariance_study, load_settings
+
+    given = {
+        "targets": targets, "images": images, "methods": methods, "members": members, "low_pass": low_pass,
+        "descent_steps": descent_steps, "optimisers": optimisers, "rates": rates, "filters": filters,
+        "grid_members": grid_members, "seed": seed or None,
+    }  # fmt: skip
+    if allow_download:
+        os.environ[ALLOW] = "1"
+    settings = load_settings(recipe, {name: value for name, value in given.items() if value is not None})
+    opened = Atlas.open(atlas)
+    with Reporter() as reporter, full_disk_explained(out):
+        made = invariance_study(opened, settings, reporter.task, device, allow_download)
+        document = write_study(made, out)
+    if as_json:
+        print_json({**document, "out": str(out)})
+    else:
+        print_study(made, out)
 
 
 def print_study(study: "Study", out: Path) -> None:

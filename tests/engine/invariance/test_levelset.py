@@ -125,3 +125,13 @@ def test_a_search_can_be_ended():
 
     found = project(level_of(ellipse, 1.0), draws(4, 2), 1e-12, on_iteration=watch)
     assert seen == [0, 1, 2] and found.latents.shape == (4, 2)
+
+
+def test_shampoo_moves_each_latent_as_if_it_were_alone():
+    pytest.importorskip("pytorch_optimizer")
+    starts = draws(6, 4, 1)
+    level = level_of(lambda z: z.square().sum(dim=1, keepdim=True), 1.0)
+    together = descend(level, starts, optimiser="shampoo", learning_rate=0.05, steps=200)
+    alone = descend(level, starts[:1], optimiser="shampoo", learning_rate=0.05, steps=200)
+    assert together.converged.all()
+    torch.testing.assert_close(together.latents[:1], alone.latents)
