@@ -30,9 +30,9 @@ from engine.invariance.levelset import OPTIMISERS
 from engine.invariance.parsing import parse_target
 from engine.invariance.sampling import CUTOFFS, METHODS, REFERENCES, InvariantRequest, InvariantResult, find_members
 from engine.invariance.search import OnProgress
-from engine.samplers.generation import to_pil
 from engine.samplers.metrics import diversity, embed, spectral_slope
 from engine.samplers.models import ModelBundle, real_images, thumbnails
+from engine.samplers.records import to_pil
 from precompute.recipe import first_problem, read_yaml
 from precompute.studies.base import Study, drawn_by
 

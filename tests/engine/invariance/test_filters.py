@@ -10,15 +10,18 @@ from engine.errors import BlindspotError
 from engine.invariance.filters import (
     CURVE,
     CUTOFFS,
+    Filtered,
     LowPass,
     cutoff_weights,
     dual_loss,
     multi_cutoff_loss,
+    parse_low_pass,
     power_spectrum,
     radial_spectrum,
     response_curve,
     spectral_residual,
 )
+from engine.invariance.levelset import LevelSet, project
 
 FILTERS = [
     LowPass("ideal", 0.5),
@@ -91,6 +94,25 @@ def test_a_loss_leads_every_image_on_its_own(images):
     losses = multi_cutoff_loss(variable, respond, torch.tensor([0.2, 0.1]))
     (gradient,) = torch.autograd.grad(losses[1], variable)
     assert gradient[1].abs().sum() > 0 and gradient[[0, 2]].abs().sum() == 0
+
+
+def test_a_set_can_be_held_to_the_response_after_a_filter_too():
+    random = torch.Generator().manual_seed(0)
+    weights = torch.randn(3, 8, 8, generator=random) / 10
+    starts = torch.randn(20, 3, 8, 8, generator=random)
+
+    def respond(images):
+        return (torch.tanh(images) * weights).sum(dim=(1, 2, 3))[:, None]
+
+    filters, ones = parse_low_pass("ideal:0.5")
+    seen, wanted = Filtered(respond, filters, ones), torch.tensor([0.7])
+    held = project(LevelSet(seen, seen.target(wanted)), starts, 1e-5)
+    loose = project(LevelSet(respond, wanted), starts, 1e-5)
+    assert held.converged.all() and loose.converged.all()
+    after = [(respond(filters[0](found.latents)) - wanted).abs() for found in (held, loose)]
+    assert after[0].max() < 1e-4 and after[1].mean() > 0.1
+    assert [len(parse_low_pass(words)[0]) for words in ("none", "multi", "gaussian:0.1,butterworth:0.3:4")] == [0, 5, 2]
+    assert parse_low_pass("multi-printed")[1] == cutoff_weights(CUTOFFS, "printed")
 
 
 def test_only_the_default_weights_stress_low_frequencies():
