@@ -32,7 +32,8 @@ from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.files import DATA
 from engine.invariance.parsing import parse_target
-from engine.invariance.sampling import CUTOFFS, InvariantRequest, InvariantResult, sample_invariants
+from engine.invariance.request import InvariantRequest
+from engine.invariance.sampling import CUTOFFS, InvariantResult, sample_invariants
 from engine.samplers.metrics import diversity, embed
 from engine.samplers.models import ModelBundle, thumbnails
 from engine.samplers.registry import SamplerSettings, create

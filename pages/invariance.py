@@ -11,7 +11,7 @@ from engine.atlas.schema import priors_of
 from engine.errors import BlindspotError
 from engine.invariance.parsing import parse_target
 from engine.invariance.records import finished_invariants, load_invariants, members_command, submit_invariants
-from engine.invariance.sampling import InvariantRequest
+from engine.invariance.request import InvariantRequest
 from engine.samplers.records import generated_images
 from pages.widgets import generate, html, session
 from pages.widgets.session import View

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.hub import ALLOW
-from engine.invariance.sampling import InvariantRequest
+from engine.invariance.request import InvariantRequest
 from precompute.console import AsJson, Reporter, print_json
 from precompute.drawing import AllowDownload, AtlasFolder, DeviceOption
 

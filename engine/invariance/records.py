@@ -12,13 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import BlindspotError
-from engine.invariance.sampling import (
-    CUTOFFS,
-    MAX_MEMBERS,
-    InvariantRequest,
-    InvariantResult,
-    sample_invariants,
-)
+from engine.invariance.request import MAX_MEMBERS, InvariantRequest
+from engine.invariance.sampling import CUTOFFS, InvariantResult, sample_invariants
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,12 +7,12 @@ Algorithm 1 instead ("EquiDiff", Sadlej 2025), through all steps of the sampler 
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import BlindspotError
+from engine.invariance.request import InvariantRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,82 +23,10 @@ if TYPE_CHECKING:
     from engine.invariance.targets import Target
     from engine.samplers.models import ModelBundle
 
-METHODS = ("walk", "projection", "descent")
-MAX_MEMBERS, MAX_STEPS = 256, 250
 CUTOFFS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the low-pass filters of a member's response curve, as shares of the Nyquist frequency."""
 REFERENCES, NAMED = 96, 8
 """Real images whose concepts the members' are compared with, and how many concepts of each group are named."""
-
-
-@dataclass(frozen=True)
-class InvariantRequest:
-    """Which members to draw.
-
-    Raises
-    ------
-    BlindspotError
-        For what makes no sense.
-    """
-
-    target: str
-    """Words for f, see `engine.invariance.parsing.FORMS`."""
-    image: int | None = None
-    """Query x*: an image of the atlas."""
-    values: tuple[float, ...] = ()
-    """f(x*) as numbers, where there is no query."""
-    count: int = 4
-    """How many members."""
-    seed: int = 0
-    steps: int = 10
-    """Steps of the ODE sampler, were it to start from pure noise."""
-    signal: float = 0.7
-    """Share of variance that is signal at the level where members are led onto the set and walk; `descent` starts from
-    pure noise."""
-    method: str = "walk"
-    """One of `METHODS`."""
-    tolerance: float = 0.01
-    """Largest |f(x) - f(x*)| of a member, as a share of |f(x*)|."""
-    walk_steps: int = 2
-    """Steps along the set, after a member was found."""
-    iterations: int = 16
-    """Most Gauss-Newton steps; of the descent 32 times as many."""
-    low_pass: str = "none"
-    """Filters after which the response is to be the same, too, see `engine.invariance.filters.parse_low_pass`: what is
-    left is what people see. The descent adds their deviations to its loss (eqs. 3.3, 3.6); the other methods hold the
-    responses to the filtered images at f(x*) exactly."""
-    optimiser: str = "sgd"
-    """Of the descent: one of `engine.invariance.levelset.OPTIMISERS`."""
-    learning_rate: float = 10.0
-    """Of the descent."""
-    keep_norm: bool = True
-    """Whether the descent scales a latent back to its first norm after each step, as DiG-IN does; the thesis omits
-    it."""
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise BlindspotError(f"There is no method {self.method!r}: choose one of {', '.join(METHODS)}.")
-        if not 1 <= self.count <= MAX_MEMBERS:
-            raise BlindspotError(f"{self.count} members were asked for: ask for 1 to {MAX_MEMBERS}.")
-        if not 1 <= self.steps <= MAX_STEPS:
-            raise BlindspotError(f"The sampler cannot go {self.steps} steps: choose 1 to {MAX_STEPS}.")
-        if not 0 <= self.signal < 1:
-            raise BlindspotError(f"A level with a signal of {self.signal:g} makes no sense: choose 0 up to below 1.")
-        if self.seed < 0:
-            raise BlindspotError(f"The seed {self.seed} is negative: choose 0 or more.")
-        if not (math.isfinite(self.tolerance) and 0 < self.tolerance < 1):
-            raise BlindspotError(f"The tolerance {self.tolerance} is no share between 0 and 1.")
-        if not 0 <= self.walk_steps <= 1000 or not 1 <= self.iterations <= 1000:
-            raise BlindspotError("Choose 0 to 1000 steps of the walk and 1 to 1000 iterations.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise BlindspotError(f"The learning rate must be a number above 0, not {self.learning_rate}.")
-        if self.low_pass.startswith("multi") and self.method != "descent":
-            raise BlindspotError(
-                f"{self.low_pass!r} is a loss of method descent: hardly an image answers alike at every cut-off, so no "
-                "set is left to walk on; name one filter, such as ideal:0.5."
-            )
-        if (self.image is None) == (not self.values):
-            raise BlindspotError("Give either a query image or the values to reach, not both.")
 
 
 class Member(NamedTuple):

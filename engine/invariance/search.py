@@ -20,7 +20,7 @@ from engine.samplers.energy_dps import EnergyDPS
 from engine.samplers.execution import parallel_map, samples_together
 
 if TYPE_CHECKING:
-    from engine.invariance.sampling import InvariantRequest
+    from engine.invariance.request import InvariantRequest
     from engine.invariance.targets import Target
     from engine.priors.base import DiffusionPrior
     from engine.samplers.base import StepEvent

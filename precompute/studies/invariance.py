@@ -28,7 +28,8 @@ from engine.figures.samplers import invariant_bars
 from engine.invariance.filters import parse_low_pass
 from engine.invariance.levelset import OPTIMISERS
 from engine.invariance.parsing import parse_target
-from engine.invariance.sampling import CUTOFFS, METHODS, REFERENCES, InvariantRequest, InvariantResult, find_members
+from engine.invariance.request import METHODS, InvariantRequest
+from engine.invariance.sampling import CUTOFFS, REFERENCES, InvariantResult, find_members
 from engine.invariance.search import OnProgress
 from engine.samplers.metrics import diversity, embed, spectral_slope
 from engine.samplers.models import ModelBundle, real_images, thumbnails

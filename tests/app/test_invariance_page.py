@@ -7,7 +7,8 @@ import torch
 
 from engine.atlas import Atlas
 from engine.invariance import records, sampling
-from engine.invariance.sampling import InvariantRequest, InvariantResult, Member
+from engine.invariance.request import InvariantRequest
+from engine.invariance.sampling import InvariantResult, Member
 from engine.jobs import JobQueue
 from pages.widgets import generate
 from tests.app.test_pages import html, opened, url

@@ -20,7 +20,8 @@ from engine.invariance.records import (
     save_invariants,
     submit_invariants,
 )
-from engine.invariance.sampling import InvariantRequest, sample_invariants
+from engine.invariance.request import InvariantRequest
+from engine.invariance.sampling import sample_invariants
 from engine.jobs import Cancelled, JobQueue
 from engine.vision.preprocess import load_image, to_tensor
 from precompute.cli import app
