@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from engine.atlas import Atlas
 from engine.blindspots.metrics import frechet_distance
@@ -193,11 +194,8 @@ def invariance_study(
     for target, image in zip(settings.targets, queries, strict=True):
         blocks = []
         for method in settings.methods:
-            bar = task(f"{target}, {method}", "steps")
-            found = sets.draw(
-                target, image, lambda done, total, _, bar=bar: bar(done, total), method=method,
-                low_pass=settings.low_pass,
-            )  # fmt: skip
+            progress = _reporting(task(f"{target}, {method}", "steps"))
+            found = sets.draw(target, image, progress, method=method, low_pass=settings.low_pass)
             table.append({"target": target, "image": image, "method": method, "response": _said(found.wanted)}
                          | sets.row(found))  # fmt: skip
             blocks.append(Block(to_pil(found.images[: SIDE * SIDE]), f"{method}, {table[-1]['within']:.0%} within"))
@@ -212,6 +210,15 @@ def invariance_study(
         "invariance", atlas, {**asdict(settings), "queries": queries, **drawn_by(sets.models)}, tables,
         invariant_bars(_averages(rows), subtitle=subtitle), image_grid("Members of invariant sets", (), pictures),
     )  # fmt: skip
+
+
+def _reporting(bar: Callable[[int, int], None]) -> OnProgress:
+    """A search's callback that moves a bar."""
+
+    def on_progress(done: int, total: int, images: Tensor | None) -> None:
+        bar(done, total)
+
+    return on_progress
 
 
 def _averages(rows: pd.DataFrame) -> pd.DataFrame:
