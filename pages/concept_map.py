@@ -10,7 +10,7 @@ import streamlit as st
 from engine.figures.map import HEIGHT, HOW, PLAIN_HOW
 from engine.figures.tables import most_different
 from engine.reports.selection import is_narrowed, select
-from pages.widgets import card, controls, generate, html, selection, session
+from pages.widgets import card, controls, generate, html, selection, session, stress
 from pages.widgets.plot import plot
 
 KEYS = (*session.SETTINGS, "concept", "image", "colour", "side", "top", "job", *session.NARROWING)
@@ -37,6 +37,8 @@ def explore() -> None:
             browse(view, table, mask)
         else:
             card.show_card(view, table)
+            with html.explained():
+                stress.show_stress(view)
             generate.generate(view)
             card.show_neighbours(view, table)
     if mask.any():

@@ -26,7 +26,7 @@ from engine.atlas.schema import REAL
 from engine.errors import printable
 from engine.files import write_json, write_whole
 from engine.hub import remember_model
-from precompute.recipe import Folder, Recipe
+from precompute.recipe import Folder, Pipeline, Recipe
 from precompute.runner import Build, Context, Progress, Stage, WorkDirectory, build_stages
 from precompute.stages.assemble import AssembleStage
 from precompute.stages.composition import CompositionStage
@@ -84,7 +84,8 @@ def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress]) -> B
     """Run what is not done yet of a recipe and put the atlas at `out`; parameters and errors as for `build_stages`."""
     made = build_stages(out, lambda work, where: stages_of(Context(recipe, work, where)), progress)
     models = [recipe.encoder, recipe.prior, *recipe.priors.values(), recipe.judge]
-    for model in (block.id for block in models if block is not None):
+    drawn = [model.pipeline for model in recipe.models.values() if isinstance(model, Pipeline)]
+    for model in (*drawn, *(block.id for block in models if block is not None)):
         if Path(model).is_absolute():
             remember_model(model)
     context = Context(recipe, WorkDirectory(made.work), made.out)

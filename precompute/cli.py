@@ -1,5 +1,6 @@
 """The command line: `python -m precompute run | demo | verify | export | sample | gallery | label | quality |
-robustness | study | ratings | benchmark | theory | import-dictionary | import-saediff | synthesize | convert-adm`.
+robustness | stress | report | study | ratings | benchmark | theory | import-dictionary | import-saediff |
+synthesize | convert-adm`.
 
 Bad input ends with one sentence on stderr and exit code 1; with --json, stdout holds one JSON document and no more.
 """
@@ -24,8 +25,10 @@ from precompute.invariants import invariants
 from precompute.labelling.command import label
 from precompute.quality import quality
 from precompute.ratings import ratings
+from precompute.report import report
 from precompute.robustness import robustness
 from precompute.serve import DEMO_ATLAS, serve
+from precompute.stress import stress
 from precompute.studies.commands import study
 
 DEMO_RECIPE = DATA / "recipes" / "demo.yaml"
@@ -169,6 +172,8 @@ app.command()(invariants)
 app.command()(label)
 app.command()(quality)
 app.command()(robustness)
+app.command(cls=VariadicCommand)(stress)
+app.command()(report)
 app.command("import-dictionary")(import_dictionary)
 app.command("import-saediff")(import_saediff)
 app.command("convert-adm")(convert_adm)

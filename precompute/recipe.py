@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from engine.atlas.schema import DEFAULT_PRIOR
 from engine.blindspots.delta import DeltaSettings
-from engine.devices import Device, Dtype
 from engine.dictionary.spec import DictionarySpec
 from engine.errors import BlindspotError
+from engine.pipelines.spec import PipelineSpec
 from engine.priors.spec import PriorSpec
 from engine.vision.spec import EncoderConfig, JudgeSpec
 
@@ -81,22 +81,8 @@ class World(ImageSource):
     """Side of an image in pixels."""
 
 
-class Pipeline(ImageSource):
+class Pipeline(ImageSource, PipelineSpec):
     """Images drawn by a diffusers text-to-image pipeline from the captions of the real images."""
-
-    pipeline: str
-    """A folder or a Hugging Face id."""
-    revision: str | None = None
-    steps: Annotated[int, Field(ge=1, le=1000)] = 50
-    guidance: Annotated[float, Field(ge=0)] = 7.5
-    """Classifier-free guidance scale."""
-    scheduler: str | None = None
-    """Name of a diffusers scheduler class that replaces the pipeline's own."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """With an image's index it seeds that image alone, whatever the batch."""
-    batch: Annotated[int, Field(ge=1)] = 8
-    dtype: Dtype = "float32"
-    device: Device = "auto"
 
 
 class LayoutConfig(RecipeBlock):

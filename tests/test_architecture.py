@@ -18,6 +18,7 @@ ENGINE_UPPER = {
     "samplers": {"priors", "vision", "dictionary", "klsc", "jobs", "atlas"},
     "ratings": {"atlas", "samplers", "vision", "readers"},
     "invariance": {"samplers", "priors", "vision", "dictionary", "blindspots", "jobs", "atlas"},
+    "stress": {"samplers", "pipelines", "readers", "vision", "dictionary", "blindspots", "figures", "jobs", "atlas"},
     "atlas": {"blindspots"},
     "reports": {"atlas", "blindspots", "klsc", "figures", "invariance"},
 }

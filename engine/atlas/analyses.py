@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from engine.atlas import schema
 from engine.atlas.loading import Pieces
 from engine.atlas.schema import AtlasInfo
-from engine.atlas.storage import BYTES_PER_BYTE, MIB, damaged, parsing, read_drawn
+from engine.atlas.storage import BYTES_PER_BYTE, MIB, damaged, parsing, read_drawn, read_stress
 from engine.blindspots.label_scores import UNCERTAIN_MARK, is_uncertain
 from engine.errors import BlindspotError
 from engine.files import regular_file
@@ -241,6 +241,32 @@ class Analyses:
         """The labels as people see them, by concept: uncertain ones are marked (`UNCERTAIN_MARK`)."""
         labels = self._pieces.concepts["label"]
         return labels.where(~self.uncertain_labels(), labels + UNCERTAIN_MARK)
+
+    def stress(self, concept: int | None = None) -> pd.DataFrame:
+        """What models draw when they are asked for a concept, or all (`python -m precompute stress`).
+
+        Returns
+        -------
+        DataFrame
+            concept, model, word (that prompts and captions name), prompts_from, prompts and prompts_shown (with at
+            least one image that shows it, prompts_low and prompts_high its 95 % interval as shares), images and shown,
+            rate with ci_low and ci_high (95 %, clustered by prompt), control (share of control_images of the same
+            model that were not asked for it), level (image energy from which an image shows it), real_rate and
+            real_control (shares of held-out real images with and without the word), against (what the model is
+            compared with), asked_more (rate - control), share (asked_more over that of `against`), p, q and verdict
+            (`engine.blindspots.elicitation`), judged and recognised (images that the atlas's judge looked at, and in
+            which it sees the word), steps, seed. Empty when nothing was tested, as in an atlas from before there was
+            this table.
+        """
+        table = self._pieces.table("stress") if self.has("stress") else schema.TABLES["stress"].empty_table()
+        if concept is not None:
+            table = table.filter(pc.equal(table["concept"], int(concept)))
+        return table.to_pandas()
+
+    def stress_bytes(self, concept: int, model: str) -> bytes:
+        """The best images of a stress test side by side, as webp bytes; raises `BlindspotError` without one."""
+        self.info.source(model)
+        return read_stress(self.path, concept, model)
 
     def gallery_bytes(self, concept: int, rank: int) -> bytes:
         """One of the drawn images as webp bytes; raises `BlindspotError` when it is not there."""

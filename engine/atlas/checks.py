@@ -18,6 +18,7 @@ from engine.atlas import schema
 from engine.atlas.schema import REAL, AtlasInfo
 from engine.atlas.storage import read_table
 from engine.blindspots.delta import ESTIMATORS
+from engine.blindspots.elicitation import VERDICTS
 from engine.errors import BlindspotError
 
 TableCheck = Callable[[pa.Table, AtlasInfo], Iterator[str]]
@@ -259,6 +260,23 @@ def _concept_labels(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
         yield from between(table[column].drop_null(), column, 0, 1)
 
 
+def _stress(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
+    """A concept was tested once in a model, with counts, shares and a verdict that can be."""
+    frame = table.to_pandas()
+    yield from _exists(table, ["concept"], info.concepts, "a tested concept")
+    yield from _known(frame["model"], _models(info), "model of this atlas")
+    yield from _known(frame["against"], [source.name for source in info.sources], "source of this atlas")
+    yield from _known(frame["verdict"], VERDICTS, "verdict")
+    if frame.duplicated(["concept", "model"]).any():
+        yield "a concept was tested twice in one model"
+    for part, whole in (("shown", "images"), ("prompts_shown", "prompts"), ("recognised", "judged")):
+        if not ((frame[part] >= 0) & (frame[part] <= frame[whole])).all():
+            yield f"{part} is less than none or more than {whole}"
+    shares = ("prompts_low", "prompts_high", "rate", "ci_low", "ci_high", "control", "real_rate", "real_control", "p")
+    for column in (*shares, "q"):
+        yield from between(frame[column].dropna(), column, 0, 1)
+
+
 def _report(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
     yield from _in_order(table, "concept", info.concepts)
     yield from _exists(table, ["nearest"], info.concepts, "a concept's nearest other")
@@ -339,6 +357,7 @@ TABLES: dict[str, TableCheck] = {
     "recognition": _recognition,
     "fooling": _fooling,
     "concept_labels": _concept_labels,
+    "stress": _stress,
     "divergence": _divergence,
     "changes": _changes,
     "metrics": _metrics,

@@ -6,7 +6,7 @@
 | `<table>.parquet` | the tables of `TABLES` |
 | `codes/<source>/`, `energy/<source>/` | `storage.CSR` of tokens or images x concepts |
 | `images.faiss`, `atoms.faiss` | cosine indices over image embeddings and atoms |
-| `thumbs/`, `gallery/` | webp pictures of the images and of what was drawn for concepts |
+| `thumbs/`, `gallery/`, `stress/` | webp pictures of the images, of what was drawn for concepts, and in stress tests |
 | `composition.npz`, `dictionary/report.json` | what `analyses.Composition` and `loading.DictionaryReport` read |
 """
 
@@ -92,6 +92,13 @@ _COLUMNS = {
         "concept:int32 label:string origin:string description:string confidence:float32 score:float32 "
         "score_low:float32 score_high:float32 images:int32 fuzzing:float32"
     ),
+    "stress": (
+        "concept:int32 model:string word:string prompts_from:string prompts:int32 prompts_shown:int32 "
+        "prompts_low:float64 prompts_high:float64 images:int32 shown:int32 rate:float64 ci_low:float64 ci_high:float64 "
+        "control:float64 control_images:int32 level:float32 real_rate:float64 real_control:float64 against:string "
+        "asked_more:float64 share:float64 p:float64 q:float64 verdict:string judged:int32 recognised:int32 "
+        "steps:int32 seed:int64"
+    ),
     "metrics": (
         "model:string space:string fid:float64 fid_mean:float64 fid_covariance:float64 fid_half:float64 "
         "precision:float64 recall:float64 density:float64 coverage:float64 images:int64 k:int32"
@@ -116,9 +123,8 @@ HALVES = "real halves"
 """What the `model` column of `metrics` says of one random half of the real images against the other."""
 ANALYSES = ("divergence", "changes", "metrics")
 """Tables of the analyses beyond delta; an atlas from before they existed has none of them."""
-OPTIONAL_TABLES = frozenset(
-    {"labels", "links", "published", "gallery", "recognition", "fooling", "concept_labels", REPORT_TABLE, *ANALYSES}
-)
+_OPTIONAL = ("labels", "links", "published", "gallery", "recognition", "fooling", "concept_labels", "stress")
+OPTIONAL_TABLES = frozenset({*_OPTIONAL, REPORT_TABLE, *ANALYSES})
 IMAGE_TABLES = frozenset({"images", "exemplars"})
 """Tables that an atlas of published statistics does without: it has no images."""
 
@@ -152,6 +158,11 @@ def thumb_file(image: int) -> str:
 def gallery_file(concept: int, rank: int) -> str:
     """The file, relative to the atlas, that holds one of the images drawn for a concept."""
     return f"gallery/{concept // 1000:04d}/{concept:07d}-{rank:02d}.webp"
+
+
+def stress_file(concept: int, model: str) -> str:
+    """The file, relative to the atlas, with the best images that a model drew when it was asked for a concept."""
+    return f"stress/{concept // 1000:04d}/{concept:07d}-{model}.webp"
 
 
 @dataclass(frozen=True)
@@ -217,6 +228,8 @@ class AtlasInfo:
     prior : the diffusion prior that EnergyDPS draws with ({"id", "kind", "prompt"}), or None.
     priors : further ones by name, see `priors_of`.
     judge : the image classifier that says whether a drawing shows its concept ({"id", "revision"}), or None.
+    pipelines : by model, the pipeline that drew its images (`engine.pipelines.spec.PipelineSpec`); empty in older
+        atlases and for images that came from folders.
     origin : for an atlas made of statistics that others published: kind, files, missing, assumed. It holds no images,
         no codes and no spread; its sources have 0 images, `sum` is the mean energy, and what was not published is null
         or left out. None for an atlas that was measured.
@@ -237,6 +250,7 @@ class AtlasInfo:
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     priors: Mapping[str, Any] = field(default_factory=dict)
     judge: Mapping[str, Any] | None = None
+    pipelines: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
@@ -314,8 +328,9 @@ class AtlasInfo:
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of `atlas.json`."""
         document = {"format": FORMAT, "version": VERSION, **asdict(self), "sources": [asdict(s) for s in self.sources]}
-        if not self.priors:
-            del document["priors"]
+        for optional in ("priors", "pipelines"):
+            if not document[optional]:
+                del document[optional]
         return document
 
     @classmethod
@@ -383,6 +398,8 @@ def _check_types(info: AtlasInfo) -> None:
         raise ValueError(f"estimator cannot be {info.delta.estimator!r}")
     if not all(isinstance(block, Mapping) for block in info.priors.values()) or DEFAULT_PRIOR in info.priors:
         raise ValueError(f"priors cannot be {str(info.priors)[:50]!r}")
+    if not all(isinstance(block, Mapping) for block in info.pipelines.values()):
+        raise ValueError(f"pipelines cannot be {str(info.pipelines)[:50]!r}")
     for block in (info.encoder, info.dictionary, *priors_of(info).values(), info.judge or {}):
         texts = {name: block[name] for name in ("id", "kind") if name in block}
         if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:

@@ -29,7 +29,7 @@ from engine.atlas.schema import FileEntry
 from engine.errors import BlindspotError
 from engine.files import regular_file, write_array
 
-PICTURES = ("thumbs", "gallery")
+PICTURES = ("thumbs", "gallery", "stress")
 """Folders of folders of pictures."""
 MIB = 1 << 20
 JSON_BYTES = PICTURE_BYTES = 32 * MIB
@@ -223,6 +223,12 @@ def read_drawn(root: Path, concept: int, rank: int) -> bytes:
     """The webp bytes of one of the images drawn for a concept."""
     path = root / schema.gallery_file(concept, rank)
     return _read_picture(root, path, f"The drawn image {path} is missing: run `python -m precompute gallery` again.")
+
+
+def read_stress(root: Path, concept: int, model: str) -> bytes:
+    """The webp bytes of the best images of a stress test of a concept in a model."""
+    path = root / schema.stress_file(concept, model)
+    return _read_picture(root, path, f"The images {path} are missing: run `python -m precompute stress` again.")
 
 
 def _read_picture(root: Path, path: Path, missing: str) -> bytes:

@@ -62,6 +62,7 @@ def verify(path: str | os.PathLike[str]) -> list[Problem]:
         *_run(WEIGHTS, partial(_weights, root, info)),
         *_run("thumbs/", partial(_thumbs, root, info.images)),
         *_run("gallery/", partial(_gallery, root)),
+        *_run("stress/", partial(_stress, root)),
         *_run("images.faiss", partial(_index, root, "images.faiss", info.images)),
         *_run("atoms.faiss", partial(_index, root, "atoms.faiss", info.concepts)),
     ]
@@ -239,6 +240,15 @@ def _gallery(root: Path) -> Iterator[str]:
         table = read_table(root, "gallery")
         named = zip(table["concept"].to_pylist(), table["rank"].to_pylist(), strict=True)
         yield from _pictures(root, "drawn images", (schema.gallery_file(*one) for one in named))
+
+
+def _stress(root: Path) -> Iterator[str]:
+    """The images of the stress tests that `stress.parquet` names are there; an atlas without it is fine."""
+    if (root / schema.table_file("stress")).exists():
+        table = read_table(root, "stress")
+        named = zip(table["concept"].to_pylist(), table["model"].to_pylist(), strict=True)
+        files = [schema.stress_file(*one) for one in named]
+        yield from _pictures(root, "strips of images", filter(schema.contained, files))
 
 
 def _pictures(root: Path, what: str, files: Iterable[str]) -> Iterator[str]:

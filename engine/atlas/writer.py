@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -283,6 +284,28 @@ def write_concept_labels(path: Path, rows: pd.DataFrame) -> None:
         writer.finish(atlas.info)
 
 
+def add_stress(
+    path: Path, rows: pd.DataFrame, strip: Callable[[int, str], Image.Image], pipelines: Mapping[str, Any]
+) -> None:
+    """Put rows of table ``stress`` into the atlas at `path`, as `add_to_gallery` does; errors as there.
+
+    Parameters
+    ----------
+    rows
+        One row per concept and model; concepts that are not among them keep theirs.
+    strip
+        (concept, model) to its best images side by side.
+    pipelines
+        For the header, which then names them too.
+    """
+
+    def add(writer: AtlasWriter) -> None:
+        for concept, model in rows[["concept", "model"]].itertuples(index=False):
+            writer.add_file(schema.stress_file(concept, model), _webp(strip(concept, model), QUALITY, method=4))
+
+    _replace_rows(path, "stress", rows, Atlas.stress, ["concept", "model"], add, {"pipelines": dict(pipelines)})
+
+
 def _replace_rows(
     path: Path,
     name: str,
@@ -290,24 +313,35 @@ def _replace_rows(
     read: Callable[[Atlas], pd.DataFrame],
     order: list[str],
     add: Callable[[AtlasWriter], None] = lambda writer: None,
+    header: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write some concepts' rows of a table anew, with what else `add` writes, into an atlas that is else the same."""
+    """Write some concepts' rows of a table anew, with what else `add` writes, into an atlas that is else the same.
+
+    `header` holds the fields of the header that change.
+    """
     atlas = Atlas.open(Path(path).resolve())
     _require_whole(atlas)
     before = read(atlas)
     replaced = before["concept"].isin(rows["concept"])
-    gone = _files(before[replaced]) if name == "gallery" else ()
+    gone = _files(name, before[replaced])
     with AtlasWriter(atlas.path) as writer:
         _share(atlas.path, writer.folder, {schema.HEADER, schema.table_file(name), *gone})
         add(writer)
         together = pd.concat([before[~replaced], rows]) if not replaced.all() else rows
         writer.write_table(name, together.sort_values(order))
         atlas.require_same()
-        writer.finish(atlas.info)
+        writer.finish(replace(atlas.info, **(header or {})))
 
 
-def _files(rows: pd.DataFrame) -> Iterator[str]:
-    return (schema.gallery_file(concept, rank) for concept, rank in rows[["concept", "rank"]].itertuples(index=False))
+def _files(name: str, rows: pd.DataFrame) -> list[str]:
+    """The pictures that belong to rows of a table."""
+    if name == "gallery":
+        return [schema.gallery_file(concept, rank) for concept, rank in zip(rows["concept"], rows["rank"], strict=True)]
+    if name == "stress":
+        return [
+            schema.stress_file(concept, model) for concept, model in zip(rows["concept"], rows["model"], strict=True)
+        ]
+    return []
 
 
 def _require_whole(atlas: Atlas) -> None:

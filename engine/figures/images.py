@@ -22,6 +22,7 @@ TILE = 128
 SEAM, GAP, MARGIN = 3, 20, 24
 """Pixels between the images of a block, between blocks, and around all of them."""
 INK, FAINT, PAPER, EMPTY = "#1d1722", "#6d6472", "#ffffff", "#f1eef3"
+MARK = "#b0861c"
 TITLE, HEADING, CAPTION = 24, 17, 15
 """Sizes of the text in pixels."""
 LEADING = 1.4
@@ -127,13 +128,66 @@ def image_grid(title: str, columns: Sequence[str], rows: Sequence[Row], tile: in
     return sheet
 
 
+def contact_sheet(
+    title: str,
+    how: str,
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    marked: Sequence[bool],
+    across: int = 10,
+    tile: int = 96,
+) -> Image.Image:
+    """Lay out images on white ground, row by row, with a line below each.
+
+    Parameters
+    ----------
+    title, how
+        Above everything: what is shown, and how to read it.
+    images
+        Of any size, in reading order; smaller ones are enlarged without smoothing.
+    captions
+        One for each.
+    marked
+        Those with a bar below them.
+    across, tile
+        Images in a row, and the side of one in pixels.
+    """
+    width = across * (tile + SEAM) - SEAM
+    lines, reading = _lines(title, width, HEADING), _lines(how, width)
+    top = MARGIN + _height(len(lines), HEADING) + _height(len(reading), CAPTION) + GAP // 2
+    row = tile + 2 * SEAM + _height(1, CAPTION) + GAP // 4
+    sheet = Image.new("RGB", (2 * MARGIN + width, top + -(-len(images) // across) * row + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    _write(pen, MARGIN, MARGIN, lines, HEADING, INK)
+    _write(pen, MARGIN, MARGIN + _height(len(lines), HEADING), reading, CAPTION, FAINT)
+    for place, (image, caption, mark) in enumerate(zip(images, captions, marked, strict=True)):
+        left, below = MARGIN + place % across * (tile + SEAM), top + place // across * row
+        sheet.paste(_fitted(image, tile), (left, below))
+        if mark:
+            pen.rectangle((left, below + tile + 1, left + tile - 1, below + tile + SEAM), fill=MARK)
+        _write(pen, left, below + tile + 2 * SEAM, [caption], CAPTION, FAINT)
+    return sheet
+
+
+def strip(images: Sequence[Image.Image], tile: int = 96) -> Image.Image:
+    """Put images side by side; those larger than `tile` pixels are made smaller."""
+    side = min(tile, max((max(image.size) for image in images), default=1))
+    sheet = Image.new("RGB", (max(1, len(images) * side), side), EMPTY)
+    for place, image in enumerate(images):
+        sheet.paste(_fitted(image, side), (place * side, 0))
+    return sheet
+
+
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    smooth = Image.Resampling.LANCZOS if max(image.size) > side else Image.Resampling.NEAREST
+    return image.convert("RGB").resize((side, side), smooth)
+
+
 def _paste(sheet: Image.Image, block: Block, left: int, top: int, tile: int, side: int) -> None:
     """Put a block's images onto the sheet."""
     size = side if len(block.images) == 1 else tile
     for place, image in enumerate(block.images[: SIDE * SIDE]):
-        smooth = Image.Resampling.LANCZOS if max(image.size) > size else Image.Resampling.NEAREST
-        fitted = image.convert("RGB").resize((size, size), smooth)
-        sheet.paste(fitted, (left + place % SIDE * (tile + SEAM), top + place // SIDE * (tile + SEAM)))
+        sheet.paste(_fitted(image, size), (left + place % SIDE * (tile + SEAM), top + place // SIDE * (tile + SEAM)))
 
 
 def _write(pen: ImageDraw.ImageDraw, left: int, top: int, lines: Sequence[str], size: int, colour: str) -> None:

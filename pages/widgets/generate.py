@@ -35,6 +35,7 @@ from engine.samplers.records import (
     tilt_sentence,
 )
 from engine.samplers.registry import WITHOUT_PRIOR
+from engine.stress.records import is_stress
 from pages.widgets import html, session
 from pages.widgets.session import View
 
@@ -160,6 +161,8 @@ def _jobs(view: View) -> None:
     job = queue().get(view.job) if view.job else None
     if view.job and job is None:
         st.caption("That job is unknown here (its results were cleared): generate it again.")
+    elif job is not None and job.state == "done" and is_stress(job.result_dir):
+        st.caption("The stress test stands above.")
     elif job is not None and job.state == "done":
         show_results(job, load_generation(job.result_dir))
     elif job is not None:

@@ -17,6 +17,7 @@ from engine.atlas.writer import AtlasWriter
 from engine.blindspots.significance import Moments, measure_gap
 from engine.files import file_hash, write_whole
 from engine.priors.spec import PriorSpec
+from precompute.recipe import Pipeline, Recipe
 from precompute.runner import HEADER_MARK, Context, Progress, Stage, model_input
 from precompute.stages.corpus import count_skipped, images_of
 from precompute.stages.encode import read_spec
@@ -72,6 +73,7 @@ class AssembleStage(Stage):
             prior=_prior(context, recipe.prior),
             priors=_priors(context),
             judge=_judge(context),
+            pipelines=pipelines_of(recipe, context.out),
             left_out={name: count_skipped(context.folder(context.images_stage(name))) for name in context.sources},
             stages={stage.name: work.record(stage.name)["fingerprint"] for stage in self.before},
         )
@@ -94,6 +96,15 @@ def _judge(context: Context) -> dict[str, Any] | None:
     """What the header says of the judge."""
     judge = context.recipe.judge
     return None if judge is None else judge.to_dict() | {"id": reference(judge.id, context.out)}
+
+
+def pipelines_of(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """What the header of an atlas at `out` says of the pipelines that draw its models' images."""
+    return {
+        name: model.to_dict() | {"pipeline": reference(model.pipeline, out)}
+        for name, model in recipe.models.items()
+        if isinstance(model, Pipeline)
+    }
 
 
 def _source(context: Context, name: str) -> Source:

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from engine.errors import BlindspotError
+from engine.pipelines.drawing import image_seed, scheduler_class
 from precompute.recipe import Pipeline
 from precompute.stages.corpus import ImageRecord, read_manifest
-from precompute.stages.generate import Prompt, generate, image_seed, prompts_of, scheduler_class
+from precompute.stages.generate import Prompt, generate, prompts_of
 
 PROMPTS = [Prompt(position, f"a {colour} ball") for position, colour in ((0, "red"), (1, "blue"), (3, "green"))]
 

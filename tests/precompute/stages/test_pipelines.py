@@ -13,6 +13,7 @@ from PIL import Image
 from engine.atlas.reader import Atlas
 from engine.atlas.verify import verify
 from engine.errors import BlindspotError
+from engine.pipelines import drawing
 from precompute.recipe import Pipeline
 from precompute.stages import generate as generating
 from precompute.stages.corpus import read_manifest, read_skipped
@@ -44,7 +45,7 @@ def run(source: Pipeline, folder: Path, prompts=PROMPTS) -> dict[str, int]:
 
 def test_images_are_those_that_the_pipeline_itself_gives(pipeline, folder: Path):
     ours = draw(pipeline, block(folder), PROMPTS[:2])
-    generators = [torch.Generator().manual_seed(generating.image_seed(0, position)) for position in (0, 1)]
+    generators = [torch.Generator().manual_seed(drawing.image_seed(0, position)) for position in (0, 1)]
     theirs = pipeline(["a ball", "b box"], num_inference_steps=2, guidance_scale=7.5, generator=generators).images
     for one, other in zip(ours, theirs, strict=True):
         assert one.left_out == "" and np.array_equal(np.asarray(one.image), np.asarray(other))
@@ -67,7 +68,7 @@ def test_a_class_conditional_pipeline_draws_captions_that_name_a_class(tmp_path:
     assert run(source, tmp_path / "m", [Prompt(0, "7"), Prompt(1, " 999 ")])["images"] == 2
     loaded = load_pipeline(source)
     loaded.labels = {"tench": 0, "goldfish": 1}
-    assert generating.class_labels(loaded, [Prompt(0, "Goldfish"), Prompt(1, "3")]) == [1, 3]
+    assert drawing.class_labels(loaded, [Prompt(0, "Goldfish"), Prompt(1, "3")]) == [1, 3]
     for text in ("a red ball", "1000", "-1", "²"):
         with pytest.raises(BlindspotError, match=r"draws classes 0 to 999.*is none"):
             draw(loaded, source, [Prompt(0, text)])
@@ -91,8 +92,8 @@ def test_a_scheduler_of_another_kind_is_said_in_a_sentence(folder: Path, pipelin
 
     flow = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler())
     with pytest.raises(BlindspotError, match="DDIMScheduler is not for flow matching"):
-        generating._scheduler(flow, "DDIMScheduler")
-    assert generating._scheduler(flow, "FlowMatchHeunDiscreteScheduler") is not None
+        drawing._scheduler(flow, "DDIMScheduler")
+    assert drawing._scheduler(flow, "FlowMatchHeunDiscreteScheduler") is not None
     for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
         assert draw(load_pipeline(block(folder, scheduler=name)), block(folder), PROMPTS[:1])[0].left_out == ""
     for name in ("KarrasVeScheduler", "ScoreSdeVeScheduler", "EDMEulerScheduler", "VQDiffusionScheduler"):
@@ -133,7 +134,7 @@ def test_images_left_out_are_counted_and_their_pairs_with_them(tmp_path: Path, p
     def fake(pipeline, source, prompts):
         calls.append(len(prompts))
         reasons = {0: "", 1: "not finite", 2: "safety filter"}
-        return [generating.Drawn(Image.new("RGB", (8, 8)), reasons[prompt.position]) for prompt in prompts]
+        return [drawing.Drawn(Image.new("RGB", (8, 8)), reasons[prompt.position]) for prompt in prompts]
 
     monkeypatch.setattr(generating, "draw", fake)
     monkeypatch.setattr(generating, "load_pipeline", lambda source: pipeline)
@@ -153,7 +154,7 @@ def test_images_left_out_are_counted_and_their_pairs_with_them(tmp_path: Path, p
         run(block(folder), tmp_path / "filtered", PROMPTS[2:])
 
 
-@pytest.mark.parametrize("flag", generating.FLAGS)
+@pytest.mark.parametrize("flag", drawing.FLAGS)
 def test_images_that_a_safety_filter_blackened_are_left_out(flag: str, folder: Path):
     class Filtering:
         def __call__(self, prompt, generator, num_inference_steps, output_type):
