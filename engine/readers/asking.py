@@ -206,14 +206,12 @@ class LimitedReader:
         )
         if reply.refusal is not None:
             return Answer(Status.REFUSED, None, self.name, clean_text(reply.refusal, 200), False, *used)
-        if reply.cut:
-            reason = f"The answer was cut off at {self.limits.max_tokens} tokens."
-            return Answer(Status.MALFORMED, None, self.name, reason, False, *used)
         try:
             return Answer(Status.ANSWERED, parse_answer(reply.text, question.schema), self.name, None, False, *used)
         except ValueError as error:
             status = Status.REFUSED if REFUSALS.match(reply.text) else Status.MALFORMED
-            return Answer(status, None, self.name, str(error), False, *used)
+            reason = f"The answer was cut off at {self.limits.max_tokens} tokens." if reply.cut else str(error)
+            return Answer(status, None, self.name, reason, False, *used)
 
     def _missing(self, reason: str) -> Answer:
         return Answer(Status.FAILED, None, self.name, clean_text(reason, 300), False, 0, 0)

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
@@ -26,6 +27,8 @@ SYSTEM = (
 """What every reader is told first."""
 MOST_TEXT = 2000
 """Characters of a string of an answer; the rest is cut off."""
+MOST_BRACES = 20
+"""Places of a text at which an object may begin that are tried."""
 REFUSALS = re.compile(
     r"\W*(?:i['’]?m sorry|i am sorry|sorry\b|i can(?:not|['’]t)|i['’]m (?:not able|unable)|as an ai)", re.I
 )
@@ -131,7 +134,7 @@ def estimated_tokens(question: Question) -> int:
 
 
 def parse_answer(text: str, schema: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The JSON object in a reader's text, with its strings cleaned.
+    """The first JSON object in a reader's text, with its strings cleaned.
 
     A code fence, thoughts between `<think>` tags and words around the object are left out.
 
@@ -141,14 +144,13 @@ def parse_answer(text: str, schema: Mapping[str, Any] | None) -> Mapping[str, An
         If there is none or it does not fit the schema; the message is a sentence.
     """
     bare = re.sub(r"<think>.*?</think>", "", text, flags=re.S).strip()
-    candidates = [bare, bare[bare.find("{") : bare.rfind("}") + 1]]
-    for candidate in filter(None, candidates):
+    decoder = json.JSONDecoder(parse_constant=_no_number)
+    for brace in islice(re.finditer("{", bare), MOST_BRACES):
         try:
-            value = json.loads(candidate, parse_constant=_no_number)
+            value, _ = decoder.raw_decode(bare, brace.start())
+            break
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict):
-            break
     else:
         raise ValueError(f"It is no JSON object: {clean_text(text, 80)!r}.")
     if schema is not None:

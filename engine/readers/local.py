@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from pathlib import Path
@@ -36,10 +37,11 @@ class LocalBackend:
     """
 
     def __init__(self, source: str, limits: Limits, device: str = "auto") -> None:
-        self.name, self._limits, self._device = f"local:{source}", limits, device
+        self._limits, self._device = limits, device
         self._found = find_model(
             source, f"There is no reader {source!r}: give openai:MODEL, or a model's folder or hub id."
         )
+        self.name = f"local:{_name(self._found)}"
         self._lock = threading.Lock()
         self._loaded: tuple[Any, Any] | None = None
 
@@ -67,6 +69,14 @@ class LocalBackend:
         new = made[0, read:]
         text = processor.decode(new, skip_special_tokens=True)
         return Reply(text, None, len(new) >= most, read, len(new))
+
+
+def _name(found: str | Path) -> str:
+    """A hub id, or a folder's name with a mark of its files: another model in its place is another reader."""
+    if isinstance(found, str):
+        return found
+    files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found.iterdir())
+    return f"{found.resolve().name}@{hashlib.sha256(repr(files).encode()).hexdigest()[:8]}"
 
 
 def _load(found: str | Path, device: str) -> tuple[Any, Any]:

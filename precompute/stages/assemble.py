@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.atlas.schema import HEADER, REAL, AtlasInfo, Source
+from engine.atlas.reader import Atlas
+from engine.atlas.schema import HEADER, PERSON, REAL, AtlasInfo, Source
 from engine.atlas.tables import delta_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.significance import Moments, measure_gap
+from engine.errors import BlindspotError
 from engine.files import file_hash, write_whole
 from engine.priors.spec import PriorSpec
 from precompute.recipe import Pipeline, Recipe
@@ -48,13 +50,15 @@ class AssembleStage(Stage):
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write the atlas, replacing the one that is there, and the hash of its header into the stage's folder."""
-        context = self.context
+        context, labels = self.context, _labels_to_keep(self.context)
         with AtlasWriter(context.out) as writer:
             writer.write_table("concepts", _concepts(context))
             writer.write_table("delta", _delta(context))
             writer.write_table("images", _images(context))
             for kind in dict.fromkeys(type(stage) for stage in self.before):
                 kind.add_to_atlas(context, writer)
+            if len(labels):
+                writer.write_table("concept_labels", labels)
             info = writer.finish(self._info())
         mark = file_hash(context.out / HEADER)
         write_whole(folder / HEADER_MARK, lambda partial: partial.write_text(mark))
@@ -77,6 +81,24 @@ class AssembleStage(Stage):
             left_out={name: count_skipped(context.folder(context.images_stage(name))) for name in context.sources},
             stages={stage.name: work.record(stage.name)["fingerprint"] for stage in self.before},
         )
+
+
+def _labels_to_keep(context: Context) -> pd.DataFrame:
+    """Rows of `concept_labels` of the atlas that is replaced, which hold for the new one.
+
+    With the same concepts and real images, all; with the same concepts alone, those that a person wrote, unscored.
+    """
+    try:
+        old = Atlas.open(context.out)
+        labels = old.concept_labels().reset_index()
+    except BlindspotError:
+        return pd.DataFrame()
+    marks = {name: context.work.record(name).get("fingerprint") for name in ("dictionary", f"energies/{REAL}")}
+    same = {name: mark is not None and old.info.stages.get(name) == mark for name, mark in marks.items()}
+    if same[f"energies/{REAL}"]:
+        return labels
+    scores = ["score", "score_low", "score_high", "fuzzing"]
+    return labels[(labels["origin"] == PERSON) & same["dictionary"]].assign(images=0, **dict.fromkeys(scores, np.nan))
 
 
 def _prior(context: Context, prior: PriorSpec | None, key: str = "prior") -> dict[str, Any] | None:

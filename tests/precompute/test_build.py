@@ -14,6 +14,7 @@ from PIL import Image
 from engine.atlas.reader import Atlas
 from engine.atlas.schema import priors_of
 from engine.atlas.verify import verify
+from engine.atlas.writer import write_concept_labels
 from engine.errors import BlindspotError
 from precompute.build import build
 from precompute.console import print_summary
@@ -165,6 +166,17 @@ def test_an_atlas_that_is_not_the_one_written_is_written_again(copied: Path, inp
     else:
         (copied / "concepts.parquet").unlink()
     assert ran(run(inputs / "r.yaml", copied)) == {"assemble"} and (copied / "atlas.json").read_bytes() == header
+
+
+def test_labels_stay_as_long_as_the_concepts_are_the_same(copied: Path, inputs: Path):
+    rows = {"concept": [0, 1], "label": ["mine", "read"], "origin": ["person", "openai:m"], "score": [0.5, 0.9]}
+    empty = Atlas.open(copied).concept_labels().reset_index().reindex([0, 1])
+    write_concept_labels(copied, empty.assign(**rows, images=9))
+    run(inputs / "r.yaml", copied, "models.alien.label=Other")
+    kept = Atlas.open(copied).concept_labels()
+    assert kept["label"].tolist() == ["mine", "read"] and kept["score"].notna().all() and verify(copied) == []
+    run(inputs / "r.yaml", copied, "dictionary.steps=7")
+    assert not len(Atlas.open(copied).concept_labels())
 
 
 def refuse(recipe: Path, out: Path, *settings: str) -> str:

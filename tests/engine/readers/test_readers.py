@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from engine.readers.asking import LOST
 from engine.readers.base import Question, Status, clean_text, parse_answer
 from engine.readers.loading import load_reader
 from tests.engine.readers.endpoint import KEY, completion, serving
+from tests.engine.readers.tiny_vlm import tiny_vlm
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = {
@@ -179,6 +181,24 @@ def test_a_wrong_key_ends_with_one_sentence_and_an_endpoint_that_is_gone_with_mi
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(BlindspotError, match="Set OPENAI_API_KEY"):
         load_reader("openai:m").ask([question("a")])
+
+
+def test_a_local_model_answers_without_code_of_its_own_or_pickles(tmp_path):
+    folder = tiny_vlm(tmp_path / "vlm", '{"label":"ring"}')
+    reader = load_reader(str(folder), cache=tmp_path / "a.sqlite", device="cpu", max_tokens=2)
+    questions = [question("two images", png(), png("blue")), question("none")]
+    assert reader.plan(questions).calls == 2  # needs no weights
+    answers = reader.ask(questions)
+    assert [answer.value for answer in answers] == [{"label": "ring"}] * 2 and answers[0].tokens_in > 32
+    strict = load_reader(str(folder), device="cpu", max_tokens=2)
+    wrong = strict.ask([Question("test/1", "x", (), {"type": "object", "required": ["score"]})])
+    assert wrong[0].status == Status.MALFORMED
+    pickled = shutil.copytree(folder, tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(BlindspotError, match="cannot be loaded"):
+        load_reader(str(pickled), device="cpu").ask(questions)
+    with pytest.raises(BlindspotError, match="There is no reader"):
+        load_reader("./nothing here")
 
 
 def test_text_of_answers_is_one_bounded_line_without_control_characters():
