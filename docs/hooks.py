@@ -18,6 +18,7 @@ GUIDE = [
     {"Home": "index.md"},
     {"Your own images": "own-images.md"},
     {"What the numbers mean": "numbers.md"},
+    {"Labels and readers": "readers.md"},
     {"What was measured": ["demo.md", "dictionaries.md", "sampling.md"]},
     {"Gallery": "gallery.md"},
 ]
