@@ -26,7 +26,7 @@ def misfire_curves(rows: pd.DataFrame) -> go.Figure:
         colour = CLUSTERS[place % len(CLUSTERS)]
         ends = [*own["share_high"], *own["share_low"][::-1]]
         figure.add_scatter(
-            x=[*own["k"], *own["k"][::-1]], y=ends, fill="toself", fillcolor=colour, opacity=0.14, line={"width": 0},
+            x=[*own["k"], *own["k"][::-1]], y=ends, fill="toself", fillcolor=colour, opacity=0.08, line={"width": 0},
             hoverinfo="skip", showlegend=False, legendgroup=str(source),
         )  # fmt: skip
         figure.add_scatter(
