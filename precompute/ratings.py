@@ -11,7 +11,20 @@ from rich.console import Console
 from rich.table import Table
 
 from precompute.console import AsJson, print_json
-from precompute.drawing import AtlasFolder
+from precompute.drawing import AtlasFolder, DeviceOption
+from precompute.labelling.command import (
+    Again,
+    BaseUrl,
+    Budget,
+    Concurrency,
+    DryRun,
+    PerMinute,
+    PriceIn,
+    PriceOut,
+    Retries,
+    Timeout,
+    print_plan,
+)
 
 if TYPE_CHECKING:
     from engine.ratings.report import RatingReport
@@ -107,44 +120,33 @@ def rate(
             "--reader", help="openai:MODEL, or folder or id of an image-text model of transformers.", show_default=False
         ),
     ],
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", help="Of the endpoint.", show_default="OPENAI_BASE_URL")
-    ] = None,
-    budget: Annotated[float | None, typer.Option("--budget", help="Most to spend, at the prices given.")] = None,
-    price_in: Annotated[float, typer.Option("--price-in", help="Of a million tokens in.")] = 0.0,
-    price_out: Annotated[float, typer.Option("--price-out", help="Of a million tokens out.")] = 0.0,
-    per_minute: Annotated[int | None, typer.Option("--per-minute", help="Most calls a minute.")] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Ask again what was refused, malformed, or lost in a killed run.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count calls, tokens and price.")] = False,
+    base_url: BaseUrl = None,
+    dry_run: DryRun = False,
+    per_minute: PerMinute = None,
+    budget: Budget = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    concurrency: Concurrency = 4,
+    retries: Retries = 5,
+    timeout: Timeout = 60.0,
+    again: Again = False,
+    device: DeviceOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Let a model reader rate a study by the protocol of people; what it rated is kept, a second run goes on."""
     from engine.ratings.reading import plan_ratings, rate_with_reader
-    from engine.ratings.store import RatingStudy
+    from engine.ratings.store import RatingStudy, answers_of
     from engine.readers.loading import load_reader
     from precompute.console import Reporter
 
     opened = RatingStudy.open(study)
-    limits: dict[str, Any] = {
-        "budget": budget,
-        "price_in": price_in,
-        "price_out": price_out,
-        "per_minute": per_minute,
-        "again": again,
-    }
     asked = load_reader(
-        reader, cache=study.with_name("answers.sqlite"), base_url=base_url,
-        **{name: value for name, value in limits.items() if value},
+        reader, cache=answers_of(study), base_url=base_url, device=device, per_minute=per_minute, budget=budget,
+        price_in=price_in, price_out=price_out, concurrency=concurrency, retries=retries, timeout=timeout, again=again,
     )  # fmt: skip
     if dry_run:
         plan = plan_ratings(opened, asked)
-        if as_json:
-            print_json(plan._asdict())
-        else:
-            price = "" if plan.price is None else f", price {plan.price:.4g}"
-            typer.echo(f"{plan.calls} calls, about {plan.tokens_in} tokens in and {plan.tokens_out} out{price}.")
+        print_plan(asked.name, "items", len(opened), plan, as_json)
         return
     with Reporter() as reporter:
         found = rate_with_reader(opened, asked, reporter.task("ratings", "items"))

@@ -25,7 +25,7 @@ from engine.errors import BlindspotError
 from engine.files import write_whole
 from engine.ratings.protocols import MOST_CONCEPTS, PROTOCOLS, Rating, RatingProtocol
 
-SUFFIX = ".sqlite"
+SUFFIX, FOLDER = ".sqlite", ".ratings"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 """What a study may be called."""
 LONGEST_RATER = 40
@@ -89,13 +89,23 @@ class RaterProgress(NamedTuple):
 
 def studies_folder(atlas: Path) -> Path:
     """Return the folder beside an atlas that holds its studies."""
-    return atlas.with_name(f"{atlas.name}.ratings")
+    return atlas.with_name(f"{atlas.name}{FOLDER}")
 
 
 def find_studies(atlas: Path) -> list[str]:
     """Return the names of the studies beside an atlas."""
     files = studies_folder(atlas).glob(f"*{SUFFIX}")
     return sorted(path.stem for path in files if NAME.fullmatch(path.stem) and path.is_file())
+
+
+def answers_of(study: Path) -> Path:
+    """Return where readers' answers about a study are kept: with the atlas's own, or beside a study elsewhere."""
+    from engine.readers.cache import answers_file
+
+    folder = study.absolute().parent
+    if folder.name.endswith(FOLDER):
+        return answers_file(folder.with_name(folder.name.removesuffix(FOLDER)))
+    return study.with_suffix(".answers")
 
 
 def free_file(folder: Path, protocol: str, name: str | None = None) -> Path:

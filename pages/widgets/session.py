@@ -49,7 +49,7 @@ MOST_RANGES = 6
 LONGEST_TEXT = 80
 SETTINGS = ("model", "estimator", "temperature", "low", "high")
 """What every link to another page takes along."""
-SHARED = (*SETTINGS, "concept", *SELECTION)
+SHARED = (*SETTINGS, "concept", "study", "rater", *SELECTION)
 """What follows a person from page to page."""
 NARROWING = (*SELECTION, "sort", "start")
 """What the list of a selection depends on; a page that shows one has these in its address."""

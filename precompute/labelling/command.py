@@ -175,7 +175,7 @@ def _by_reader(
     chosen = [concept for concept in chosen if concept not in own]
     material = Material(RealImages(atlas), held_out)
     if dry_run:
-        _print_plan(reader.name, len(chosen), plan_labels(reader, material, chosen, held_out > 0), as_json)
+        print_plan(reader.name, "concepts", len(chosen), plan_labels(reader, material, chosen, held_out > 0), as_json)
         return
     made = label_by_reader(reader, material, chosen, held_out > 0, bar)
     spent = reader.purse.spent if reader.limits.price(0, 0) is not None else None
@@ -189,13 +189,14 @@ def _of_reader(name: str, made: ReaderLabels, spent: float | None) -> dict[str, 
     }  # fmt: skip
 
 
-def _print_plan(reader: str, concepts: int, plan: Plan, as_json: bool) -> None:
+def print_plan(reader: str, what: str, count: int, plan: Plan, as_json: bool) -> None:
+    """Print what asking a reader about so many concepts or items would take."""
     if as_json:
-        print_json({"reader": reader, "concepts": concepts, **plan._asdict()})
+        print_json({"reader": reader, what: count, **plan._asdict()})
         return
     price = "no price given (--price-in, --price-out)" if plan.price is None else f"price about {plan.price:.4g}"
     typer.echo(
-        f"{concepts} concepts by {reader}: {plan.calls} calls, about {plan.tokens_in} tokens in and {plan.tokens_out} "
+        f"{count} {what} by {reader}: {plan.calls} calls, about {plan.tokens_in} tokens in and {plan.tokens_out} "
         f"out, {price}; {plan.kept} answers are kept from earlier runs."
     )
     if plan.lost:
