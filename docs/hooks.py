@@ -20,6 +20,7 @@ GUIDE = [
     {"What the numbers mean": "numbers.md"},
     {"Labels and readers": "readers.md"},
     {"What was measured": ["demo.md", "dictionaries.md", "sampling.md"]},
+    {"Ratings": "ratings.md"},
     {"Gallery": "gallery.md"},
 ]
 
