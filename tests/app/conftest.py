@@ -111,3 +111,18 @@ def page(desktop):
     yield opened
     opened.close()
     desktop.clear_cookies()
+
+
+@pytest.fixture(scope="session")
+def open_tab(desktop):
+    opened = desktop.new_page()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def tab(open_tab, desktop):
+    """One tab in which the app stays open, for tests that go to a page by `visit`: loading the app takes seconds."""
+    open_tab.set_viewport_size({"width": 1440, "height": 1000})
+    yield open_tab
+    desktop.clear_cookies()

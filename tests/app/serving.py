@@ -90,9 +90,10 @@ def chromium() -> Iterator[object]:
 
 
 def visit(page: object, address: str) -> None:
-    """Open a page; where the app is open, as a link within it does, so that the browser loads the app once."""
-    if not page.evaluate("() => 'blindspotVisit' in window"):
+    """Open a page and wait for it; where the app is open, as a link within it does, so that it is loaded once."""
+    if not page.evaluate("(address) => 'blindspotVisit' in window && address.startsWith(location.origin)", address):
         page.goto(address)
+        settled(page)
         return
     page.evaluate(
         """([address, patience]) => new Promise((resolve) => {
@@ -104,6 +105,7 @@ def visit(page: object, address: str) -> None:
         })""",
         [address, 10_000],
     )
+    settled(page)
 
 
 def wait_for_map(page: object, timeout: float = 90_000) -> None:

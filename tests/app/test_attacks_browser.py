@@ -17,7 +17,7 @@ import pytest
 from engine.atlas import Atlas
 from engine.atlas.schema import TABLES
 from engine.errors import BlindspotError
-from tests.app.serving import ROOT, point, serving, settled, wait_for_map
+from tests.app.serving import ROOT, point, serving, settled, visit, wait_for_map
 from tests.app.test_browser import WAIT, draw_four, topmost
 
 pytestmark = pytest.mark.browser
@@ -57,7 +57,7 @@ def test_neither_the_browser_nor_the_app_asks_another_host(watched, browser):
     page.on("request", lambda request: asked.append(request.url))
     page.on("websocket", lambda socket: asked.append(socket.url))
     for path in (*PAGES, "concept_map?concept=5&image=3", "pairs?image=13", "compare?concept=5"):
-        page.goto(f"{address}/{'' if path == 'overview' else path}")
+        visit(page, f"{address}/{'' if path == 'overview' else path}")
         page.wait_for_selector(DRAWN, timeout=WAIT)
         settled(page)
     page.goto(f"{address}/concept_map?concept=6")  # drawn by no other test
@@ -130,8 +130,8 @@ def test_no_text_of_an_atlas_runs_or_becomes_an_element(analysed_atlas, drawable
         context.set_default_timeout(WAIT)
         page = context.new_page()
         query = urlencode({"concept": 5, "image": 3, "text": EVIL[:80], "job": EVIL, "model": EVIL})
-        for place in ("", *PAGES, *(f"{name}?{query}" for name in ("concept_map", "pairs", "compare"))):
-            page.goto(f"{address}/{'' if place == 'overview' else place}")
+        for place in (*PAGES, *(f"{name}?{query}" for name in ("concept_map", "pairs", "compare"))):
+            visit(page, f"{address}/{'' if place == 'overview' else place}")
             page.wait_for_selector(DRAWN, timeout=WAIT)
             settled(page)
             assert not ran(page), place

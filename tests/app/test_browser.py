@@ -41,24 +41,24 @@ def draw_four(page, wait: float) -> None:
     assert page.locator("[data-job] figure img").count() == 4
 
 
-def test_clicking_a_point_opens_its_card_with_images(server, page):
-    page.goto(f"{server}/concept_map")
-    wait_for_map(page)
-    concept = topmost(page)
-    click_concept(page, concept)
-    page.wait_for_selector(f"text=Concept {concept}", timeout=WAIT)
-    pictures_complete(page, ".st-key-card")
-    assert f"concept={concept}" in page.url
-    page.screenshot(path=ARTIFACTS / "card.png")
+def test_clicking_a_point_opens_its_card_with_images(server, tab):
+    visit(tab, f"{server}/concept_map")
+    wait_for_map(tab)
+    concept = topmost(tab)
+    click_concept(tab, concept)
+    tab.wait_for_selector(f"text=Concept {concept}", timeout=WAIT)
+    pictures_complete(tab, ".st-key-card")
+    assert f"concept={concept}" in tab.url
+    tab.screenshot(path=ARTIFACTS / "card.png")
 
 
-def test_hovering_shows_a_picture_and_words_without_the_server(server, page):
-    page.goto(f"{server}/concept_map")
-    wait_for_map(page)
-    x, y = point(page, topmost(page))
-    page.mouse.move(x, y)
-    page.wait_for_selector(".st-key-map .ba-tip:not([hidden])", timeout=WAIT)
-    assert page.locator(".ba-tip img").count() == 1 and "#" in page.locator(".ba-tip").inner_text()
+def test_hovering_shows_a_picture_and_words_without_the_server(server, tab):
+    visit(tab, f"{server}/concept_map")
+    wait_for_map(tab)
+    x, y = point(tab, topmost(tab))
+    tab.mouse.move(x, y)
+    tab.wait_for_selector(".st-key-map .ba-tip:not([hidden])", timeout=WAIT)
+    assert tab.locator(".ba-tip img").count() == 1 and "#" in tab.locator(".ba-tip").inner_text()
 
 
 def test_zoom_survives_a_click_and_a_change_of_colour(server, page):
@@ -79,35 +79,35 @@ def test_zoom_survives_a_click_and_a_change_of_colour(server, page):
     assert page.evaluate(area) == zoomed and "colour=cluster" in page.url
 
 
-def test_a_neighbour_chip_opens_that_concept_and_back_returns(server, page):
-    page.goto(f"{server}/concept_map?concept=5")
-    page.wait_for_selector(".st-key-neighbours a.ba-chip")
-    page.locator(".st-key-neighbours a.ba-chip").first.click()
-    page.wait_for_function("() => !document.querySelector('.st-key-card .ba-kicker').textContent.endsWith(' 5')")
-    page.go_back()
-    page.wait_for_selector("text=Concept 5", timeout=WAIT)
-    assert "concept=5" in page.url
+def test_a_neighbour_chip_opens_that_concept_and_back_returns(server, tab):
+    visit(tab, f"{server}/concept_map?concept=5")
+    tab.wait_for_selector(".st-key-neighbours a.ba-chip")
+    tab.locator(".st-key-neighbours a.ba-chip").first.click()
+    tab.wait_for_function("() => !document.querySelector('.st-key-card .ba-kicker').textContent.endsWith(' 5')")
+    tab.go_back()
+    tab.wait_for_selector("text=Concept 5", timeout=WAIT)
+    assert "concept=5" in tab.url
 
 
-def test_generate_draws_four_images_and_a_reload_finds_them(server, page):
-    page.goto(f"{server}/concept_map?concept=5")
-    page.get_by_label("Steps").fill("5")
-    draw_four(page, 300 * SECONDS)
-    page.screenshot(path=ARTIFACTS / "generated_tiny.png", full_page=True)
-    page.reload()
-    page.wait_for_selector("[data-job]", timeout=WAIT)
-    assert "job=" in page.url
+def test_generate_draws_four_images_and_a_reload_finds_them(server, tab):
+    visit(tab, f"{server}/concept_map?concept=5")
+    tab.get_by_label("Steps").fill("5")
+    draw_four(tab, 300 * SECONDS)
+    tab.screenshot(path=ARTIFACTS / "generated_tiny.png", full_page=True)
+    tab.reload()
+    tab.wait_for_selector("[data-job]", timeout=WAIT)
+    assert "job=" in tab.url
 
 
-def test_a_shared_selection_rings_the_concept_in_every_compared_map(server, page):
-    page.goto(f"{server}/compare?models=alpha,beta")
-    page.wait_for_selector(".st-key-maps .ba-plot[data-ready]", timeout=WAIT)
-    concept = page.evaluate("() => document.querySelector('.st-key-maps .ba-gd').concepts.at(-1)")
-    click_concept(page, concept, ".st-key-maps")
-    page.wait_for_selector(".st-key-chosen", timeout=WAIT)
-    assert page.locator(".st-key-maps .ba-rings i:not([hidden])").count() == 2
-    page.wait_for_timeout(300)
-    page.screenshot(path=ARTIFACTS / "compare.png")
+def test_a_shared_selection_rings_the_concept_in_every_compared_map(server, tab):
+    visit(tab, f"{server}/compare?models=alpha,beta")
+    tab.wait_for_selector(".st-key-maps .ba-plot[data-ready]", timeout=WAIT)
+    concept = tab.evaluate("() => document.querySelector('.st-key-maps .ba-gd').concepts.at(-1)")
+    click_concept(tab, concept, ".st-key-maps")
+    tab.wait_for_selector(".st-key-chosen", timeout=WAIT)
+    assert tab.locator(".st-key-maps .ba-rings i:not([hidden])").count() == 2
+    tab.wait_for_timeout(300)
+    tab.screenshot(path=ARTIFACTS / "compare.png")
 
 
 def parts(page, count: int) -> str:
@@ -164,11 +164,11 @@ def test_a_selection_is_searched_lassoed_listed_downloaded_linked_and_stepped_th
     assert f"text={word}" in page.url and "concept=" not in page.url
 
 
-def test_an_overview_card_leads_into_the_map(server, page):
-    page.goto(server)
-    page.locator("a.ba-card").nth(7).click()
-    page.wait_for_selector(".st-key-card", timeout=WAIT)
-    assert "/concept_map?" in page.url and "concept=" in page.url
+def test_an_overview_card_leads_into_the_map(server, tab):
+    visit(tab, server)
+    tab.locator("a.ba-card").nth(7).click()
+    tab.wait_for_selector(".st-key-card", timeout=WAIT)
+    assert "/concept_map?" in tab.url and "concept=" in tab.url
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (420, "dark")])

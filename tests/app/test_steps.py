@@ -4,6 +4,7 @@ import pytest
 
 from engine.atlas import Atlas
 from tests.app.conftest import DEMO
+from tests.app.serving import visit
 from tests.app.test_analysis_pages import ready, sideways
 
 pytestmark = pytest.mark.browser
@@ -28,7 +29,7 @@ def touch(browser):
     context.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def phone(touch):
     page = touch.new_page()
     yield page
@@ -86,7 +87,7 @@ def test_a_click_in_a_figure_and_the_navigation_bar_are_one_step_each(analysed_s
 
 def test_compared_maps_stand_below_each_other_on_a_phone(demo_server, phone):
     concept = Atlas.open(DEMO).concepts.query("not dead").index[0]
-    phone.goto(f"{demo_server}/compare?models=base,no-disc,woody&concept={concept}")
+    visit(phone, f"{demo_server}/compare?models=base,no-disc,woody&concept={concept}")
     phone.wait_for_selector(".st-key-maps .ba-plot[data-ready]")
     axes = "(({ xaxis, xaxis2, xaxis3 }) => [xaxis, xaxis2, xaxis3].map((axis) => [axis._offset, axis._length]))"
     places = phone.evaluate(f"() => {axes}(document.querySelector('.st-key-maps .ba-gd')._fullLayout)")
@@ -98,13 +99,13 @@ def test_compared_maps_stand_below_each_other_on_a_phone(demo_server, phone):
     ("path", "tables"), [("blindspots", 1), ("composition", 2), ("compare?models=base,base-early,no-disc,woody", 1)]
 )
 def test_no_table_is_cut_off_on_a_phone(demo_server, phone, path: str, tables: int):
-    phone.goto(f"{demo_server}/{path}")
+    visit(phone, f"{demo_server}/{path}")
     phone.wait_for_function("(count) => document.querySelectorAll('.ba-table').length >= count", arg=tables)
     assert phone.evaluate(CUT) == 0 and sideways(phone) <= PHONE["width"]
 
 
 def test_no_text_collides_in_the_scatter_matrix_on_a_phone(demo_server, phone):
-    phone.goto(f"{demo_server}/blindspots")
+    visit(phone, f"{demo_server}/blindspots")
     phone.wait_for_selector(".st-key-scatter-matrix .ba-plot[data-ready]")
     texts, colliding = phone.evaluate(COLLIDING)
     assert texts == 9 and colliding == 0, "two ticks and a title for each of three columns"

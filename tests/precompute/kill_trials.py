@@ -32,7 +32,8 @@ from precompute.recipe import load_recipe
 
 LOADED = (StableDiffusionPipeline, Dinov2WithRegistersModel, sklearn.cluster, sklearn.decomposition, precompute.stages)
 """What the stages import when they run, so that no attempt spends its seconds on it."""
-MOST = 30
+MOST = {"reports": 12, "seconds": 5}
+"""Kills of each kind, after which an attempt is let through."""
 
 
 def attempt(recipe: Path, out: Path, reports: int | None = None, seconds: float | None = None) -> bool:
@@ -76,10 +77,14 @@ def main() -> None:
     assert attempt(recipe, folder / "peace")
     duration = time.monotonic() - began
     kills = {"reports": 0, "seconds": 0}
-    while not attempt(recipe, folder / "reports", reports=rng.randint(1, 45) if kills["reports"] < MOST else None):
+    while not attempt(
+        recipe, folder / "reports", reports=rng.randint(1, 45) if kills["reports"] < MOST["reports"] else None
+    ):
         kills["reports"] += 1
     while not attempt(
-        recipe, folder / "seconds", seconds=rng.uniform(0.03, 0.4) * duration if kills["seconds"] < 10 else None
+        recipe,
+        folder / "seconds",
+        seconds=rng.uniform(0.03, 0.4) * duration if kills["seconds"] < MOST["seconds"] else None,
     ):
         kills["seconds"] += 1
     atlases = {name: checksums(folder / name) for name in ("peace", *kills)}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engine.atlas.reader import Atlas
-from engine.samplers import retrieval
+from engine.samplers import feature_visualization, retrieval
 from engine.samplers.models import ModelBundle, real_images
 from engine.samplers.registry import SAMPLERS, SamplerSettings, create
 from engine.samplers.scores import ConceptScore
@@ -36,6 +36,8 @@ def test_image_0_is_the_same_alone_and_among_three(demo, name, monkeypatch):
     models, whole, brief = demo
     score = whole if name == "energy-guidance" else brief
     monkeypatch.setattr(retrieval, "real_images", lambda atlas: real_images(atlas)[:24])
+    corpus = feature_visualization.corpus_seeds
+    monkeypatch.setattr(feature_visualization, "corpus_seeds", lambda *of: corpus(*of)[:24])
     settings = SamplerSettings(steps=4, strength=0.2, score_cap=0.4, particles=2, candidates=2)
     if name == "energydps":
         settings = replace(settings, steps=6)
