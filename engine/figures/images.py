@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.figures.style import HEAT_SCALE, sample_scale
+from engine.figures.style import GREY, HEAT_SCALE, sample_scale
 
 HEAT_SIDE = 32
 """Pixels of one heat map; the browser scales it to the thumbnail."""
@@ -172,9 +172,9 @@ def contact_sheet(
 def strip(images: Sequence[Image.Image], tile: int = 96) -> Image.Image:
     """Put images side by side; those larger than `tile` pixels are made smaller."""
     side = min(tile, max((max(image.size) for image in images), default=1))
-    sheet = Image.new("RGB", (max(1, len(images) * side), side), EMPTY)
+    sheet = Image.new("RGB", (max(1, len(images) * (side + 1) - 1), side), GREY)
     for place, image in enumerate(images):
-        sheet.paste(_fitted(image, side), (place * side, 0))
+        sheet.paste(_fitted(image, side), (place * (side + 1), 0))
     return sheet
 
 

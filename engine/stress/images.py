@@ -92,7 +92,8 @@ def ask(
 ) -> list[AskedImage]:
     """Draw images for prompts and encode them; those that are in `folder` are kept.
 
-    Batches are cut from the whole list, so that an interrupted run draws the same ones as an undisturbed one. Images
+    Batches are cut from the whole list, first one image of every prompt, then the second, so that an interrupted run
+    draws the same ones as an undisturbed one, and a run that asks for more images of a prompt only adds some. Images
     that the pipeline did not make (`engine.pipelines.drawing`) are left out.
 
     Raises
@@ -100,7 +101,7 @@ def ask(
     BlindspotError
         If the pipeline cannot be loaded or takes no prompts.
     """
-    wanted = [(prompt, number) for prompt in prompts for number in range(per_prompt)]
+    wanted = [(prompt, number) for number in range(per_prompt) for prompt in prompts]
     pipeline = None
     for start in range(0, len(wanted), spec.batch):
         batch = wanted[start : start + spec.batch]

@@ -80,12 +80,12 @@ def rows_of(atlas: Atlas, concept: int | None = None) -> list[StressRow]:
 def stress_sentence(row: StressRow) -> str:
     """What a test found of one concept in one model."""
     said = {"true blindspot": "True blindspot", "promptable": "Promptable"}.get(row.verdict, "Not decided")
-    judge = f"; the judge sees it in {row.recognised / row.judged:.0%}" if row.judged else ""
-    other = "real images that have it" if row.against == "real" else row.against
-    share = "" if row.share is None else f", {max(row.share, 0):.0%} of what the request adds in {other}"
+    judge = f" The judge sees it in {row.recognised / row.judged:.0%}." if row.judged else ""
+    other = "real images" if row.against == "real" else row.against
+    share = "" if row.share is None else f" Asking adds {max(row.share, 0):.0%} of what it adds in {other}."
     return (
         f"{said}: asked for “{row.word}” by {row.prompts} prompts, {row.model} shows it in {row.rate:.0%} "
-        f"[{row.ci_low:.0%}, {row.ci_high:.0%}] of {row.images} images, unasked in {row.control:.0%}{share}{judge}."
+        f"[{row.ci_low:.0%}, {row.ci_high:.0%}] of {row.images} images (unasked: {row.control:.0%}).{share}{judge}"
     )
 
 

@@ -112,7 +112,7 @@ class StressResult:
             f"{row['word']} (concept {concept}) by {model}: {row['verdict']}. {row['shown']} of {row['images']} images "
             "reach the level of real images."
         )
-        how = "Below each image: its energy over the level"
+        how = "Below each image: its energy over the level, with a bar where it reaches it"
         how += "; + where the judge sees it." if row["judged"] else "."
         return contact_sheet(title, how, [one.image.picture() for one in best], captions, [one.shown for one in best])
 

@@ -14,11 +14,20 @@ from PIL import Image
 from engine.atlas import Atlas
 from engine.atlas.storage import manifest
 from engine.atlas.verify import verify
-from engine.jobs import Cancelled
+from engine.errors import BlindspotError
+from engine.jobs import Cancelled, JobQueue
 from engine.samplers.models import ModelBundle
 from engine.stress import images as asking
 from engine.stress.images import pipelines_in
-from engine.stress.records import rows_of, stress_sentence
+from engine.stress.records import (
+    RECORD,
+    finished_stress,
+    load_stress,
+    rows_of,
+    stress_sentence,
+    strip_bytes,
+    submit_stress,
+)
 from precompute.serve import DEMO_ATLAS
 from precompute.stress import pipelines_of
 from tests.drawable import build_drawable_atlas
@@ -74,7 +83,7 @@ def test_what_models_show_is_in_the_atlas_and_on_contact_sheets_and_a_second_run
     assert sheet.width > 900 and json.loads((tmp_path / "out" / "prompts.json").read_text()).keys() == {str(concept)}
     assert f"asked for “{one['word']}” by 3 prompts, alpha" in stress_sentence(rows_of(Atlas.open(asked), concept)[0])
     strip = Image.open(io.BytesIO(Atlas.open(asked).stress_bytes(concept, "beta")))
-    assert strip.width == 6 * strip.height
+    assert strip.width == 6 * strip.height + 5
 
     monkeypatch.setattr(asking, "load_pipeline", None)  # nothing may be drawn again
     again = stress("--concept", concept, "--word", "disc", *ASK)
@@ -95,9 +104,9 @@ def test_a_part_of_the_prompts_gives_the_same_images_and_a_killed_run_goes_on(as
     whole = asking.ask(
         models, spec, ["a", "b", "c"], 2, tmp_path / "whole", lambda count, images: seen.append(len(images))
     )
-    assert seen == [4, 2, 0, 0] and [image.prompt for image in whole] == ["a", "a", "b", "b", "c", "c"]
+    assert seen == [4, 2, 0, 0] and [image.prompt for image in whole] == ["a", "b", "c"] * 2
     part = asking.ask(models, spec, ["c"], 2, tmp_path / "part", lambda count, images: None)
-    for one, other in zip(part, whole[4:], strict=True):
+    for one, other in zip(part, whole[2::3], strict=True):
         assert np.abs(np.asarray(one.picture(), int) - np.asarray(other.picture(), int)).max() <= 1
     energies = asking.energies_of(models, [whole[0].picture()])[0]
     assert whole[0].energies == pytest.approx({k: float(e) for k, e in enumerate(energies) if e > 0}, rel=1e-4)
@@ -141,3 +150,19 @@ def test_an_atlas_without_pipelines_asks_for_its_recipe(plain: Path, run_command
 def test_the_demo_names_its_pipelines_without_a_recipe():
     pipelines = pipelines_of(Atlas.open(DEMO_ATLAS), None)
     assert set(pipelines) == {"base", "base-early", "no-disc", "woody"} and pipelines["base"].steps == 20
+
+
+def test_the_app_runs_a_test_as_a_job_and_finds_it_again(asked: Path, tmp_path: Path):
+    atlas, queue = Atlas.open(asked), JobQueue(tmp_path / "jobs")
+    job = submit_stress(queue, atlas, 0, count=2, per_prompt=1)
+    done = queue.wait(job.id, 120)
+    assert done is not None and done.state == "done", done
+    assert submit_stress(queue, atlas, 0, count=2, per_prompt=1).id == job.id
+    found = finished_stress(JobQueue(tmp_path / "jobs"), atlas, 0)
+    assert found is not None and [row.model for row in found[1]] == ["alpha", "beta"]
+    assert found[1][0].images == 2 and Image.open(io.BytesIO(strip_bytes(found[0].result_dir, found[1][0]))).height > 0
+    assert finished_stress(queue, atlas, 1) is None
+    (found[0].result_dir / RECORD).write_text('{"atlas": "x", "rows": [{}], "seconds": 1}')
+    with pytest.raises(BlindspotError, match="holds no stress test"):
+        load_stress(found[0].result_dir)
+    queue.close()
