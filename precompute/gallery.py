@@ -139,11 +139,12 @@ def _is_drawn(folder: Path) -> bool:
     return True
 
 
-def interesting(atlas: Atlas) -> np.ndarray:
+def interesting(atlas: Atlas, turns: bool = True) -> np.ndarray:
     """Live concepts [n], those first that some model misses or overdoes most (then those whose relative gap is larger).
 
     In an atlas without models those first that real images show most often. Concepts of the same label take turns: the
-    second of a label comes after the first of every other one, so that a few are not all of one thing.
+    second of a label comes after the first of every other one, so that a few are not all of one thing. Without
+    `turns` the order does not depend on labels.
     """
     live = ~atlas.concepts["dead"].to_numpy(bool)
     deltas = [atlas.delta(model) for model in atlas.models]
@@ -154,12 +155,14 @@ def interesting(atlas: Atlas) -> np.ndarray:
     else:
         order = np.argsort(-np.nan_to_num(atlas.frequency()), kind="stable")
     order = order[live[order]]
+    if not turns:
+        return order
     labels = atlas.concepts["label"].astype("str")
     if atlas.has("recognition"):
         labels = atlas.recognition()["label"].astype("str").reindex(labels.index).fillna(labels)
-    turns = labels.iloc[order].groupby(labels.iloc[order]).cumcount().to_numpy()
+    nth = labels.iloc[order].groupby(labels.iloc[order]).cumcount().to_numpy()
     unnamed = labels.iloc[order].to_numpy() == ""
-    return order[np.argsort(np.where(unnamed, 0, turns), kind="stable")]
+    return order[np.argsort(np.where(unnamed, 0, nth), kind="stable")]
 
 
 def _update(atlas: Atlas, folders: Mapping[int, Path]) -> None:

@@ -31,6 +31,7 @@ LONGEST = (
     "tests/test_docs.py",
     "tests/precompute/test_sample.py",
     "tests/precompute/demo_world/test_generators.py",
+    "tests/precompute/test_label.py",
 )
 """What takes twenty seconds or more, the longest first: at the end both processes have short files left to share."""
 

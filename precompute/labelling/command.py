@@ -278,7 +278,8 @@ def _chosen(atlas: Atlas, concepts: list[int] | None, limit: int | None) -> list
                     f"Atlas {atlas.info.called} has no concept {concept}: it has 0 to {atlas.count - 1}."
                 )
         return list(dict.fromkeys(concepts))[:limit]
-    return [int(concept) for concept in interesting(atlas)[:limit]]
+    # The same concepts again after they were labelled: no order by labels.
+    return [int(concept) for concept in interesting(atlas, turns=False)[:limit]]
 
 
 def _edits(words: list[str] | tuple[()], concepts: int) -> dict[int, str]:

@@ -26,6 +26,8 @@ AT_ONCE = 8
 """Images of one question that is answered by a list."""
 CHUNK = 64
 """Concepts whose pictures are in memory at once."""
+PLANNED = 256
+"""Concepts whose questions a plan counts."""
 OVERLAP = 0.1
 """Share of a concept's codes that a moved mask may still keep of it."""
 PLACEHOLDER = GivenLabel("a label of five words", "A description of the concept in one sentence of some length.", 0.5)
@@ -131,9 +133,14 @@ class Material:
 
 
 def plan_labels(reader: LimitedReader, material: Material, concepts: Sequence[int], score: bool) -> Plan:
-    """What labelling and scoring would take; of labels that are not known yet, the scoring is estimated."""
+    """What labelling and scoring would take; of labels that are not known yet, the scoring is estimated.
+
+    Of more than `PLANNED` concepts, as many are looked at and the counts are scaled up.
+    """
+    looked_at = concepts[:: -(-len(concepts) // PLANNED) or 1]
+    scale = len(concepts) / max(len(looked_at), 1)
     plans = [Plan(0, 0, 0, 0, 0, None)]
-    for some in _chunks(concepts):
+    for some in _chunks(looked_at):
         questions = _questions(material, some)
         plans.append(reader.plan([*questions.values()]))
         if score:
@@ -141,9 +148,9 @@ def plan_labels(reader: LimitedReader, material: Material, concepts: Sequence[in
             given = {concept: (answer and _given(answer)) or PLACEHOLDER for concept, answer in known.items()}
             plans.append(reader.plan([one for pair in given.items() for one, _ in material.scoring(*pair)]))
     prices = [plan.price for plan in plans if plan.price is not None]
-    calls, kept, lost = (sum(counts) for counts in zip(*(plan[:3] for plan in plans), strict=True))
-    tokens_in, tokens_out = (sum(counts) for counts in zip(*(plan[3:5] for plan in plans), strict=True))
-    return Plan(calls, kept, lost, tokens_in, tokens_out, sum(prices) if prices else None)
+    calls, kept, lost = (round(scale * sum(counts)) for counts in zip(*(plan[:3] for plan in plans), strict=True))
+    tokens_in, tokens_out = (round(scale * sum(counts)) for counts in zip(*(plan[3:5] for plan in plans), strict=True))
+    return Plan(calls, kept, lost, tokens_in, tokens_out, scale * sum(prices) if prices else None)
 
 
 def label_by_reader(

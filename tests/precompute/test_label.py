@@ -178,6 +178,8 @@ def test_a_text_tower_names_concepts_from_a_vocabulary(path, run_command, tmp_pa
     assert {row["origin"] for row in found["labels"]} == {"zero-shot clip"} and not verify(path)
     assert all(0 <= row["score"] <= 1 for row in found["labels"])
     assert list(Path(f"{path}.label.work").glob("*.npy"))
+    again = document(run_command, path, "--text-tower", tower, "--vocabulary", words, "--limit", 6)
+    assert again["labels"] == found["labels"]
 
 
 @pytest.mark.parametrize(
