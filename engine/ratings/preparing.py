@@ -268,8 +268,8 @@ def prepare_errors(
 ) -> Prepared:
     """Make a study of what the dictionary misfires on and misses (Conceptual Blindspots, appendix J).
 
-    Raters see an image, real or drawn, and the concepts of most energy in it by their labels; concepts without a label
-    or words are left out of the list.
+    Raters see an image, real or drawn, and the concepts of most energy in it by their labels, each label once: of
+    concepts that share one, the strongest stands for it. Concepts without a label or words are left out.
 
     Parameters
     ----------
@@ -306,19 +306,20 @@ def prepare_errors(
         kind = "real" if source == REAL else "drawn"
         for row in sorted(rng.permutation(len(known))[:images].tolist()):
             values = np.where(usable, energy[[row]].toarray()[0], 0.0)
-            leading = np.argsort(-values, kind="stable")[:concepts]
-            leading = leading[values[leading] > 0]
-            if not len(leading):
+            firing = np.argsort(-values, kind="stable")[: int((values > 0).sum())].tolist()
+            strongest = {labels[concept].lower(): concept for concept in reversed(firing)}
+            leading = [concept for concept in firing if strongest[labels[concept].lower()] == concept][:concepts]
+            if not leading:
                 skipped[f"image {known.start + row}"] = "no concept with a label fires in it"
                 continue
             listed = [
                 {"label": labels[concept], "strength": float(values[concept] / values[leading[0]])}
-                for concept in leading.tolist()
+                for concept in leading
             ]
             items.append(
                 Item(
                     f"image {known.start + row}", (Group(source, kind),), {"concepts": listed},
-                    {"concepts": leading.tolist()}, single_image(atlas.image(known.start + row)),
+                    {"concepts": leading}, single_image(atlas.image(known.start + row)),
                 )
             )  # fmt: skip
     if not items:
