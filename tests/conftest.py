@@ -30,6 +30,7 @@ LONGEST = (
     "tests/precompute/test_build.py",
     "tests/test_docs.py",
     "tests/precompute/test_sample.py",
+    "tests/precompute/test_ratings.py",
     "tests/precompute/demo_world/test_generators.py",
     "tests/precompute/test_label.py",
 )
