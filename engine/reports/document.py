@@ -54,7 +54,7 @@ class Card(NamedTuple):
 
     concept: int
     label: str
-    row: Mapping[str, Any]
+    row: Mapping[Any, Any]
     """delta, ci_low, ci_high, q, frequency, relative."""
     pictures: Mapping[str, Sequence[str]]
     """Data URIs by source."""
@@ -186,9 +186,9 @@ def _group(atlas: Atlas, view: ReportView, model: str, per_side: int, pictures: 
 def _labels(atlas: Atlas) -> dict[int, str]:
     """How well each concept's label predicts where it fires, in words, of those whose label was scored."""
     found = {}
-    for concept, row in atlas.concept_labels().iterrows():
+    for row in atlas.concept_labels().reset_index().to_dict("records"):
         if math.isfinite(row["score"]):
-            found[int(concept)] = (
+            found[int(row["concept"])] = (
                 f"label by {row['origin']}, score {row['score']:.2f} [{row['score_low']:.2f}, {row['score_high']:.2f}]"
             )
     return found
@@ -225,19 +225,19 @@ def _stress(atlas: Atlas) -> list[dict[str, Any]]:
     table = atlas.stress()
     table = table.astype(object).where(table.notna(), None)
     labels, left, found = atlas.shown_labels(), STRIPS, []
-    for concept, rows in table.groupby("concept", sort=True):
-        records = rows.to_dict("records")
+    for concept in sorted(set(table["concept"].tolist())):
+        records: list[dict[Any, Any]] = table[table["concept"] == concept].to_dict("records")
         for row in records:
             row["strip"] = None
             if left > 0:
                 try:
-                    content = atlas.stress_bytes(int(concept), row["model"])
+                    content = atlas.stress_bytes(concept, row["model"])
                     with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
                         row["strip"] = small_picture(image, 64)
                     left -= 1
                 except (BlindspotError, OSError, ValueError):
                     pass  # the numbers are shown without their images
-        found.append({"concept": int(concept), "label": _text(labels.iat[int(concept)]), "rows": records})
+        found.append({"concept": concept, "label": _text(labels.iat[concept]), "rows": records})
     return found
 
 
