@@ -91,9 +91,7 @@ class Drawing:
                 scores = score(seen).cpu().numpy()
         else:
             steps = PAPER_STEPS if method in RIVALS and self.options.paper_steps else self.options.steps
-            settings = SamplerSettings(
-                steps=steps, candidates=self.options.states, score_cap=default_cap(references), guidance_end=1.0
-            )
+            settings = SamplerSettings(steps=steps, candidates=self.options.states, score_cap=default_cap(references))
             found = create(method, self.models, settings).sample(score, self.options.count, self.options.seed)
             images, scores = found.images, found.scores.cpu().numpy()
         result = {

@@ -42,7 +42,10 @@ class CandidateSelection:
     """Share of the way, from noise (0) to image (1), at which candidates are first and last halved."""
     tempering: float = 0.5
     """How late the selection becomes sharp, as in `EnergySMC.tempering`."""
-    batch: int = 4
+    approach: int | None = None
+    """Steps that lead to the first halving, and from then on one from each halving to the next: candidates, most of
+    which are given up, need no finer ones. None: the sampler's own steps."""
+    batch: int = 8
     """Candidates of a sample that are denoised in one go: fewer are slower and need less memory."""
 
     def __post_init__(self) -> None:
@@ -52,6 +55,8 @@ class CandidateSelection:
                 f"tempering {self.tempering:g} makes no sense: at least 1 candidate, a finite beta and a tempering of "
                 "at least 0."
             )
+        if self.approach is not None and self.approach < 1:
+            raise BlindspotError(f"Candidates reach their first selection in 1 or more steps, not {self.approach}.")
         if not 0 < self.window[0] <= self.window[1] < 1:
             raise BlindspotError(f"Candidates are halved between 0 and 1 of the way, not in {self.window}.")
 
@@ -62,6 +67,14 @@ class CandidateSelection:
         places = torch.linspace(first, max(first, last), rounds).round().int().tolist()
         latest = max(min(1, steps - 1), steps - 2)
         return {min(place, latest): math.ceil(self.candidates / 2 ** (i + 1)) for i, place in enumerate(places)}
+
+    def places(self, steps: int) -> list[int]:
+        """The steps that candidates go, from the start to the last halving."""
+        halvings = list(self.halvings(steps))
+        if self.approach is None or not halvings:
+            return list(range(max(halvings, default=0) + 1))
+        first = torch.linspace(0, halvings[0], min(self.approach, halvings[0]) + 1).round().int().tolist()
+        return sorted({*first, *halvings})
 
 
 class CandidateStates:
@@ -109,17 +122,21 @@ class CandidateStates:
         on_prediction
             Called at each step with the index it leads to and a predicted clean state for each sample [n, *shape].
         """
-        halvings, index = self.selection.halvings(len(levels) - 1), 0
-        while self.count > 1:
+        steps = len(levels) - 1
+        halvings, places = self.selection.halvings(steps), self.selection.places(steps)
+        index = 0
+        for index, later in zip(places, [*places[1:], steps], strict=True):
+            if self.count == 1:
+                break
             predicted = self.denoiser.denoise(self.state, levels[index])
             if index in halvings:
                 predicted = self._select(predicted, levels[index], halvings[index])
                 if self.count == 1:
                     break
             generators = self._generator_of_each()
-            self.state = self.prior.step(predicted, levels[index], levels[index + 1], self.state, generators)
-            index += 1
-            on_prediction(index, predicted.x0[:: self.count])
+            self.state = self.prior.step(predicted, levels[index], levels[later], self.state, generators)
+            for step in range(index, later):
+                on_prediction(step + 1, predicted.x0[:: self.count])
         return index
 
     def _select(self, predicted: Prediction, t: int, count: int) -> Prediction:

@@ -15,6 +15,7 @@ from engine.devices import drawing_placement
 from engine.errors import BlindspotError
 from engine.samplers.recognition import Recognition, recognise
 from engine.samplers.registry import (
+    GUIDANCE_END,
     GUIDED,
     OVERSHOOT,
     WITHOUT_PRIOR,
@@ -62,7 +63,7 @@ class Reference:
 class GenerationRequest(SamplerSettings, TaskSettings):
     """What to generate; everything but the atlas that the images depend on.
 
-    In a request, a `score_cap` of None means `OVERSHOOT` times the best real image's score.
+    In a request, a `score_cap` of None means `OVERSHOOT` times the best real images' mean score.
 
     Raises
     ------
@@ -266,7 +267,7 @@ def prepare_generation(
     models = ModelBundle(atlas, *drawing_placement(device, dtype), request.prior)
     score = ConceptScore(models.encoder, models.dictionary, request.concepts, request.weights or None)
     target, task, references = math.nan, task_of(models, request), best_real_images(models, score)
-    default = replace(request, score_cap=default_cap(references), guidance_end=1.0)
+    default = replace(request, score_cap=default_cap(references), guidance_end=GUIDANCE_END)
     if request.method in GUIDED:  # the name of a method alone meant another scale in older files
         request = replace(request, gradient=request.gradient or ("raw" if request.method == "energydps" else "eps"))
     if request.match:
@@ -323,8 +324,8 @@ def best_real_images(models: ModelBundle, score: ConceptScore, count: int = REFE
 
 def default_cap(references: tuple[Reference, ...]) -> float | None:
     """Real images show how strong the concept gets: beyond that, pushing would only leave the natural images."""
-    strongest = max((reference.score for reference in references), default=0.0)
-    return OVERSHOOT * strongest if strongest > 0 else None
+    mean = sum(reference.score for reference in references) / max(1, len(references))
+    return OVERSHOOT * mean if mean > 0 else None
 
 
 def _require_alive(atlas: Atlas, concepts: tuple[int, ...]) -> None:

@@ -87,7 +87,7 @@ def test_a_gallery_from_before_all_settings_were_kept_is_read_verified_and_added
     atlas = Atlas.open(path)
     assert atlas.gallery()["cap"].isna().all() and not any("gallery" in str(problem) for problem in problems(path))
     draw_gallery(path, replace(ORDER, seed=5), 2)
-    assert Atlas.open(path).gallery()["states"].eq(16).all()
+    assert Atlas.open(path).gallery()["states"].eq(32).all()
 
 
 def test_a_gallery_by_the_algorithm_as_printed_keeps_its_name(path):
