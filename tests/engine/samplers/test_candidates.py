@@ -120,6 +120,26 @@ def test_nonsense_is_refused():
             CandidateSelection(1.0, window=span)
 
 
+def test_candidates_go_fewer_steps_if_told_so():
+    selection = CandidateSelection(5.0, 8, (0.5, 0.9), approach=2)
+    assert selection.places(20) == [0, 5, 10, 14, 18] and replace(selection, approach=None).places(20) == [*range(19)]
+    asked = []
+
+    class Watched(GaussianPrior):
+        def denoise(self, x_t, t):
+            asked.append(t)
+            return super().denoise(x_t, t)
+
+    prior, steps = Watched(0.2, 0.5), 20
+    levels = [*prior.timesteps(steps).tolist(), -1]
+    events = []
+    sampler = EnergyDPS(prior, steps, strength=0.2, selection=selection)
+    samples = sampler.sample(brightness, 1, on_step=lambda event: events.append(event.step))
+    assert samples.trace.shape == (steps, 1) and events == [*range(1, steps + 1)]
+    early = sorted({t for t in asked if t > levels[18]}, reverse=True)
+    assert early == [levels[0], levels[5], levels[10], levels[14]]
+
+
 def test_a_score_that_is_no_number_is_one_sentence():
     sampler = EnergyDPS(GaussianPrior(0.2, 0.5), 12, strength=0.2, selection=CandidateSelection(5.0, 8))
     with pytest.raises(BlindspotError, match="score of sample 1 is no finite number at noise level"):
@@ -135,7 +155,7 @@ def test_states_are_denoised_in_bfloat16_where_that_is_asked_for_and_in_pieces_t
             sizes.append(len(x_t))
             return super().denoise(x_t, t)
 
-    sampler = EnergyDPS(Watched(0.2, 0.5), 12, strength=0.2, selection=CandidateSelection(5.0, 8), bf16=True)
+    sampler = EnergyDPS(Watched(0.2, 0.5), 12, strength=0.2, selection=CandidateSelection(5.0, 8, batch=4), bf16=True)
     sampler.sample(brightness, 3)
     assert precisions == {True} and set(sizes) == {1, 2, 4}
     sizes.clear()

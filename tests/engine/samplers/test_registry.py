@@ -16,20 +16,22 @@ from engine.samplers.smc import EnergySMC
 def test_each_name_makes_its_sampler(atlas):
     models = ModelBundle(atlas, "cpu")
     made = {name: create(name, models, SamplerSettings(steps=7, strength=0.5, score_cap=2.0)) for name in SAMPLERS}
-    many = CandidateSelection(0.5 * 400 / 2.0, 16)
+    many = CandidateSelection(0.5 * 400 / 2.0, 32, (0.28, 0.6), approach=5)
     assert made["energydps"] == EnergyDPS(models.prior, 7, 0.5 * 32 / 2.0, "raw", score_cap=2.0)
     step = create("energydps", models, SamplerSettings(steps=7, strength=0.5, gradient="raw", zeta=0.1, score_cap=2.0))
     assert step == replace(made["energydps"], zeta=0.1)
     unit = create("energydps", models, SamplerSettings(steps=7, strength=0.5, gradient="unit", score_cap=2.0))
     assert unit == replace(made["energydps"], gradient="unit", strength=0.5)
-    assert made["energy-guidance"] == EnergyDPS(models.prior, 7, 0.5, score_cap=2.0, selection=many)
+    assert made["energy-guidance"] == EnergyDPS(
+        models.prior, 7, 0.5, score_cap=2.0, guidance_window=(0.0, 0.85), selection=many
+    )
     early = create("energy-guidance", models, SamplerSettings(steps=7, strength=0.5, score_cap=2.0, guidance_end=0.6))
     assert early == replace(made["energy-guidance"], guidance_window=(0.0, 0.6))
     assert made["energy-guidance-light"] == replace(
         made["energy-guidance"],
         guidance="light",
         guidance_interval=3,
-        selection=CandidateSelection(0.5 * 400 / 2.0, 4, batch=2),
+        selection=replace(many, candidates=8, batch=2),
     )
     assert made["prior"].strength == 0
     assert made["energydps-smc"] == EnergySMC(models.prior, 7, 0.5 * 32 / 2.0, particles=4)
