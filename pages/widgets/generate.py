@@ -52,7 +52,10 @@ STRENGTH_HELP = (
     "Energy guidance: a push, as a share of a step's own noise. EnergyDPS and its particle filter: β is 32 times this, "
     "over the score from which an image is not pushed any more. 0: the prior alone."
 )
-BEGINNINGS = "Energy guidance: each image begins as so many; those that promise the concept go on, the last is guided."
+BEGINNINGS = (
+    "Energy guidance: each image begins as so many; those that promise the concept go on, the last is guided. More "
+    "take longer and show the concept more often."
+)
 PRIOR_HELP = "The diffusion model that images are drawn from; retrieval shows real images and has none."
 PARTICLES_HELP = "EnergyDPS, particle filter: particles behind each image."
 
