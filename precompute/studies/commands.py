@@ -254,6 +254,9 @@ def invariance(
         typer.Option("--methods", metavar="NAME...", help="walk, projection, descent.", show_default="walk descent"),
     ] = None,
     members: Annotated[int | None, typer.Option("--members", help="Of each set.", show_default="32")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Of the deterministic sampler.", show_default="10")
+    ] = None,
     low_pass: Annotated[str | None, typer.Option("--low-pass", help="Filters, as in `invariants`.")] = None,
     descent_steps: Annotated[
         int | None, typer.Option("--descent-steps", help="Most gradient steps.", show_default="512")
@@ -284,7 +287,7 @@ def invariance(
 
     given = {
         "targets": targets, "images": images, "methods": methods, "members": members, "low_pass": low_pass,
-        "descent_steps": descent_steps, "optimisers": optimisers, "rates": rates, "filters": filters,
+        "steps": steps, "descent_steps": descent_steps, "optimisers": optimisers, "rates": rates, "filters": filters,
         "grid_members": grid_members, "seed": seed or None,
     }  # fmt: skip
     if allow_download:

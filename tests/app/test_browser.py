@@ -191,6 +191,6 @@ def test_the_demo_draws_four_images_of_a_clicked_concept(demo_server, page):
     page.wait_for_selector(".st-key-card", timeout=WAIT)
     page.screenshot(path=ARTIFACTS / "demo_card.png")
     page.get_by_label("Steps").fill("5")
-    page.get_by_label("Beginnings").fill("4")
+    page.get_by_role("spinbutton", name="Beginnings").fill("4")
     draw_four(page, 400 * SECONDS)
     page.screenshot(path=ARTIFACTS / "demo_generated.png", full_page=True)

@@ -28,7 +28,10 @@ def test_its_samples_stand_with_their_scores_and_how_they_were_made(use_atlas, d
     shown = html(opened("concept_map", concept="5"))
     assert "Drawn with the atlas <small>energy guidance, seed 3, 40 steps, strength 0.3</small>" in shown
     assert "s = 0.500" in shown and "codes 0.400" in shown and shown.count("data:image/webp;base64,UklGR") >= 2
-    assert "--concept 5 --count 2 --seed 3 --strength 0.3 --cap 1.5 --until 0.8 --out DIR</code>" in shown
+    assert (
+        "--concept 5 --count 2 --seed 3 --steps 40 --strength 0.3 --states 16 --cap 1.5 --until 0.8 --out DIR</code>"
+        in shown
+    )
     assert "Mean intrinsic score s = 0.600, 0.50× the mean of the best real images" in shown
 
 

@@ -24,7 +24,7 @@ def test_a_drawing_survives_the_disk(drawing, tmp_path):
     record = load_generation(tmp_path / "new")
     assert (record["parameters"]["concept"], record["parameters"]["states"], record["parameters"]["cap"]) == (
         7,
-        16,
+        32,
         None,
     )
     assert record["scores"] == [1.0, 2.0] and record["codes_scores"] == [0.5, 0.0]

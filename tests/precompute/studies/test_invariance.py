@@ -26,6 +26,7 @@ def resnet(tmp_path):
 def test_sets_of_a_concept_and_of_a_resnet_s_neuron_are_drawn_and_measured(drawable, resnet, tmp_path, monkeypatch):
     monkeypatch.setattr(search, "START_STEPS", 4)
     monkeypatch.setattr(search, "START_CANDIDATES", 2)
+    monkeypatch.setattr(search, "TRIES", 1)
     neuron = f"neuron:{resnet}:resnet.encoder.stages.1.layers.0:5"
     words = [
         "study",
@@ -39,7 +40,18 @@ def test_sets_of_a_concept_and_of_a_resnet_s_neuron_are_drawn_and_measured(drawa
         "descent",
     ]
     words += ["--members", "2", "--descent-steps", "32", "--optimisers", "sgd", "adam", "--rates", "0.5"]
-    words += ["--filters", "none", "multi", "--grid-members", "1", "--out", str(tmp_path / "out"), "--json"]
+    words += [
+        "--filters",
+        "none",
+        "multi",
+        "--grid-members",
+        "1",
+        "--steps",
+        "4",
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+    ]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "out" / "study.json").read_text())
