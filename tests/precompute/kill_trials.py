@@ -32,7 +32,7 @@ from precompute.recipe import load_recipe
 
 LOADED = (StableDiffusionPipeline, Dinov2WithRegistersModel, sklearn.cluster, sklearn.decomposition, precompute.stages)
 """What the stages import when they run, so that no attempt spends its seconds on it."""
-MOST = {"reports": 10, "seconds": 4}
+MOST = {"reports": 12, "seconds": 6}
 """Kills of each kind, after which an attempt is let through."""
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     while not attempt(
         recipe,
         folder / "seconds",
-        seconds=rng.uniform(0.03, 0.4) * duration if kills["seconds"] < MOST["seconds"] else None,
+        seconds=rng.uniform(0.03, 0.2) * duration if kills["seconds"] < MOST["seconds"] else None,
     ):
         kills["seconds"] += 1
     atlases = {name: checksums(folder / name) for name in ("peace", *kills)}
