@@ -35,6 +35,15 @@ OTHER_HELP = (
 SIGNAL_HELP = "Members are found at this level of noise: with less signal they vary more and fewer reach the set."
 
 
+LOW_PASS = {"auto": "yes, where it can be", "none": "no"}
+LOW_PASS_HELP = (
+    "Members whose response is the same after an ideal low-pass filter at half of the finest detail rest on what "
+    "people see. A member that cannot be held to it is drawn without in its last try."
+)
+MARK_HELP = "So many members are marked as those that differ most, by the class token of the atlas's encoder."
+CHOICES = {"farthest-first": "extremes (farthest-first)", "k-dpp": "at random, apart (k-DPP)"}
+
+
 def query_of(view: View) -> tuple[int, int]:
     """Return the concept and the image that the page is about: the view's, or the model's most suppressed concept."""
     concept = view.concept
@@ -53,11 +62,19 @@ def form(view: View, concept: int, image: int) -> None:
         kind = held.radio("What stays the same", list(HELD), format_func=HELD.__getitem__, horizontal=True)
         text = other.text_input("Another response", max_chars=200, help=OTHER_HELP)
         count, seed, method, signal = st.columns((1, 1, 2, 1))
-        settings = {
+        settings: dict[str, Any] = {
             "count": int(count.number_input("Members", 1, 16, usual.count)),
             "seed": int(seed.number_input("Seed", 0, 2**31 - 1, 0)),
             "method": method.selectbox("Method", list(METHODS), format_func=METHODS.__getitem__),
             "signal": signal.number_input("Signal", 0.0, 0.95, usual.signal, 0.05, help=SIGNAL_HELP),
+        }
+        blurred, choose, choice = st.columns((2, 1, 2))
+        settings |= {
+            "low_pass": blurred.selectbox(
+                "Held after a blur, too", list(LOW_PASS), format_func=LOW_PASS.__getitem__, help=LOW_PASS_HELP
+            ),
+            "choose": min(int(choose.number_input("Mark", 0, 16, 0, help=MARK_HELP)), settings["count"]),
+            "choice": choice.selectbox("Marked are", list(CHOICES), format_func=CHOICES.__getitem__),
         }
         if not st.form_submit_button("Draw members", type="primary", icon=":material/auto_awesome:"):
             return

@@ -57,8 +57,8 @@ def invariants(
         str,
         typer.Option(
             "--low-pass",
-            help="Hold the response after these filters, too: none, ideal:0.5, gaussian:0.1, butterworth:0.3:4 "
-            "(in units of Nyquist); multi for descent.",
+            help="Hold the response after these filters, too: auto (ideal:0.5 where it can be held), none, ideal:0.5, "
+            "gaussian:0.1, butterworth:0.3:4 (in units of Nyquist); multi for descent.",
         ),
     ] = Usual.low_pass,
     optimiser: Annotated[
@@ -68,6 +68,12 @@ def invariants(
     keep_norm: Annotated[
         bool, typer.Option("--keep-norm/--free-norm", help="Whether descent keeps a latent's norm, as DiG-IN does.")
     ] = Usual.keep_norm,
+    choose: Annotated[
+        int, typer.Option("--choose", help="Name so many members that differ most, by the atlas's encoder.")
+    ] = Usual.choose,
+    choice: Annotated[
+        str, typer.Option("--choice", help="How they are chosen: farthest-first, or k-dpp: at random, apart.")
+    ] = Usual.choice,
     device: DeviceOption = "auto",
     allow_download: AllowDownload = False,
     as_json: AsJson = False,
@@ -81,22 +87,9 @@ def invariants(
     if allow_download:
         os.environ[ALLOW] = "1"
     request = InvariantRequest(
-        target,
-        image,
-        tuple(value or ()),
-        count,
-        seed,
-        steps,
-        signal,
-        method,
-        tolerance,
-        walk,
-        iterations,
-        low_pass,
-        optimiser,
-        learning_rate,
-        keep_norm,
-    )
+        target, image, tuple(value or ()), count, seed, steps, signal, method, tolerance, walk, iterations, low_pass,
+        optimiser, learning_rate, keep_norm, choose, choice,
+    )  # fmt: skip
     opened = Atlas.open(atlas)
     with Reporter() as reporter, full_disk_explained(out):
         bar = reporter.task("members", "steps")
@@ -117,6 +110,8 @@ def invariants(
         f"{found} of {len(files)} members within {request.tolerance:.1%} of {_listed(result.wanted)}, "
         f"{result.evaluations} evaluations of the prior, {result.seconds:.0f} s."
     )
+    if result.chosen:
+        typer.echo(f"The {len(result.chosen)} that differ most: {', '.join(files[row].name for row in result.chosen)}.")
     for group, title in (("varies", "differ in"), ("needed", "share")):
         if result.varies and result.varies[group]:
             typer.echo(f"They {title}: {', '.join(row['name'] for row in result.varies[group])}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from engine.blindspots.distribution import alive
 from engine.blindspots.significance import normal_quantile
@@ -52,6 +51,8 @@ def correlate_models(
         raise BlindspotError(f"There is no correlation {method!r}: choose one of {', '.join(METHODS)}.")
     values = np.atleast_2d(alive(values, live))
     if method == "spearman":
+        from scipy import stats  # takes a second to load, here only
+
         values = stats.rankdata(values, axis=1)
     matrix = _pearson(values)
     count = values.shape[1]

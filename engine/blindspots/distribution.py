@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from engine.errors import BlindspotError
 
@@ -165,6 +164,8 @@ def frequency_bands(
     shown = fires > 0
     if not shown.any():
         raise BlindspotError("No concept fires in the real images: measure their codes before asking for frequencies.")
+    from scipy import stats  # takes a second to load, here only
+
     fires, values = fires[shown], values[shown]
     low, high = fires.min(), fires.max()
     edges = np.geomspace(low, high if high > low else 2 * low, bins + 1)

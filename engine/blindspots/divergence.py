@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import sparse, special, stats
+from scipy import sparse, special
 
 from engine.blindspots.significance import student_p, student_quantile
 from engine.errors import BlindspotError
@@ -205,6 +205,8 @@ def compare_divergence(before: np.ndarray, after: np.ndarray, *, bins: int = BIN
             f"A paired comparison needs the same two or more captions from both models, not {before.shape} "
             f"and {after.shape} divergences: keep the pairs that both have."
         )
+    from scipy import stats  # takes a second to load, here only
+
     both = np.stack([before, after])
     edges = np.histogram_bin_edges(both, bins)
     counts = np.stack([np.histogram(side, edges)[0] for side in both])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 BEST = 10
 """A concept is strong in an image if its energy is at least half the mean of this many highest ones."""
@@ -79,8 +79,8 @@ def balanced_accuracy(said: Bool[np.ndarray, " n"], active: Bool[np.ndarray, " n
 
 def exact_interval(hits: int, count: int) -> tuple[float, float]:
     """Clopper and Pearson's 95 % interval of a share."""
-    low = beta.ppf(TAIL, hits, count - hits + 1) if hits else 0.0
-    high = beta.ppf(1 - TAIL, hits + 1, count - hits) if hits < count else 1.0
+    low = float(betaincinv(hits, count - hits + 1, TAIL)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - TAIL)) if hits < count else 1.0
     return float(low), float(high)
 
 

@@ -29,6 +29,8 @@ CUTOFFS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """C of eq. 3.6."""
 CURVE = tuple(tenth / 10 for tenth in range(1, 10))
 """Cut-offs of the spectral coherence analysis (appendix A.4.2)."""
+USUAL = "ideal:0.5"
+"""The filter of `auto`, in the words of `parse_low_pass`."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def cutoff_weights(cutoffs: Sequence[float] = CUTOFFS, weighting: Weighting = "l
 def parse_low_pass(words: str) -> tuple[tuple[LowPass, ...], tuple[float, ...]]:
     """Filters and their weights from words: `none`, `ideal:0.5`, `gaussian:0.1,butterworth:0.3:4`, `multi`.
 
+    `auto` is `USUAL`, the filter that members are held to where that can be done.
+
     `multi` and `multi-printed` are the cut-offs and weights of eq. 3.6, see `cutoff_weights`; others weigh 1.
 
     Raises
@@ -110,6 +114,8 @@ def parse_low_pass(words: str) -> tuple[tuple[LowPass, ...], tuple[float, ...]]:
     """
     if words == "none":
         return (), ()
+    if words == "auto":
+        words = USUAL
     if words in ("multi", "multi-printed"):
         weighting: Weighting = "printed" if words == "multi-printed" else "low"
         return tuple(LowPass("ideal", cutoff) for cutoff in CUTOFFS), cutoff_weights(CUTOFFS, weighting)
@@ -122,7 +128,7 @@ def parse_low_pass(words: str) -> tuple[tuple[LowPass, ...], tuple[float, ...]]:
                 raise ValueError
         except (ValueError, IndexError):
             raise BlindspotError(
-                f"{word!r} is no low-pass filter: say none, multi, multi-printed, ideal:0.5, gaussian:0.1 or "
+                f"{word!r} is no low-pass filter: say auto, none, multi, multi-printed, ideal:0.5, gaussian:0.1 or "
                 "butterworth:0.3:4, several with commas; cut-offs in units of Nyquist."
             ) from None
         filters.append(LowPass(kind, cutoff, order))  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.errors import BlindspotError
+from engine.invariance.request import OPTIMISERS
 
 Response = Callable[..., Tensor]
 """Latents [n, *shape] to responses [n, m]; differentiable, row i depends on row i alone. With a context it is given
@@ -30,7 +31,6 @@ DENSE = 16
 """Responses up to which the Jacobian is formed, one backward pass each; with more, J J^T is applied by products."""
 SHORTEST = 2.0**-10
 """Share of a Gauss-Newton step below which a latent is given up."""
-OPTIMISERS = ("sgd", "adam", "adagrad", "shampoo")
 
 
 class _PlainAttention:

@@ -25,7 +25,7 @@ RECORD = "members.json"
 """File that describes the members of a folder; it is written last."""
 LARGEST_RECORD = 8 * 2**20
 OPTIONS = ("image", "count", "seed", "steps", "signal", "method", "tolerance", "walk_steps", "iterations", "low_pass",
-           "optimiser", "learning_rate", "keep_norm")  # fmt: skip
+           "optimiser", "learning_rate", "keep_norm", "choose", "choice")  # fmt: skip
 """Fields of a request that the command `invariants` has options for, with their names below."""
 OPTION_NAMES = {"walk_steps": "walk"}
 
@@ -77,6 +77,7 @@ class _StoredMembers:
     seconds: float
     atlas: str | None = None
     query_curve: tuple[float, ...] | None = None
+    chosen: tuple[int, ...] = ()
 
 
 def load_invariants(folder: Path) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def load_invariants(folder: Path) -> dict[str, Any]:
     -------
     A dict with `request` (the fields of an `InvariantRequest`), `images` (file names), `responses` (their names),
     `wanted` (f(x*)), `cutoffs`, `members` (the fields of a `Member` each), `evaluations`, `acceptance`, `varies` (the
-    fields of a `Variation`, or None) and `seconds`.
+    fields of a `Variation`, or None), `seconds` and `chosen` (places in `members`).
 
     Raises
     ------
@@ -107,6 +108,7 @@ def load_invariants(folder: Path) -> dict[str, Any]:
     )
     numbers = [one for member in stored.members for one in (*member.responses, member.residual, *member.curve)]
     numbers += stored.query_curve or ()
+    fits = fits and all(0 <= row < len(stored.members) for row in stored.chosen)
     curves = {len(member.curve) for member in stored.members} <= {len(CUTOFFS)}
     if not (fits and curves and all(map(math.isfinite, (*numbers, *stored.wanted, stored.seconds)))):
         raise BlindspotError(f"{folder} holds no members of an invariant set: draw them again.")
@@ -163,7 +165,7 @@ def members_command(request: Mapping[str, Any], atlas: str | Path = "ATLAS", out
     for number in values:
         words += ["--value", repr(float(number))]
     for name in OPTIONS:
-        value = request.get(name)
+        value = request.get(name, "none" if name == "low_pass" else None)  # records of old had no filters
         if value is not None and value != usual[name]:
             option = f"--{OPTION_NAMES.get(name, name.replace('_', '-'))}"
             words += ["--free-norm"] if name == "keep_norm" else [option, str(value)]

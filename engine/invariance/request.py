@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from engine.errors import BlindspotError
 
 METHODS = ("walk", "projection", "descent")
+OPTIMISERS = ("sgd", "adam", "adagrad", "shampoo")
+CHOICES = ("farthest-first", "k-dpp")
 MAX_MEMBERS, MAX_STEPS = 256, 250
 
 
@@ -43,23 +45,34 @@ class InvariantRequest:
     """Steps along the set, after a member was found."""
     iterations: int = 16
     """Most Gauss-Newton steps; of the descent 32 times as many."""
-    low_pass: str = "none"
+    low_pass: str = "auto"
     """Filters after which the response is to be the same, too, see `engine.invariance.filters.parse_low_pass`: what is
     left is what people see. The descent adds their deviations to its loss (eqs. 3.3, 3.6); the other methods hold the
-    responses to the filtered images at f(x*) exactly."""
+    responses to the filtered images at f(x*) exactly. `auto` is ideal:0.5, given up in a member's last try if it
+    cannot be held; the descent then has none, as printed in Algorithm 1."""
     optimiser: str = "sgd"
-    """Of the descent: one of `engine.invariance.levelset.OPTIMISERS`."""
+    """Of the descent: one of `OPTIMISERS`."""
     learning_rate: float = 10.0
     """Of the descent."""
     keep_norm: bool = True
     """Whether the descent scales a latent back to its first norm after each step, as DiG-IN does; the thesis omits
     it."""
+    choose: int = 0
+    """How many of the members to name as those that differ most; 0: none."""
+    choice: str = "farthest-first"
+    """One of `CHOICES`: extremes one after the other, or a random set, the more likely the more its members differ."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise BlindspotError(f"There is no method {self.method!r}: choose one of {', '.join(METHODS)}.")
         if not 1 <= self.count <= MAX_MEMBERS:
             raise BlindspotError(f"{self.count} members were asked for: ask for 1 to {MAX_MEMBERS}.")
+        if self.optimiser not in OPTIMISERS:
+            raise BlindspotError(f"There is no optimiser {self.optimiser!r}: choose one of {', '.join(OPTIMISERS)}.")
+        if self.choice not in CHOICES:
+            raise BlindspotError(f"There is no choice {self.choice!r}: choose one of {', '.join(CHOICES)}.")
+        if not 0 <= self.choose <= self.count:
+            raise BlindspotError(f"{self.choose} of {self.count} members cannot be chosen: choose 0 to {self.count}.")
         if not 1 <= self.steps <= MAX_STEPS:
             raise BlindspotError(f"The sampler cannot go {self.steps} steps: choose 1 to {MAX_STEPS}.")
         if not 0 <= self.signal < 1:

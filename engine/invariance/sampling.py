@@ -62,6 +62,8 @@ class InvariantResult(NamedTuple):
     seconds: float
     query_curve: tuple[float, ...] | None = None
     """The query's own curve at the members' size, as `Member.curve`; None without a query."""
+    chosen: tuple[int, ...] = ()
+    """Members that differ most by the atlas's encoder, as many as were asked for and found."""
 
     def record(self) -> dict[str, Any]:
         """Everything but the images, as JSON."""
@@ -77,6 +79,7 @@ class InvariantResult(NamedTuple):
             "acceptance": self.acceptance,
             "varies": self.varies,
             "seconds": round(self.seconds, 3),
+            "chosen": list(self.chosen),
         }
 
 
@@ -109,10 +112,12 @@ def sample_invariants(
     Cancelled
         If `on_progress` returned False.
     """
+    from engine.invariance.filters import parse_low_pass
     from engine.invariance.parsing import parse_target
     from engine.samplers.models import ModelBundle
 
-    parse_target(request.target)
+    parse_target(request.target)  # before models are loaded
+    parse_low_pass(request.low_pass)
     result = find_members(ModelBundle(atlas, device), request, on_progress, download)
     if not any(member.converged for member in result.members):
         nearest = min(member.residual for member in result.members)
@@ -148,6 +153,7 @@ def find_members(
     return InvariantResult(
         request, images, target.names, tuple(search.wanted.tolist()), members,
         search.evaluations, acceptance, _what_varies(models, atlas, images), time.perf_counter() - began, own,
+        _chosen(models, images, members, request),
     )  # fmt: skip
 
 
@@ -205,6 +211,27 @@ def _what_varies(models: ModelBundle, atlas: Atlas, images: Tensor) -> Any:
     if found is None:
         return None
     return {group: [spread._asdict() for spread in rows] for group, rows in found._asdict().items()}
+
+
+def _chosen(
+    models: ModelBundle, images: Tensor, members: tuple[Member, ...], request: InvariantRequest
+) -> tuple[int, ...]:
+    """Members within the tolerance that differ most, by the class token of the atlas's encoder."""
+    import numpy as np
+
+    from engine.invariance.members import farthest_first, k_dpp, similarity
+    from engine.samplers.metrics import embed
+
+    found = np.flatnonzero([member.converged for member in members])
+    count = min(request.choose, len(found))
+    if not count:
+        return ()
+    embeddings = embed(models.encoder, images[found].to(models.device))
+    if request.choice == "k-dpp":
+        rows = k_dpp(similarity(embeddings), count, request.seed)
+    else:
+        rows = farthest_first(embeddings, count)
+    return tuple(found[rows].tolist())
 
 
 def _short(values: tuple[float, ...]) -> str:

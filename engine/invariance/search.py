@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from engine.samplers.base import StepEvent
     from engine.samplers.models import ModelBundle
 
-START_STEPS, START_STRENGTH, START_CANDIDATES = 25, 0.6, 16
+START_STEPS, START_STRENGTH, START_CANDIDATES, START_APPROACH = 25, 0.6, 8, 3
 """Of the guided sample that a member starts from."""
 START_WIDTH = 0.05
 """How near a start comes, as a share of |f(x*)|, before it is no longer guided."""
@@ -60,10 +60,9 @@ class MemberSearch:
     ):
         self.prior, self.target, self.wanted, self.request = models.prior, target, wanted, request
         self.scale = float(wanted.norm()) or 1.0
-        self.seen = Filtered(target, *parse_low_pass(request.low_pass))
-        self.goal = self.seen.target(wanted)
+        self.filtered, self.plain = Filtered(target, *parse_low_pass(request.low_pass)), Filtered(target)
         self.on_progress, self.evaluations = on_progress, 0
-        self.walks = request.walk_steps if request.method == "walk" and len(self.goal) <= DENSE else 0
+        self.walks = request.walk_steps if request.method == "walk" and len(wanted) <= DENSE else 0
         self.each = START_STEPS + request.iterations + self.walks
         if request.method == "descent":
             self.each = 32 * request.iterations
@@ -102,9 +101,11 @@ class MemberSearch:
     def _attempt(self, first: int, rows: Tensor, attempt: int, random: Any) -> tuple[Tensor, Tensor]:
         """Images of these members of the group, and how far their responses are from the target."""
         n, request = len(rows), self.request
-        clean = self._starts(first, n, attempt)
+        held = self._held(attempt)
+        goal, seen = held.target(self.wanted), self._seen(first, held)
+        clean = self._starts(first, n, attempt, held)
         generator = self._generator(request.signal)
-        level = NoiseLevelSet(generator, self._seen(first), self.goal, clean)
+        level = NoiseLevelSet(generator, seen, goal, clean)
         noise = torch.randn(n, *self.prior.shape, generator=random).to(clean)
         tolerance = min(PRECISION, request.tolerance / 2) * self.scale
         reached = project(
@@ -112,8 +113,8 @@ class MemberSearch:
             on_iteration=partial(self._report, first, START_STEPS),
         )  # fmt: skip
         latents, found = reached.latents, reached.converged
-        if self.walks and found.any():
-            inside = NoiseLevelSet(generator, self._seen(first), self.goal, clean[found])
+        if self.walks and len(goal) <= DENSE and found.any():
+            inside = NoiseLevelSet(generator, seen, goal, clean[found])
             walked = walk_in_blocks(
                 inside, latents[found], self.walks, random, angle=ANGLE, tolerance=tolerance,
                 on_iteration=partial(self._report, first, START_STEPS + request.iterations),
@@ -129,16 +130,27 @@ class MemberSearch:
             self.evaluations += generator.evaluations + generator.recomputed
         return images, residuals
 
-    def _starts(self, first: int, n: int, attempt: int) -> Tensor:
+    def _held(self, attempt: int) -> Filtered:
+        """What is held constant in a try: f after the filters too, or f alone where `auto` gives them up."""
+        automatic, descends = self.request.low_pass == "auto", self.request.method == "descent"
+        last = attempt == TRIES - 1
+        return self.plain if automatic and (last or descends or self._too_many_to_walk()) else self.filtered
+
+    def _too_many_to_walk(self) -> bool:
+        """Whether a walk could hold the responses, but not those to the filtered images besides."""
+        return len(self.wanted) <= DENSE < len(self.filtered.target(self.wanted))
+
+    def _starts(self, first: int, n: int, attempt: int, held: Filtered) -> Tensor:
         """Clean states of guided samples whose response is near the target."""
         counted = CountedPrior(self.prior)
         sampler = EnergyDPS(
             cast("DiffusionPrior", counted), START_STEPS, START_STRENGTH, score_cap=-START_WIDTH,
-            selection=CandidateSelection(SELECTION_BETA, START_CANDIDATES),
+            selection=CandidateSelection(SELECTION_BETA, START_CANDIDATES, approach=START_APPROACH),
         )  # fmt: skip
+        goal = held.target(self.wanted)
 
         def nearness(images: Tensor) -> Tensor:
-            return -(self.seen(images) - self.goal).norm(dim=1) / float(self.goal.norm() or 1.0)
+            return -(held(images) - goal).norm(dim=1) / float(goal.norm() or 1.0)
 
         def on_step(event: StepEvent) -> bool:
             self._report(first, 0, event.step, event.steps, -event.scores, event.images)
@@ -153,8 +165,9 @@ class MemberSearch:
 
     def _descend(self, first: int, n: int) -> Tensor:
         generator, request = self._generator(0.0), self.request
-        seen = self._seen(first)
-        level = LevelSet(lambda latents: seen(generator(latents)), self.goal)
+        held = self._held(0)
+        seen = self._seen(first, held)
+        level = LevelSet(lambda latents: seen(generator(latents)), held.target(self.wanted))
         noise = generator.noise(request.seed, first + n)[first:]
         reached = descend(
             level, noise, threshold=(request.tolerance * self.scale) ** 2, steps=self.each,
@@ -172,12 +185,12 @@ class MemberSearch:
             self.prior, self.request.steps, checkpointing=self.request.steps > KEPT_STEPS, signal=signal
         )
 
-    def _seen(self, first: int) -> Callable[[Tensor], Tensor]:
+    def _seen(self, first: int, held: Filtered) -> Callable[[Tensor], Tensor]:
         """What is held constant, remembering the images it was last asked for."""
 
         def respond(images: Tensor) -> Tensor:
             self._shown[first] = images.detach()
-            return self.seen(images)
+            return held(images)
 
         return respond
 

@@ -27,9 +27,8 @@ from engine.errors import BlindspotError
 from engine.figures.images import SIDE, Block, Row, image_grid
 from engine.figures.samplers import invariant_bars
 from engine.invariance.filters import parse_low_pass
-from engine.invariance.levelset import OPTIMISERS
 from engine.invariance.parsing import parse_target
-from engine.invariance.request import METHODS, InvariantRequest
+from engine.invariance.request import METHODS, OPTIMISERS, InvariantRequest
 from engine.invariance.sampling import CUTOFFS, REFERENCES, InvariantResult, find_members
 from engine.invariance.search import OnProgress
 from engine.samplers.metrics import diversity, embed, spectral_slope
@@ -54,7 +53,7 @@ class InvarianceSettings:
     images: tuple[int, ...] = ()
     """Query of each target, an image of the atlas; none: of the real images, the one with the largest response."""
     methods: tuple[str, ...] = ("walk", "descent")
-    """Of `engine.invariance.sampling.METHODS`."""
+    """Of `engine.invariance.request.METHODS`."""
     members: Annotated[int, Field(ge=2)] = 32
     """Of each set; the thesis has 32."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -67,7 +66,7 @@ class InvarianceSettings:
     descent_steps: Annotated[int, Field(ge=32)] = 512
     """Most gradient steps; the thesis has 512 and 1024."""
     optimisers: tuple[str, ...] = ()
-    """Of the grid; none: no grid. The thesis has all of `engine.invariance.levelset.OPTIMISERS`."""
+    """Of the grid; none: no grid. The thesis has all of `engine.invariance.request.OPTIMISERS`."""
     rates: tuple[float, ...] = (1.0, 5.0, 10.0, 30.0, 50.0)
     filters: tuple[str, ...] = ("none", "gaussian:0.1", "ideal:0.5", "butterworth:0.3:4", "multi")
     """Of the grid, each in the words of `parse_low_pass`."""

@@ -51,6 +51,17 @@ def test_members_stand_beside_the_query_with_their_responses(queue, drawable_atl
     assert "--target concept:3 --image 2 --out DIR</code>" in shown
 
 
+def test_members_that_differ_most_are_marked(queue, drawable_atlas, monkeypatch):
+    whole = records.sample_invariants
+    monkeypatch.setattr(
+        records, "sample_invariants", lambda *given, **named: whole(*given, **named)._replace(chosen=(2, 0))
+    )
+    job = finished(queue, drawable_atlas, count=4, choose=2, choice="k-dpp")
+    shown = html(opened(PAGE, concept="3", image="2", job=job.id))
+    assert shown.count('class="ba-marked"') == 2 and "Framed: the 2 members that differ most" in shown
+    assert "--choose 2 --choice k-dpp" in shown
+
+
 def test_a_page_without_a_query_asks_of_the_most_suppressed_concept_and_lists_what_was_drawn(queue, drawable_atlas):
     finished(queue, drawable_atlas, count=1)
     app = opened(PAGE)

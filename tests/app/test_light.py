@@ -5,7 +5,7 @@ import sys
 
 from tests.app.serving import ROOT
 
-HEAVY = ("torch", "diffusers", "transformers", "umap", "sklearn")
+HEAVY = ("scipy.stats", "torch", "diffusers", "transformers", "umap", "sklearn")
 
 
 def test_pages_load_without_torch_and_its_kin():

@@ -76,6 +76,13 @@ def test_a_member_is_the_same_alone_and_among_others(models, wanted):
     assert torch.equal(alone.images[0], both.images[0]) and not torch.equal(both.images[0], both.images[1])
 
 
+@pytest.mark.parametrize("choice", ["farthest-first", "k-dpp"])
+def test_of_the_members_those_that_differ_most_are_named(models, wanted, choice):
+    asked = request(wanted, count=3, choose=2, choice=choice, low_pass="none", method="projection")
+    found = sample_invariants(models.atlas, asked, "cpu")
+    assert len(set(found.chosen)) == 2 and all(found.members[row].converged for row in found.chosen)
+
+
 def test_words_for_filters_that_name_none_are_one_sentence(models, wanted):
     with pytest.raises(BlindspotError, match="'ideal' is no low-pass filter"):
         sample_invariants(models.atlas, request(wanted, low_pass="ideal"), "cpu")
