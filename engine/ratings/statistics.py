@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.95
 """Of every interval."""
 RESAMPLES = 1000
 SEED = 0
-NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))
+NORMAL = float(special.ndtri(0.5 + LEVEL / 2))
 
 CrossedRatings = Float[np.ndarray, "units raters"]
 """Ratings of units (concepts, images) by raters; NaN where there is none."""
@@ -53,7 +53,7 @@ class Spread(NamedTuple):
     @property
     def quantile(self) -> float:
         """Student's t of `LEVEL`."""
-        return float(stats.t.ppf(0.5 + LEVEL / 2, self.freedom)) if math.isfinite(self.freedom) else NORMAL
+        return float(special.stdtrit(self.freedom, 0.5 + LEVEL / 2)) if math.isfinite(self.freedom) else NORMAL
 
 
 def mean_interval(block: CrossedRatings, bounds: tuple[float, float] = (-math.inf, math.inf)) -> IntervalEstimate:
