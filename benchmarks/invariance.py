@@ -9,7 +9,7 @@ Each query is a real image that shows a concept; what is held constant is the co
   `query`: the same share of the queries themselves at the members' size; `as_query`: the share of members whose
   response changes by no more than 10 % more than that of their query.
 * `diversity`: mean cosine distance of the members of a set by the encoder's class token, mean over sets; beside it
-  `guided`, that of as many samples of energy guidance which is capped at the same score.
+  `guided`, that of up to eight samples of energy guidance which is capped at the same score.
 * `evaluations`: of the prior's network, a member; `seconds`: a member.
 
 `--descent N` also runs Algorithm 1 of the thesis from draws of the prior for N of the concepts, with `--descent-steps`
@@ -126,7 +126,7 @@ def main() -> None:
                 failed[method].append(f"concept {concept}, image {image}: {error}")
                 print(failed[method][-1], file=sys.stderr, flush=True)
         if options.members > 1 and not options.no_guided:
-            guided.append(guided_diversity(models, concept, image, options.members, options.seed))
+            guided.append(guided_diversity(models, concept, image, min(options.members, 8), options.seed))
     table = {method: summary(models, results) for method, results in drawn.items() if results}
     report: dict[str, Any] = {"methods": table, "nothing found": {m: each for m, each in failed.items() if each}}
     if guided:

@@ -94,7 +94,7 @@ def walk_in_blocks(
     tolerance: float = 1e-4,
     on_iteration: OnIteration | None = None,
 ) -> Walked:
-    """Walk along the set from members N, with X drawn anew after each step; see `walk` for the arguments."""
+    """Walk along the set from members N, with X drawn anew between steps; see `walk` for the arguments."""
     return walk(
         level, start, rounds, random, angle=angle, tolerance=tolerance,
         refresh=lambda noise: level.refresh(noise, random), on_iteration=on_iteration,

@@ -50,6 +50,8 @@ class _Member(NamedTuple):
     jacobian: Float[Tensor, "n m d"]
     normal: Float[Tensor, "n m m"]
     """J J^T."""
+    size: Float[Tensor, " n"]
+    """|f(z) - y|."""
 
     def where(self, chosen: Tensor, other: _Member) -> _Member:
         """These rows where `chosen`, the other's elsewhere."""
@@ -97,7 +99,7 @@ def walk(
     newton
         Most evaluations of f to find the end of a step.
     refresh
-        Called after each step: draws the set's context anew and returns the latents that are then the same images,
+        Called between steps: draws the set's context anew and returns the latents that are then the same images,
         whose Jacobian must be the same too (`engine.invariance.blocks`).
 
     Raises
@@ -126,24 +128,22 @@ def walk(
         uniform = torch.rand(n, generator=generator, dtype=torch.float64).to(ratio)
         accept = valid & (uniform.log() < ratio)
         here = there.where(accept, here)
-        if refresh is not None:
+        if refresh is not None and done + 1 < steps:
             here = here._replace(z=refresh(here.z.reshape(n, *shape)).flatten(1))
         taken, lost = taken + float(accept.double().mean()), lost + float((~valid).double().mean())
         if every and (done + 1) % every == 0:
             trail.append(here.z.reshape(n, *shape).clone())
-        if on_iteration is not None:
-            sizes = level.residual(here.z.reshape(n, *shape)).norm(dim=1)
-            if on_iteration(done + 1, steps, sizes) is False:
-                break
+        if on_iteration is not None and on_iteration(done + 1, steps, here.size) is False:
+            break
     latents = here.z.reshape(n, *shape)
     kept = torch.stack(trail) if trail else latents.new_empty(0, *latents.shape)
     rounds = max(1, steps)
-    return Walked(latents, level.residual(latents).norm(dim=1), taken / rounds, lost / rounds, kept)
+    return Walked(latents, here.size, taken / rounds, lost / rounds, kept)
 
 
 def _member(level: LevelSet, z: Tensor, shape: torch.Size) -> _Member:
-    _, jacobian = level.linearise(z.reshape(len(z), *shape))
-    return _Member(z, jacobian, gram(jacobian))
+    residual, jacobian = level.linearise(z.reshape(len(z), *shape))
+    return _Member(z, jacobian, gram(jacobian), residual.norm(dim=1))
 
 
 def _flow(
@@ -193,5 +193,5 @@ def _flow(
     z = end(every, kick)
     kicked = -sin * member.z + cos * (v + torch.einsum("nmd,nm->nd", member.jacobian, kick))
     if only_position:
-        return _Member(z, member.jacobian, member.normal), kicked, reached
+        return member._replace(z=z), kicked, reached
     return _member(level, z, shape), kicked, reached

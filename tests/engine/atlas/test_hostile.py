@@ -189,7 +189,7 @@ def test_arrays_are_written_as_numpy_writes_them(tmp_path):
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
 
-MUTATIONS = [("atlas", 150, 30), ("recipe", 260, 50), ("image", 600, 100), ("metadata", 300, 0)]
+MUTATIONS = [("atlas", 80, 16), ("recipe", 140, 27), ("image", 340, 56), ("metadata", 160, 0)]
 
 
 @pytest.fixture(scope="module")
