@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = (
@@ -87,6 +88,12 @@ def chromium() -> Iterator[object]:
             yield browser
         finally:
             browser.close()
+
+
+def foreign(urls: list[str], address: str) -> list[str]:
+    """Return those of the addresses that a browser asked which are not the app's own."""
+    own = urlsplit(address).netloc
+    return [url for url in urls if urlsplit(url).netloc != own and not url.startswith(("data:", "blob:"))]
 
 
 def visit(page: object, address: str) -> None:

@@ -274,8 +274,7 @@ def test_a_signal_is_one_line_and_its_own_exit_code(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_run_with_one_line(tmp_path: Path, encoder_folder: Path, number: int, code: int):
+def test_a_signal_ends_a_run_with_one_line(tmp_path: Path, encoder_folder: Path):
     save_images(tmp_path / "photos", range(4))
     settings = {"concepts": 12, "sparsity": 3, "epochs": 100_000, "batch": 64}
     recipe = save_recipe(
@@ -293,11 +292,11 @@ def test_a_signal_ends_a_run_with_one_line(tmp_path: Path, encoder_folder: Path,
             time.sleep(0.1)
         with pytest.raises(BlindspotError, match=rf"Another run \(process {running.pid}\) is working in"):
             build(load_recipe(recipe), tmp_path / "atlas", lambda stage: lambda done, total: None)
-        running.send_signal(number)
+        running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=30)
     finally:
         running.kill()
-    assert running.returncode == code and out == "" and "Traceback" not in err
+    assert running.returncode == 130 and out == "" and "Traceback" not in err
     lines = [line for line in err.splitlines() if "Stopped; run the same command to go on." in line]
     assert len(lines) == 1 and err.rstrip().endswith(lines[0])
 
