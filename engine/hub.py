@@ -23,7 +23,12 @@ WEIGHTS = re.compile(
 
 
 def find_model(
-    source: str | Path, missing: str, *, base: str | Path | None = None, needs_owner: bool = False
+    source: str | Path,
+    missing: str,
+    *,
+    base: str | Path | None = None,
+    needs_owner: bool = False,
+    files: bool = False,
 ) -> str | Path:
     """Return the folder that `source` names, or `source` itself if it can be a Hugging Face id.
 
@@ -39,16 +44,20 @@ def find_model(
         The folder that relative folders are relative to, which is itself no model; else the working directory.
     needs_owner
         Whether an id without its owner, such as `gpt2`, is refused.
+    files
+        Whether it may be a single file of weights, safetensors.
 
     Raises
     ------
     BlindspotError
-        With the sentence `missing`, or another one if it is a file.
+        With the sentence `missing`, or another one if it is a file that will not do.
     """
     folder = Path(source).expanduser()
     if base is not None:
         folder = Path(os.path.abspath(base / folder))
     if folder.is_dir() and folder != base:
+        return folder
+    if folder.is_file() and files and folder.suffix == ".safetensors":
         return folder
     if folder.is_file():
         raise BlindspotError(

@@ -84,7 +84,8 @@ def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress]) -> B
     """Run what is not done yet of a recipe and put the atlas at `out`; parameters and errors as for `build_stages`."""
     made = build_stages(out, lambda work, where: stages_of(Context(recipe, work, where)), progress)
     models = [recipe.encoder, recipe.prior, *recipe.priors.values(), recipe.judge]
-    drawn = [model.pipeline for model in recipe.models.values() if isinstance(model, Pipeline)]
+    pipelines = [model for model in recipe.models.values() if isinstance(model, Pipeline)]
+    drawn = [ref for model in pipelines for ref in model.model_keys().values()]
     for model in (*drawn, *(block.id for block in models if block is not None)):
         if Path(model).is_absolute():
             remember_model(model)

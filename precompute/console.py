@@ -175,6 +175,9 @@ def print_summary(made: Build) -> None:
             console.print(
                 f"{name}: {cut} of {drawn} captions are longer than the model reads, and were cut", markup=False
             )
+        if batch := outcome.summary.get("batch"):
+            name = outcome.name.partition("/")[2]
+            console.print(f"{name}: drawn {batch} at once, for memory ran out with more", markup=False)
     dictionary = made.header["dictionary"]
     fit = f", R2 {dictionary['r2']:.3f}" if "r2" in dictionary else ""
     console.print(f"{dictionary['concepts']} concepts, {dictionary['sparsity']} active per token{fit}")

@@ -21,22 +21,27 @@ from engine.atlas.schema import DEFAULT_PRIOR
 from engine.blindspots.delta import DeltaSettings
 from engine.dictionary.spec import DictionarySpec
 from engine.errors import BlindspotError
+from engine.files import DATA
 from engine.pipelines.spec import PipelineSpec
 from engine.priors.spec import PriorSpec
 from engine.vision.spec import EncoderConfig, JudgeSpec
 
 KeyPath = tuple[str, ...]
 """Keys from the recipe's top to a value; `*` stands for any key."""
-FOLDER_KEYS: tuple[KeyPath, ...] = (("real", "folder"), ("models", "*", "folder"), ("dictionary", "load"))
+FOLDER_KEYS: tuple[KeyPath, ...] = (("real", "folder"), ("models", "*", "folder"))
 """Keys whose value is always a folder."""
 MODEL_KEYS: tuple[KeyPath, ...] = (
-    ("models", "*", "pipeline"),
+    *(("models", "*", key) for key in ("pipeline", "config", "unet", "lora", "textual_inversion")),
+    ("dictionary", "load"),
     ("encoder", "id"),
     ("prior", "id"),
     ("judge", "id"),
     ("priors", "*", "id"),
 )
-"""Keys whose value is a folder or a Hugging Face id."""
+"""Keys whose value is a folder or a Hugging Face id, or a block or list of blocks with one as `id`."""
+PRESETS = ("paper.yaml", "current.yaml")
+"""Recipes of this project whose models others can name: `models: {mine: {preset: NAME}}` stands for the keys of that
+model, and other keys beside it come first, such as `pipeline` with a mirror or a folder."""
 SHORTHANDS: tuple[KeyPath, ...] = (("real",), ("models", "*"))
 """Keys where a plain string means `{folder: string}`."""
 
@@ -188,10 +193,31 @@ def load_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
     raw.setdefault("name", path.stem)
     for setting in settings:
         raw = _with_setting(raw, setting)
+    raw = _with_presets(raw)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
         raise BlindspotError(f"{path.name}: {first_problem(error)}") from None
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """The models that a recipe can name as `preset`, as it would write them."""
+    return {name: block for file in PRESETS for name, block in read_yaml(DATA / "recipes" / file)["models"].items()}
+
+
+def _with_presets(raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` with a preset's keys under those of each model that names one, and without models that are null."""
+    if not isinstance(raw.get("models"), Mapping):
+        return raw
+    models = {key: one for key, one in raw["models"].items() if one is not None}
+    named = {key: one["preset"] for key, one in models.items() if isinstance(one, Mapping) and "preset" in one}
+    known = presets() if named else {}
+    for key, name in named.items():
+        if name not in known:
+            hint, allowed = _hint(str(name), list(known)), ", ".join(known)
+            raise BlindspotError(f"'models.{key}.preset' cannot be {name!r}{hint}; allowed: {allowed}.")
+        models[key] = known[name] | {field: value for field, value in models[key].items() if field != "preset"}
+    return raw | {"models": models}
 
 
 def _expect_plain(value: Any, where: str) -> None:
@@ -256,7 +282,7 @@ def _with_setting(raw: dict[str, Any], setting: str) -> dict[str, Any]:
     _expect_plain(value, f"--set {key}")
     # A folder may be called 2024 or no.
     if any(_matches(keys, path) for path in (*FOLDER_KEYS, *MODEL_KEYS, *SHORTHANDS)) and not isinstance(
-        value, dict | None
+        value, dict | list | None
     ):
         value = text
     patch: Any = value
@@ -301,7 +327,11 @@ def _resolved(raw: dict[str, Any], base: Path) -> dict[str, Any]:
 
 def _replaced(raw: Any, path: KeyPath, change: Callable[[str], Any]) -> Any:
     """`raw` with `change` applied to every string at `path`."""
+    if isinstance(raw, list):
+        return [_replaced(item, path, change) for item in raw]
     if not path:
+        if isinstance(raw, Mapping) and isinstance(raw.get("id"), str):
+            return {**raw, "id": change(raw["id"])}
         return change(raw) if isinstance(raw, str) else raw
     if not isinstance(raw, Mapping):
         return raw

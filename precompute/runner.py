@@ -175,6 +175,9 @@ class Stage:
         """Fill the stage's folder, reporting the work done and all work; returns the stage's summary."""
         raise NotImplementedError
 
+    def preflight(self) -> None:
+        """Raise `BlindspotError` if it would fail whatever it reads; called before any stage runs, and quick."""
+
     def check(self) -> None:
         """Raise `BlindspotError` if it would fail; called before it runs, once all that it reads is there."""
 
@@ -236,8 +239,12 @@ def fingerprint_fields(block: Any, *others: str) -> dict[str, Any]:
     return TypeAdapter(type(block)).dump_python(block, mode="json", exclude=NOT_IN_FINGERPRINT | set(others))
 
 
-def model_input(key: str, ref: str, params: dict[str, Any]) -> tuple[dict[str, Any], tuple[Path, ...]]:
+def model_input(
+    key: str, ref: str, params: dict[str, Any], *, files: bool = False
+) -> tuple[dict[str, Any], tuple[Path, ...]]:
     """`params` and `reads` of a stage that uses a model: a folder counts by its contents, a hub id by its name.
+
+    With `files` the model may be a single file of weights.
 
     Raises
     ------
@@ -245,7 +252,7 @@ def model_input(key: str, ref: str, params: dict[str, Any]) -> tuple[dict[str, A
         If `ref` is a path and there is no folder.
     """
     missing = f"{key} is {ref}, but there is no such folder; give a folder or a Hugging Face id."
-    found = find_model(ref, missing)
+    found = find_model(ref, missing, files=files)
     return (params, (found,)) if isinstance(found, Path) else (params | {"model": found}, ())
 
 
@@ -280,6 +287,8 @@ def run_stages(stages: Sequence[Stage], work: WorkDirectory, progress: Callable[
             due.add(stage.name)
     outcomes: list[Outcome] = []
     unchecked = [stage for stage in stages if stage.name in due]
+    for stage in unchecked:
+        stage.preflight()
     for stage in stages:
         done = {outcome.name for outcome in outcomes}
         for other in [other for other in unchecked if done.issuperset(other.after)]:

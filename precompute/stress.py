@@ -159,7 +159,7 @@ def _described(pipelines: dict[str, PipelineSpec], atlas: Atlas) -> dict[str, An
     from precompute.stages.assemble import reference
 
     own = {
-        name: spec.to_dict() | {"pipeline": reference(spec.pipeline, atlas.path)} for name, spec in pipelines.items()
+        name: spec.with_models(lambda _, ref: reference(ref, atlas.path)).to_dict() for name, spec in pipelines.items()
     }
     return own | dict(atlas.info.pipelines)
 

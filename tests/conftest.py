@@ -25,6 +25,8 @@ LONGEST = (
     "tests/precompute/studies/test_study.py",
     "tests/precompute/studies/test_injection.py",
     "tests/app/test_pages.py",
+    "tests/precompute/test_paper_recipes.py",
+    "tests/precompute/stages/test_presets.py",
     "tests/app/test_attacks.py",
     "tests/app/test_published_atlas.py",
     "tests/precompute/test_build.py",

@@ -26,7 +26,7 @@ def wanted() -> dict[str, str]:
     """Return the text of every requirements file by its name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     base, extras = project["dependencies"], project["optional-dependencies"]
-    gpu = [line for line in base if not line.startswith("faiss-cpu")] + extras["gpu"]
+    gpu = [line for line in base if not line.startswith("faiss-cpu")] + extras["gpu"] + extras["generators"]
     return {
         "requirements.txt": HEAD + _lines(base),
         "requirements-dev.txt": HEAD + "-r requirements.txt\n" + _lines(extras["dev"] + extras["docs"]),

@@ -279,14 +279,14 @@ class Atlas(Analyses):
         report = self._pieces.report
         return report._replace(concepts=report.concepts.copy())
 
-    def resolve(self, ref: str) -> str | Path:
+    def resolve(self, ref: str, files: bool = False) -> str | Path:
         """What `from_pretrained` accepts for the header's `encoder.id` or `prior.id`.
 
-        A folder, absolute or relative to the atlas, becomes its path; anything else that looks like a Hugging Face id
-        stays as it is.
+        A folder, or with `files` a file of weights, absolute or relative to the atlas, becomes its path; anything else
+        that looks like a Hugging Face id stays as it is.
         """
         missing = f"The atlas {self.path} refers to the model {ref!r}, but there is no folder {self.path / ref}."
-        return find_model(ref, missing, base=self.path)
+        return find_model(ref, missing, base=self.path, files=files)
 
     def _measure_delta(self, model: str, estimator: str, temperature: float | None) -> pd.DataFrame:
         real, generated = (self._pieces.energies[name] for name in (schema.REAL, model))

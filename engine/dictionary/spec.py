@@ -43,8 +43,9 @@ class DictionarySpec(TrainConfig):
     """The sparse dictionary: one to train, or one to load."""
 
     kind: Literal["rasae", "topk", "batchtopk", "transcoder"] = "rasae"
-    load: Path | None = None
-    """Folder of a finished dictionary; the other fields are then ignored."""
+    load: Path | str | None = None
+    """A finished dictionary; the other fields are then ignored. Its folder, or the file, folder or Hugging Face id of
+    one that others published (see `import-dictionary`)."""
     concepts: Annotated[int, Field(ge=4)] = 1024
     sparsity: Annotated[int, Field(ge=1)] = 5
     """Active concepts per token; for batchtopk on average."""

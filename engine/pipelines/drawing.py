@@ -6,20 +6,18 @@ or white, and those that a safety filter blackened.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from engine.devices import pick_device
 from engine.errors import BlindspotError
-from engine.hub import loading_options
+from engine.pipelines.loading import cannot_draw, condition_of
 from engine.pipelines.spec import PipelineSpec
 
 NOT_FINITE, FILTERED = "not finite", "safety filter"
@@ -46,147 +44,20 @@ class Drawn(NamedTuple):
     """Why it is not what the model made, in a few words; empty if it is."""
 
 
-def count_truncated(pipeline: Any, prompts: Sequence[Prompt]) -> int:
+class OutOfMemory(BlindspotError):
+    """The device has no memory for a batch."""
+
+
+def count_truncated(pipeline: Any, source: PipelineSpec, prompts: Sequence[Prompt]) -> int:
     """How many prompts are longer than every tokenizer of the pipeline reads."""
     parts = getattr(pipeline, "components", {}).values()
     readers = [part for part in parts if callable(part) and hasattr(part, "model_max_length")]
+    longest = inspect.signature(pipeline.__call__).parameters.get("max_sequence_length")
+    most = source.call.get("max_sequence_length") or (longest.default if longest else None) or float("inf")
     return sum(
-        all(len(read(prompt.text, verbose=False).input_ids) > read.model_max_length for read in readers)
+        all(len(read(prompt.text, verbose=False).input_ids) > min(read.model_max_length, most) for read in readers)
         for prompt in prompts
         if readers
-    )
-
-
-def load_pipeline(source: PipelineSpec) -> Any:
-    """The pipeline, ready to draw, without a safety checker: a blacked-out image is not what the model made.
-
-    Raises
-    ------
-    BlindspotError
-        If it cannot be loaded, or the scheduler is not one of diffusers' or does not fit.
-    """
-    _quieten()
-    from diffusers import DiffusionPipeline
-
-    # Said even for float32: a text encoder stored in half precision would else stay so beside a float32 UNet.
-    precision = getattr(torch, source.dtype)
-    try:
-        loading = loading_options(source.pipeline, source.revision)
-        pipeline = DiffusionPipeline.from_pretrained(
-            source.pipeline, revision=source.revision, torch_dtype=precision, **loading
-        )
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise BlindspotError(
-            f"The pipeline {source.pipeline} cannot be loaded ({reason}); give a folder in diffusers' format or a "
-            "Hugging Face id."
-        ) from error
-    if getattr(pipeline, "safety_checker", None) is not None:
-        pipeline.safety_checker = None
-    if source.scheduler:
-        pipeline.scheduler = _scheduler(pipeline, source.scheduler)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(pick_device(source.device))
-
-
-def _quieten() -> None:
-    """Switch off bars and hints of transformers and diffusers, also those of importing diffusers' pipelines."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    from diffusers.utils import logging
-
-    for library in (logging, transformers_logging):
-        library.disable_progress_bar()
-        library.set_verbosity_error()
-
-
-def scheduler_class(name: str) -> Any:
-    """A scheduler class of diffusers by name.
-
-    Raises
-    ------
-    BlindspotError
-        If there is none of that name.
-    """
-    from diffusers import schedulers
-
-    names = [known for known in dir(schedulers) if known.endswith("Scheduler")]
-    if name in names:
-        return getattr(schedulers, name)
-    close = difflib.get_close_matches(name, names, n=3)
-    hint = f"; did you mean {' or '.join(close)}?" if close else "; try DDIMScheduler or DPMSolverMultistepScheduler."
-    raise BlindspotError(f"diffusers has no scheduler called {name}{hint}")
-
-
-def _scheduler(pipeline: Any, name: str) -> Any:
-    """The scheduler of that name with the settings of the pipeline's own, if both are of one kind."""
-    own, kind = pipeline.scheduler, scheduler_class(name)
-    try:
-        chosen = kind.from_config(own.config)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise _cannot_draw(pipeline, f"{name} does not take the settings of {type(own).__name__}: {error}") from error
-    if _matches_flow(chosen) != _matches_flow(own):
-        one = "is" if _matches_flow(chosen) else "is not"
-        raise BlindspotError(
-            f"{name} {one} for flow matching, unlike {type(own).__name__}, with which {type(pipeline).__name__} was "
-            "trained; leave models.*.scheduler out, or name one of its kind."
-        )
-    return chosen
-
-
-def _matches_flow(scheduler: Any) -> bool:
-    config = scheduler.config
-    flow = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas")
-    return type(scheduler).__name__.startswith("FlowMatch") or bool(flow)
-
-
-Condition = Literal["prompt", "class_labels", ""]
-"""The argument of a pipeline that says what to draw; none of one that draws what it likes."""
-
-
-def condition_of(pipeline: Any) -> Condition:
-    """How a pipeline, or the one that a recipe names, is told what to draw.
-
-    Raises
-    ------
-    BlindspotError
-        If it needs something that captions do not give.
-    """
-    kind = _class_named(pipeline) if isinstance(pipeline, PipelineSpec) else type(pipeline)
-    parameters = inspect.signature(kind.__call__).parameters if kind else {}
-    if "prompt" in parameters or not kind:
-        return "prompt"
-    needed = [name for name, one in list(parameters.items())[1:] if one.default is one.empty and one.kind not in _REST]
-    if needed == ["class_labels"]:
-        return "class_labels"
-    if needed or "batch_size" not in parameters:
-        raise _cannot_draw(kind, f"it needs {', '.join(needed) or 'other arguments'}, which captions are not")
-    if any("image" in name for name in parameters):
-        raise _cannot_draw(kind, "it needs an image")
-    return ""
-
-
-_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def _class_named(source: PipelineSpec) -> type | None:
-    """The class that a pipeline's model_index.json names, if it is one of diffusers'."""
-    _quieten()
-    import diffusers
-
-    try:
-        config = diffusers.DiffusionPipeline.load_config(source.pipeline, revision=source.revision)
-        return getattr(diffusers, config["_class_name"], None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # loading it says why
-
-
-def _cannot_draw(pipeline: Any, reason: str) -> BlindspotError:
-    name = (pipeline if isinstance(pipeline, type) else type(pipeline)).__name__
-    return BlindspotError(
-        f"A {name} cannot draw images from captions as models.* asks ({reason}); choose a text-to-image pipeline, or "
-        "draw the images yourself and give their folder."
     )
 
 
@@ -207,9 +78,43 @@ def class_labels(pipeline: Any, prompts: Sequence[Prompt]) -> list[int]:
         number = names.get(text, int(text) if text.isdecimal() else -1)
         if not 0 <= number < count:
             known = f", or their names, such as {next(iter(names))!r}" if names else ""
-            raise _cannot_draw(pipeline, f"it draws classes 0 to {count - 1}{known}; {prompt.text[:60]!r} is none")
+            raise cannot_draw(pipeline, f"it draws classes 0 to {count - 1}{known}; {prompt.text[:60]!r} is none")
         found.append(number)
     return found
+
+
+class BatchDrawer:
+    """Draws prompts in batches that are halved, from then on, whenever memory runs out.
+
+    Parameters
+    ----------
+    pipeline
+        What `load_pipeline` gives.
+    source
+        Its settings.
+    """
+
+    def __init__(self, pipeline: Any, source: PipelineSpec) -> None:
+        self.pipeline, self.source, self.batch = pipeline, source, source.batch
+
+    def __call__(self, prompts: Sequence[Prompt]) -> Iterator[Drawn]:
+        """Draw the prompts, in order; an image is given once its batch is done. Errors as for `draw`."""
+        from accelerate.utils.memory import clear_device_cache
+
+        start = 0
+        while start < len(prompts):
+            part, made = prompts[start : start + self.batch], None
+            try:
+                made = draw(self.pipeline, self.source, part)
+            except OutOfMemory:
+                if len(part) == 1:
+                    raise
+            if made is None:  # here the failed batch's tensors, which the exception held, can be freed
+                self.batch = len(part) // 2
+                clear_device_cache(garbage_collection=True)
+                continue
+            yield from made
+            start += len(part)
 
 
 def draw(pipeline: Any, source: PipelineSpec, prompts: Sequence[Prompt]) -> list[Drawn]:
@@ -217,39 +122,32 @@ def draw(pipeline: Any, source: PipelineSpec, prompts: Sequence[Prompt]) -> list
 
     Raises
     ------
+    OutOfMemory
+        If there is no memory for so many images.
     BlindspotError
         If the pipeline cannot be called like this, or fails.
     """
-    seeds = [torch.Generator("cpu").manual_seed(image_seed(source.seed, prompt.position)) for prompt in prompts]
-    condition = condition_of(pipeline)
-    wanted: dict[str, Any] = {
-        "num_inference_steps": source.steps,
-        "guidance_scale": source.guidance,
-        "generator": seeds if len(seeds) > 1 else seeds[0],
-        "output_type": "np",
-    }
-    if condition == "prompt":
-        wanted["prompt"] = [prompt.text for prompt in prompts]
-    elif condition == "class_labels":
-        wanted["class_labels"] = class_labels(pipeline, prompts)
-    else:
-        wanted["batch_size"] = len(prompts)
+    from accelerate.utils.memory import should_reduce_batch_size
+
     accepted = inspect.signature(pipeline.__call__).parameters
+    wanted = {name: value for name, value in _arguments(pipeline, source, prompts).items() if name in accepted}
     try:
         with _watched(pipeline, len(prompts)) as finite:
-            output = pipeline(**{name: value for name, value in wanted.items() if name in accepted})
+            output = pipeline(**wanted, **source.call)
         found = list(output.images)
         pictures = [_picture(image) for image in found]
-    except torch.OutOfMemoryError as error:
-        raise BlindspotError(
-            f"{source.pipeline} runs out of memory at {len(prompts)} images; lower its batch."
-        ) from error
     except Exception as error:  # whatever a pipeline says of arguments, parts or a scheduler that do not fit
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error):
+            less = ", or set its dtype to float16" if source.dtype == "float32" else ""
+            images = f"{len(prompts)} images at once" if len(prompts) > 1 else "one image"
+            raise OutOfMemory(
+                f"{source.pipeline} runs out of memory at {images}: lower its height and width{less}."
+            ) from error
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(".")
         wants = "it takes an image beside them; " if IMAGES & {*accepted} else ""
-        raise _cannot_draw(pipeline, wants + reason) from error
+        raise cannot_draw(pipeline, wants + reason) from error
     if len(found) != len(prompts):
-        raise _cannot_draw(pipeline, f"it gives {len(found)} images for {len(prompts)} prompts")
+        raise cannot_draw(pipeline, f"it gives {len(found)} images for {len(prompts)} prompts")
     intact = [ok and _is_finite(image) for ok, image in zip(finite(), found, strict=True)]
     flags = [list(flag) for name in FLAGS if (flag := getattr(output, name, None)) is not None]
     filtered = [any(one) for one in zip(*flags, strict=False)] if flags else [False] * len(found)
@@ -257,6 +155,28 @@ def draw(pipeline: Any, source: PipelineSpec, prompts: Sequence[Prompt]) -> list
         "" if ok and not bad else FILTERED if bad else NOT_FINITE for ok, bad in zip(intact, filtered, strict=True)
     ]
     return [Drawn(picture, reason) for picture, reason in zip(pictures, reasons, strict=True)]
+
+
+def _arguments(pipeline: Any, source: PipelineSpec, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """What a spec says of a call; a pipeline need not take all of it."""
+    seeds = [torch.Generator("cpu").manual_seed(image_seed(source.seed, prompt.position)) for prompt in prompts]
+    arguments: dict[str, Any] = {
+        "num_inference_steps": source.steps,
+        "guidance_scale": source.guidance,
+        "generator": seeds if len(seeds) > 1 else seeds[0],
+        "output_type": "np",
+    }
+    for name in ("height", "width"):
+        if (side := getattr(source, name)) is not None:
+            arguments[name] = side
+    if source.negative_prompt is not None:
+        arguments["negative_prompt"] = [source.negative_prompt] * len(prompts)
+    condition = condition_of(pipeline)
+    if condition == "prompt":
+        return arguments | {"prompt": [prompt.text for prompt in prompts]}
+    if condition == "class_labels":
+        return arguments | {"class_labels": class_labels(pipeline, prompts)}
+    return arguments | {"batch_size": len(prompts)}
 
 
 @contextmanager

@@ -115,6 +115,16 @@ class ADMPrior(PixelPrior):
             )
 
     @classmethod
+    def check(cls, spec: PriorSpec) -> None:
+        """Raise `BlindspotError` if a folder is not of `python -m precompute convert-adm`."""
+        folder = Path(spec.id)
+        if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+            raise BlindspotError(
+                f"{folder} is no converted ADM network: make one with `python -m precompute convert-adm CHECKPOINT "
+                f"--out {folder}`."
+            )
+
+    @classmethod
     def from_pretrained(
         cls,
         spec: PriorSpec,
@@ -129,12 +139,8 @@ class ADMPrior(PixelPrior):
         BlindspotError
             If it is missing or damaged, or the class does not fit.
         """
+        cls.check(spec)
         folder = Path(spec.id)
-        if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-            raise BlindspotError(
-                f"{folder} is no converted ADM network: make one with `python -m precompute convert-adm CHECKPOINT "
-                f"--out {folder}`."
-            )
         try:
             described: dict[str, Any] = json.loads((folder / CONFIG).read_text())
             noise = described.pop("noise")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -87,15 +87,29 @@ class DiffusionPrior(ABC):
             If there is no such pipeline, it is of another kind, or the spec does not fit it.
         """
         pipeline = open_pipeline(spec.id, device, dtype)
-        if not any(parent.__name__ in cls.pipelines for parent in type(pipeline).__mro__):
-            raise BlindspotError(
-                f"{spec.id} holds a {type(pipeline).__name__}, but a {spec.kind} prior needs a "
-                f"{' or '.join(cls.pipelines)}."
-            )
+        cls._require(type(pipeline), spec)
         own = 1.0
         if spec.scheduler is not None:
             pipeline.scheduler, own = named_scheduler(spec.scheduler, pipeline.scheduler)
         return cls.from_pipeline(pipeline, spec, own if eta is None else eta)
+
+    @classmethod
+    def check(cls, spec: PriorSpec) -> None:
+        """Raise `BlindspotError` if there is nothing, another kind, or the scheduler misfits; loads no weights."""
+        import diffusers
+
+        config, options = pipeline_config(spec.id)
+        cls._require(getattr(diffusers, str(config.get("_class_name")), DiffusionPrior), spec)
+        if spec.scheduler is not None:
+            own = getattr(diffusers, config["scheduler"][1])
+            named_scheduler(spec.scheduler, own.from_pretrained(spec.id, subfolder="scheduler", **options))
+
+    @classmethod
+    def _require(cls, kind: type, spec: PriorSpec) -> None:
+        if not any(parent.__name__ in cls.pipelines for parent in kind.__mro__):
+            raise BlindspotError(
+                f"{spec.id} holds a {kind.__name__}, but a {spec.kind} prior needs a {' or '.join(cls.pipelines)}."
+            )
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, spec: PriorSpec, eta: float) -> DiffusionPrior:
@@ -183,18 +197,32 @@ def open_pipeline(path: str | Path, device: str | torch.device, dtype: torch.dty
     """
     from diffusers import DiffusionPipeline
 
+    config, options = pipeline_config(path)
+    if "safety_checker" in config:
+        options["safety_checker"] = None
+    found = str(Path(path).expanduser()) if options["local_files_only"] else str(path)
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(found, use_safetensors=True, **options, **loading_options(found))
+    except Exception as error:
+        raise _unloadable(path, error) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device, dtype)
+
+
+def pipeline_config(path: str | Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Return what a pipeline's model_index.json says, and how its files are looked for; errors as `open_pipeline`."""
+    from diffusers import DiffusionPipeline
+
     missing = f"There is no diffusion pipeline at {path}: give a pipeline folder or a hub id."
     found = find_model(path, missing, needs_owner=True)
     if isinstance(found, Path) and not (found / "model_index.json").is_file():
         raise BlindspotError(f"{path} is not a diffusion pipeline: it has no model_index.json.")
-    options: dict[str, Any] = {"local_files_only": isinstance(found, Path)}
+    options = {"local_files_only": isinstance(found, Path)}
     try:
-        loading = loading_options(found)
-        if "safety_checker" in DiffusionPipeline.load_config(str(found), **options):
-            options["safety_checker"] = None
-        pipeline = DiffusionPipeline.from_pretrained(str(found), use_safetensors=True, **options, **loading)
+        return DiffusionPipeline.load_config(str(found), **options), options
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BlindspotError(f"The diffusion pipeline {path} cannot be loaded: {reason}") from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device, dtype)
+        raise _unloadable(path, error) from error
+
+
+def _unloadable(path: str | Path, error: Exception) -> BlindspotError:
+    return BlindspotError(f"The diffusion pipeline {path} cannot be loaded: {' '.join(str(error).split())[:200]}")

@@ -16,7 +16,7 @@ from engine.priors.latent import LatentPrior
 from engine.priors.pixel import PixelPrior
 from engine.priors.spec import PriorSpec
 
-__all__ = ["KINDS", "load_prior", "open_pipeline"]
+__all__ = ["KINDS", "check_prior", "load_prior", "open_pipeline"]
 
 KINDS: dict[str, type[DiffusionPrior]] = {"latent": LatentPrior, "pixel": PixelPrior, "dit": DiTPrior, "adm": ADMPrior}
 
@@ -49,10 +49,20 @@ def load_prior(
     """
     if not isinstance(spec, PriorSpec):
         spec = replace(PriorSpec.from_dict({"id": str(spec), "kind": kind}), **fields)
+    return _kind_of(spec).from_pretrained(spec, device, dtype, eta)
+
+
+def check_prior(spec: PriorSpec) -> None:
+    """Raise `BlindspotError` for what configs alone show to be wrong; of an id they are fetched, but no weights."""
+    _kind_of(spec).check(spec)
+
+
+def _kind_of(spec: PriorSpec) -> type[DiffusionPrior]:
+    """The class of a prior, which takes all that the spec asks of it."""
     prior = KINDS[spec.kind]
     for name in ("prompt", "label", "scheduler"):
         if getattr(spec, name) not in (None, "") and name not in prior.options:
             raise BlindspotError(
                 f"The {spec.kind} prior {spec.id} takes no {name}: leave it out, or choose another kind."
             )
-    return prior.from_pretrained(spec, device, dtype, eta)
+    return prior

@@ -21,7 +21,8 @@ from engine.errors import BlindspotError
 from engine.files import read_arrays, write_arrays, write_whole
 from engine.hub import agreed_model
 from engine.jobs import job_id
-from engine.pipelines.drawing import Prompt, condition_of, draw, load_pipeline
+from engine.pipelines.drawing import BatchDrawer, Prompt
+from engine.pipelines.loading import condition_of, load_pipeline
 from engine.pipelines.spec import PipelineSpec
 from engine.samplers.models import ModelBundle
 from engine.vision.preprocess import to_tensor
@@ -63,8 +64,12 @@ def pipelines_in(atlas: Atlas) -> dict[str, PipelineSpec]:
         if name not in atlas.models:
             continue
         spec = PipelineSpec.from_dict(block, f"The pipeline of {name!r} in atlas {atlas.info.called}")
-        place = agreed_model(atlas.resolve(spec.pipeline), spec.pipeline, atlas.path, spec.revision)
-        found[name] = spec.model_copy(update={"pipeline": str(place)})
+
+        def agreed(key: str, ref: str, spec: PipelineSpec = spec) -> str:
+            revision = spec.revision if key == "pipeline" else None
+            return str(agreed_model(atlas.resolve(ref, files=True), ref, atlas.path, revision))
+
+        found[name] = spec.with_models(agreed)
     return found
 
 
@@ -102,14 +107,14 @@ def ask(
         If the pipeline cannot be loaded or takes no prompts.
     """
     wanted = [(prompt, number) for number in range(per_prompt) for prompt in prompts]
-    pipeline = None
+    drawer: BatchDrawer | None = None
     for start in range(0, len(wanted), spec.batch):
         batch = wanted[start : start + spec.batch]
         files = [folder / _stem(*one) for one in batch]
         fresh: list[Image.Image] = []
         if not all(_marks(file)[0].exists() or _marks(file)[1].exists() for file in files):
-            pipeline = pipeline or _loaded(spec)
-            drawn = draw(pipeline, spec, [Prompt(_position(*one), one[0]) for one in batch])
+            drawer = drawer or BatchDrawer(_loaded(spec), spec)
+            drawn = drawer([Prompt(_position(*one), one[0]) for one in batch])
             pairs = list(zip(files, drawn, strict=True))
             for file, one in pairs:
                 if one.left_out:

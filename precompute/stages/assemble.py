@@ -18,6 +18,7 @@ from engine.atlas.writer import AtlasWriter
 from engine.blindspots.significance import Moments, measure_gap
 from engine.errors import BlindspotError
 from engine.files import file_hash, write_whole
+from engine.priors.loading import check_prior
 from engine.priors.spec import PriorSpec
 from precompute.recipe import Pipeline, Recipe
 from precompute.runner import HEADER_MARK, Context, Progress, Stage, model_input
@@ -47,6 +48,13 @@ class AssembleStage(Stage):
         params |= {"judge": _judge(context)} if recipe.judge else {}
         super().__init__(context, "assemble", params, [stage.name for stage in before])
         self.before = before
+
+    def preflight(self) -> None:
+        """Check the priors, which nothing before loads."""
+        recipe = self.context.recipe
+        for prior in (recipe.prior, *recipe.priors.values()):
+            if prior is not None:
+                check_prior(prior)
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write the atlas, replacing the one that is there, and the hash of its header into the stage's folder."""
@@ -123,7 +131,7 @@ def _judge(context: Context) -> dict[str, Any] | None:
 def pipelines_of(recipe: Recipe, out: Path) -> dict[str, Any]:
     """What the header of an atlas at `out` says of the pipelines that draw its models' images."""
     return {
-        name: model.to_dict() | {"pipeline": reference(model.pipeline, out)}
+        name: model.with_models(lambda _, ref: reference(ref, out)).to_dict()
         for name, model in recipe.models.items()
         if isinstance(model, Pipeline)
     }
@@ -189,6 +197,6 @@ def _images(context: Context) -> pd.DataFrame:
 def reference(ref: str, out: Path) -> str:
     """How an atlas at `out` names a model: relative if it lies beside the atlas, so that both can be moved together."""
     path = Path(ref)
-    if path.is_dir() and path.is_relative_to(out.parent):
+    if path.exists() and path.is_relative_to(out.parent):
         return Path(os.path.relpath(path, out)).as_posix()
     return ref

@@ -14,10 +14,12 @@ from engine.atlas.schema import REAL
 from engine.atlas.writer import AtlasWriter
 from engine.dictionary.base import Dictionary
 from engine.dictionary.fitting import fit
+from engine.dictionary.published import open_dictionary
 from engine.dictionary.spec import DictionarySpec
 from engine.dictionary.training import TrainProgress
 from engine.errors import BlindspotError
 from engine.files import read_json, write_array, write_json
+from engine.vision.spec import EncoderConfig
 from precompute.runner import Context, Progress, Stage, fingerprint_fields
 from precompute.stages.encode import read_spec, token_shards
 
@@ -34,8 +36,19 @@ class DictionaryStage(Stage):
         spec = context.recipe.dictionary
         # The size of a training batch decides the result, unlike the others'.
         trained = fingerprint_fields(spec, "load", "report_seeds") | {"batch": spec.batch}
-        params, reads = ({"load": True}, (spec.load,)) if spec.load else (trained, ())
+        params, reads = ({"load": True}, (Path(spec.load),)) if spec.load else (trained, ())
+        if spec.load and not Path(spec.load).exists():
+            params, reads = {"load": str(spec.load)}, ()
         super().__init__(context, "dictionary", params, [f"encode/{name}" for name in trained_on(context)], reads)
+
+    def preflight(self) -> None:
+        """Open the dictionary to load, which is fetched if it must be, and compare its width with the encoder's."""
+        spec, encoder = self.context.recipe.dictionary, self.context.recipe.encoder
+        if spec.load is not None:
+            dim = open_dictionary(spec.load).dim
+            width = None if encoder.hook else _token_width(encoder)
+            if width not in (None, dim):
+                raise _misfit(spec, dim, width)
 
     def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
         """Write `dictionary/`; the summary is what the atlas's header says of it."""
@@ -96,13 +109,10 @@ def make_dictionary(spec: DictionarySpec, shards: Sequence[Path], folder: Path, 
         return read_json(folder / REPORT)
     reached: dict[str, float] = {}
     if spec.load is not None:
-        dictionary = Dictionary.from_pretrained(spec.load)
+        dictionary = open_dictionary(spec.load)
         dim = np.load(shards[0], mmap_mode="r").shape[1]
         if dictionary.dim != dim:
-            raise BlindspotError(
-                f"The dictionary {spec.load} reads tokens of width {dictionary.dim}, but the encoder gives {dim}; use "
-                "the encoder and layer that it was trained on."
-            )
+            raise _misfit(spec, dictionary.dim, dim)
     else:
         dictionary, reached = _train(spec, shards, folder, progress)
     dictionary.save_pretrained(folder / DICTIONARY)
@@ -118,6 +128,25 @@ def make_dictionary(spec: DictionarySpec, shards: Sequence[Path], folder: Path, 
     for scratch in (CHECKPOINTS, TRAINING):
         shutil.rmtree(folder / scratch, ignore_errors=True)
     return report
+
+
+def _token_width(encoder: EncoderConfig) -> int | None:
+    """The width of an encoder's tokens, if its config says it; encoding says what else is wrong."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(encoder.id, revision=encoder.revision, trust_remote_code=False)
+    except Exception:
+        return None
+    width = getattr(getattr(config, "vision_config", config), "hidden_size", None)
+    return width if isinstance(width, int) else None
+
+
+def _misfit(spec: DictionarySpec, dim: int, width: int) -> BlindspotError:
+    return BlindspotError(
+        f"The dictionary {spec.load} reads tokens of width {dim}, but the encoder gives {width}; use the encoder and "
+        "layer that it was trained on."
+    )
 
 
 def _train(

@@ -17,9 +17,11 @@ from PIL import Image
 from engine.atlas.schema import REAL
 from engine.errors import BlindspotError
 from engine.files import write_whole
-from engine.pipelines.drawing import NOT_FINITE, Prompt, condition_of, count_truncated, draw, load_pipeline
+from engine.pipelines.drawing import NOT_FINITE, BatchDrawer, Prompt, count_truncated, draw
+from engine.pipelines.loading import check_pipeline, condition_of, load_pipeline
+from engine.pipelines.spec import PipelineSpec
 from precompute.recipe import Pipeline
-from precompute.runner import Context, Progress, Stage, fingerprint_fields, model_input
+from precompute.runner import Context, Progress, Stage, model_input
 from precompute.stages.corpus import (
     ImageRecord,
     SkippedImage,
@@ -40,9 +42,13 @@ class GenerateStage(Stage):
     def __init__(self, context: Context, model: str) -> None:
         source = context.source(model)
         assert isinstance(source, Pipeline)
-        params, reads = model_input(f"models.{model}.pipeline", source.pipeline, fingerprint_fields(source, "pipeline"))
+        params, reads = drawing_inputs(f"models.{model}", source)
         super().__init__(context, f"generate/{model}", params, (f"corpus/{REAL}",), reads)
         self.model, self.pipeline = model, source
+
+    def preflight(self) -> None:
+        """Check what configs alone show."""
+        check_pipeline(self.pipeline)
 
     def check(self) -> None:
         """Draw one image."""
@@ -62,6 +68,28 @@ class GenerateStage(Stage):
         if condition_of(self.pipeline):
             return prompts_of(real, self.model)
         return [Prompt(position, "") for position in range(len(real))]
+
+
+def drawing_inputs(key: str, source: PipelineSpec) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """`params` and `reads` of a stage that draws with a pipeline: settings and ids, folders and files by contents.
+
+    Raises
+    ------
+    BlindspotError
+        If one of its models is a path and there is nothing.
+    """
+    params: dict[str, Any] = {}
+    reads: tuple[Path, ...] = ()
+    for name, ref in source.model_keys().items():
+        found, more = model_input(f"{key}.{name}", ref, {}, files=name != "unet")
+        reads += more
+        params |= {"model" if name == "pipeline" else name: found["model"]} if found else {}
+    settings = source.with_models(lambda name, ref: "").to_dict()
+    return {name: value for name, value in settings.items() if name not in NOT_DECIDING} | params, reads
+
+
+NOT_DECIDING = {"pipeline", "config", "unet", "batch"}
+"""Keys of a pipeline that are told by the contents of folders or by ids, or decide nothing."""
 
 
 def _until_empty(reasons: Iterator[str]) -> Iterator[str]:
@@ -112,9 +140,9 @@ def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress
     left = [batch for batch in batches if not all(paths[at].exists() or marks[at].exists() for at in batch)]
     done = len(prompts) - sum(map(len, left))
     progress(done, len(prompts))
-    pipeline = load_pipeline(source) if left else None
-    for batch in left:
-        for at, drawn in zip(batch, draw(pipeline, source, [prompts[at] for at in batch]), strict=True):
+    drawer = BatchDrawer(load_pipeline(source), source) if left else None
+    for batch in left if drawer else ():
+        for at, drawn in zip(batch, drawer([prompts[at] for at in batch]), strict=True):
             if drawn.left_out:
                 _mark(marks[at], drawn.left_out)
             else:
@@ -132,8 +160,12 @@ def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress
     if not images:
         shutil.rmtree(folder / "left-out")
         raise _none_left(source, [one.kind for one in skipped])
-    cut = {"truncated": count_truncated(pipeline, prompts)} if pipeline is not None else {}
-    return write_manifest(folder, images, skipped) | cut
+    summary = write_manifest(folder, images, skipped)
+    if drawer is not None:
+        summary["truncated"] = count_truncated(drawer.pipeline, source, prompts)
+        if drawer.batch < source.batch:
+            summary["batch"] = drawer.batch
+    return summary
 
 
 def _mark(path: Path, reason: str) -> None:

@@ -44,6 +44,10 @@ class RecognitionStage(Stage):
         super().__init__(context, "recognition", params, after, reads)
         self.spec = judge
 
+    def preflight(self) -> None:
+        """Open the judge, which is small beside what it judges."""
+        Judge.from_pretrained(self.spec, "cpu")
+
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write the judge's probabilities and `recognition.json`."""
         context = self.context

@@ -35,6 +35,15 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_pipeline(tmp_path_factory.mktemp("models") / "pipeline")
 
 
+@pytest.fixture(scope="session")
+def generator_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder of a preset's pipeline, random and tiny; see `tests.precompute.generators`."""
+    from tests.precompute.generators import save_generator
+
+    base = tmp_path_factory.mktemp("generators")
+    return lambda name: base / name if (base / name).exists() else save_generator(name, base / name)
+
+
 @pytest.fixture
 def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
     """Runs `python -m precompute WORDS` in this process; gives exit code, stdout and stderr."""

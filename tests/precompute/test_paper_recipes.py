@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from typer.testing import CliRunner
 from engine.atlas.reader import Atlas
 from engine.dictionary.archetypal import RelaxedArchetypal
 from engine.dictionary.base import Dictionary
+from engine.dictionary.topk import TopK
 from engine.dictionary.transcoder import Transcoder
 from precompute.cli import app
+from precompute.recipe import load_recipe
 from tests.precompute.materials import save_images
 
 RECIPES = Path(__file__).parents[2] / "data" / "recipes"
@@ -67,6 +70,41 @@ def test_an_rasae_on_all_tokens_of_dinov2(inputs: Path) -> None:
     assert len(indptr) - 1 == IMAGES * 261
     assert atlas.models == ["mine"] and atlas.heatmap(0, 0).shape == (16, 16)
     assert np.isfinite(atlas.delta("mine")["delta"]).all()
+
+
+def test_the_study_of_the_paper_with_other_ids_sizes_and_counts_alone(
+    inputs: Path, generator_folder: Callable[[str], Path], run_command: Callable
+) -> None:
+    """Five real pipeline classes; the settings of appendix D.2 are those of the atlas's header."""
+    TopK(16, 24, 5).save_pretrained(inputs / "published")
+    ids = {"models.sd-1-5-dpo.unet": generator_folder("dpo"), "prior.id": generator_folder("sd-1-5")}
+    ids |= {"encoder.id": inputs / "dino", "dictionary.load": inputs / "published", "real": inputs / "real"}
+    counts = {"limits.images": IMAGES, "layout.clusters": 3}
+    for name in ("sd-1-5", "sd-1-5-dpo", "sd-2-1", "pixart", "kandinsky"):
+        ids[f"models.{name}.pipeline"] = generator_folder(name.removesuffix("-dpo"))
+        sizes = {"steps": 2, "height": 32, "width": 32, "dtype": "float32"}
+        counts |= {f"models.{name}.{key}": value for key, value in sizes.items()}
+    words = [word for key, value in (ids | counts).items() for word in ("--set", f"{key}={value}")]
+    code, said, err = run_command("run", RECIPES / "paper.yaml", *words, "--out", inputs / "paper", "--json")
+    assert code == 0, err
+    assert {source["images"] for source in json.loads(said)["sources"]} == {IMAGES}
+    atlas = Atlas.open(inputs / "paper")
+    assert run_command("verify", inputs / "paper")[0] == 0
+    assert atlas.models == ["sd-1-5", "sd-1-5-dpo", "sd-2-1", "pixart", "kandinsky"]
+    assert atlas.info.pipelines["kandinsky"]["guidance"] == 4 and atlas.info.pipelines["sd-1-5-dpo"]["unet"]
+    gaps = [atlas.delta(name)["gap"].to_numpy() for name in ("sd-1-5", "sd-1-5-dpo")]
+    assert np.isfinite(gaps).all() and not np.allclose(*gaps)
+
+
+def test_the_paper_s_generators_are_those_of_appendix_d2() -> None:
+    models = load_recipe(RECIPES / "paper.yaml", ["real=x"]).models
+    found = {name: (one.steps, one.guidance, one.height, one.width, one.dtype) for name, one in models.items()}
+    usual = (50, 7.5, 512, 512, "float16")
+    assert found == dict.fromkeys(("sd-1-5", "sd-1-5-dpo", "sd-2-1", "pixart"), usual) | {
+        "kandinsky": (100, 4.0, 512, 512, "float16")
+    }
+    assert models["kandinsky"].pipeline.endswith("kandinsky-2-1") and models["pixart"].pipeline.endswith("1024-MS")
+    assert models["sd-1-5-dpo"].unet == "mhdang/dpo-sd1.5-text2image-v1"
 
 
 def test_a_transcoder_on_a_block_of_dinov3_convnext(inputs: Path) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.dictionary.base import WEIGHTS, Dictionary
 from engine.dictionary.published import linear_libraries
 from engine.dictionary.published.conversion import Imported, Options
 from engine.dictionary.published.overcomplete import read_overcomplete
-from engine.dictionary.published.reading import Published, find_source, read_source
+from engine.dictionary.published.reading import SUFFIXES, Published, find_source, read_source
 from engine.errors import BlindspotError
 
 
@@ -96,6 +97,21 @@ def read_published(src: str, kind: str = AUTO, options: Options | None = None) -
     return imported, kind
 
 
+def open_dictionary(source: str | Path) -> Dictionary:
+    """Open a dictionary: a folder of ours, or what others published, as a file, a folder or a hub id.
+
+    Raises
+    ------
+    BlindspotError
+        See `Dictionary.from_pretrained` and `read_published`.
+    """
+    folder = Path(source).expanduser()
+    foreign = folder.is_dir() and any(path.suffix in SUFFIXES for path in folder.iterdir())
+    if (folder / WEIGHTS).exists() or (folder.is_dir() and not foreign):
+        return Dictionary.from_pretrained(folder)
+    return _convert(str(source), AUTO, None)[0]
+
+
 def import_dictionary(src: str, out: str | Path, kind: str = AUTO, options: Options | None = None) -> ImportReport:
     """Write a published dictionary as a folder of ours, whole or not at all; `config.json` records the report.
 
@@ -107,11 +123,7 @@ def import_dictionary(src: str, out: str | Path, kind: str = AUTO, options: Opti
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BlindspotError(f"{out} is not an empty folder; give a new one for the imported dictionary.")
-    imported, kind = read_published(src, kind, options)
-    made = imported.dictionary
-    made.require_finite(src)
-    report = ImportReport(str(src), kind, made.kind, made.dim, made.concepts, made.sparsity, imported.assumed)
-    made.origin = {"source": report.source, "kind": kind, "assumed": report.assumed}
+    made, report = _convert(src, kind, options)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -121,3 +133,13 @@ def import_dictionary(src: str, out: str | Path, kind: str = AUTO, options: Opti
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return report
+
+
+def _convert(src: str, kind: str, options: Options | None) -> tuple[Dictionary, ImportReport]:
+    """A published dictionary as ours, and what was assumed, which it also carries."""
+    imported, kind = read_published(src, kind, options)
+    made = imported.dictionary
+    made.require_finite(src)
+    report = ImportReport(src, kind, made.kind, made.dim, made.concepts, made.sparsity, imported.assumed)
+    made.origin = {"source": report.source, "kind": kind, "assumed": report.assumed}
+    return made, report

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from engine.errors import BlindspotError
-from engine.pipelines.drawing import image_seed, scheduler_class
+from engine.pipelines.drawing import image_seed
+from engine.pipelines.loading import scheduler_class
 from precompute.recipe import Pipeline
 from precompute.stages.corpus import ImageRecord, read_manifest
 from precompute.stages.generate import Prompt, generate, prompts_of

@@ -14,6 +14,7 @@ from engine.atlas.reader import Atlas
 from engine.atlas.verify import verify
 from engine.errors import BlindspotError
 from engine.pipelines import drawing
+from engine.pipelines.loading import replaced_scheduler
 from precompute.recipe import Pipeline
 from precompute.stages import generate as generating
 from precompute.stages.corpus import read_manifest, read_skipped
@@ -52,7 +53,7 @@ def test_images_are_those_that_the_pipeline_itself_gives(pipeline, folder: Path)
 
 
 def test_captions_that_the_tokenizer_cuts_are_counted(pipeline):
-    assert count_truncated(pipeline, PROMPTS) == 1
+    assert count_truncated(pipeline, block(Path("x")), PROMPTS) == 1
 
 
 def test_a_pipeline_without_prompts_draws_as_many_images_and_gives_them_no_caption(tmp_path: Path):
@@ -88,12 +89,12 @@ def test_a_pipeline_that_wants_an_image_is_said_in_a_sentence(kind: str, pipelin
 def test_a_scheduler_of_another_kind_is_said_in_a_sentence(folder: Path, pipeline):
     with pytest.raises(BlindspotError, match="FlowMatchEulerDiscreteScheduler is for flow matching, unlike DDIM"):
         load_pipeline(block(folder, scheduler="FlowMatchEulerDiscreteScheduler"))
-    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
-    flow = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler())
+    own = FlowMatchEulerDiscreteScheduler()
     with pytest.raises(BlindspotError, match="DDIMScheduler is not for flow matching"):
-        drawing._scheduler(flow, "DDIMScheduler")
-    assert drawing._scheduler(flow, "FlowMatchHeunDiscreteScheduler") is not None
+        replaced_scheduler(own, "DDIMScheduler", FluxPipeline)
+    assert replaced_scheduler(own, "FlowMatchHeunDiscreteScheduler", FluxPipeline) is not None
     for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
         assert draw(load_pipeline(block(folder, scheduler=name)), block(folder), PROMPTS[:1])[0].left_out == ""
     for name in ("KarrasVeScheduler", "ScoreSdeVeScheduler", "EDMEulerScheduler", "VQDiffusionScheduler"):
@@ -136,7 +137,7 @@ def test_images_left_out_are_counted_and_their_pairs_with_them(tmp_path: Path, p
         reasons = {0: "", 1: "not finite", 2: "safety filter"}
         return [drawing.Drawn(Image.new("RGB", (8, 8)), reasons[prompt.position]) for prompt in prompts]
 
-    monkeypatch.setattr(generating, "draw", fake)
+    monkeypatch.setattr(drawing, "draw", fake)
     monkeypatch.setattr(generating, "load_pipeline", lambda source: pipeline)
     where = tmp_path / "generate" / "m"
     assert run(block(folder), where) == {"images": 1, "skipped": 2, "truncated": 1}
@@ -178,7 +179,7 @@ def test_whatever_a_pipeline_raises_becomes_one_sentence(folder: Path):
         with pytest.raises(BlindspotError, match=r"An? Odd cannot draw images from captions") as caught:
             draw(Odd(answer), block(folder), PROMPTS[:1])
         assert "\n" not in str(caught.value)
-    with pytest.raises(BlindspotError, match="lower its batch"):
+    with pytest.raises(BlindspotError, match="runs out of memory at one image: lower its height and width"):
         draw(Odd(torch.OutOfMemoryError("no")), block(folder), PROMPTS[:1])
 
 
