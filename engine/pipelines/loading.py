@@ -208,7 +208,7 @@ def cannot_draw(pipeline: Any, reason: str) -> BlindspotError:
     )
 
 
-def _denoiser(source: PipelineSpec, kind: type) -> tuple[str, Any, dict[str, Any]]:
+def _denoiser(source: PipelineSpec, kind: Any) -> tuple[str, Any, dict[str, Any]]:
     """What replaces the pipeline's own denoiser: the part's name, its class, and where it is loaded from.
 
     Raises

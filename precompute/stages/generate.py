@@ -140,8 +140,9 @@ def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress
     left = [batch for batch in batches if not all(paths[at].exists() or marks[at].exists() for at in batch)]
     done = len(prompts) - sum(map(len, left))
     progress(done, len(prompts))
-    drawer = BatchDrawer(load_pipeline(source), source) if left else None
-    for batch in left if drawer else ():
+    drawer: BatchDrawer | None = None
+    for batch in left:
+        drawer = drawer or BatchDrawer(load_pipeline(source), source)
         for at, drawn in zip(batch, drawer([prompts[at] for at in batch]), strict=True):
             if drawn.left_out:
                 _mark(marks[at], drawn.left_out)
