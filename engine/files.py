@@ -117,6 +117,46 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_whole(path, write)
 
 
+class ArrayAppender:
+    """Writes a one-dimensional array as .npy piece by piece, whole or not at all, as `write_array` would.
+
+    Parameters
+    ----------
+    path : the file, which is there once `close` was called.
+    dtype : of the array.
+    """
+
+    def __init__(self, path: Path, dtype: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.dtype, self._length = path, np.dtype(dtype), 0
+        self._partial = path.with_name(path.name + PARTIAL)
+        self._file = open(self._partial, "wb")  # noqa: SIM115
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # numpy leaves room in the header for the length of an array that grows.
+        described = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self._length,),
+        }
+        np.lib.format.write_array_header_1_0(self._file, described)
+
+    def append(self, piece: np.ndarray) -> None:
+        """Add a piece [n]."""
+        self._file.write(np.ascontiguousarray(piece, self.dtype).data)
+        self._length += len(piece)
+
+    def close(self) -> None:
+        """Put the file in its place."""
+        self._file.seek(0)
+        self._write_header()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._partial, self.path)
+
+
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write named arrays as .npz, not compressed."""
 

@@ -45,6 +45,14 @@ def images() -> None:
     html.show("about.images", key="images", rows=rows)
 
 
+def composition() -> str:
+    """What a row of Z is in this atlas."""
+    atlas = session.atlas()
+    if not atlas.has("composition"):
+        return ""
+    return f"In this atlas it is {'an image' if atlas.info.composed == 'images' else 'a token'}."
+
+
 session.open_view("about", session.SETTINGS)
 introduction, *sections = SECTION.split(TEXT)
 _, middle, _ = st.columns([1, 4, 1])
@@ -59,6 +67,7 @@ with middle:
         st.header(title, anchor=anchor)
         if anchor == "delta":
             estimators()
+        text = text.replace("THIS_COMPOSITION", composition())
         for place, part in enumerate(text.split("$$")):
             if part.strip():
                 (st.latex if place % 2 else st.markdown)(part.strip())

@@ -20,7 +20,8 @@ def one_model() -> None:
     with pictures:
         if not missing("changed-pairs", view):
             rows = changed_pairs(session.atlas(), view.model)
-            html.show("composition.changed", key="changed", rows=rows, view=view, verdict=significance_sentence(rows))
+            verdict, composed = significance_sentence(rows), session.atlas().info.composed
+            html.show("composition.changed", key="changed", rows=rows, view=view, verdict=verdict, composed=composed)
     with figures:
         show_report("changed-pairs", view)
         show_report("directions", view)

@@ -27,7 +27,8 @@ def model_section(model: str, table: pd.DataFrame, summary: Summary, view: sessi
             how=HISTOGRAM_HOW,
         )
     with spread:
-        plot(delta_histogram(table[~table["dead"]], model=model, basis=basis), key=f"histogram_{model}",
+        dead = int(table["dead"].sum())
+        plot(delta_histogram(table[~table["dead"]], model=model, basis=basis, dead=dead), key=f"histogram_{model}",
              lights=html.address({"model": model, "within": "RANGES"}, "concept_map"))  # fmt: skip
     sides = {side: most_different(table, side, CARDS) for side in SIDES}
     html.show("concepts.extremes", key=f"cards_{model}", sides=sides, model=model)

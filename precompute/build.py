@@ -103,10 +103,17 @@ def _count(context: Context) -> dict[str, Any]:
             "captions": sum(bool(image.caption) for image in images),
             "pairs": int((pairing_of(context, name).pair_index >= 0).sum()) if name != REAL else None,
             "skipped": count_skipped(folder),
+            **sampled_from(context, name),
             "captions not read": [one.reason for one in read_unread_captions(folder)],
         }
     write_json(context.work.path / "sources.json", counts)
     return counts
+
+
+def sampled_from(context: Context, name: str) -> dict[str, int]:
+    """How many images a source's sample was drawn from, and with which seed, if it was sampled."""
+    total = context.work.summary(context.images_stage(name)).get("sampled_from")
+    return {} if total is None else {"sampled_from": total, "seed": context.recipe.limits.seed}
 
 
 def _list_skipped(context: Context) -> Path | None:

@@ -145,8 +145,30 @@ def as_document(made: Build) -> dict[str, Any]:
         "dictionary": made.header["dictionary"],
         "skipped": str(made.skipped) if made.skipped else None,
         "counts": dict(made.counts),
+        "composition_rows": made.header.get("composition_rows"),
+        "delta": delta_numbers(made),
         "stages": [asdict(outcome) for outcome in made.outcomes],
     }
+
+
+def delta_numbers(made: Build) -> dict[str, dict[str, Any]]:
+    """Per model the median and skewness of delta over live concepts, and the skewness over all of the dictionary."""
+    from engine.atlas.reader import Atlas
+    from engine.figures.tables import summarise
+
+    atlas, numbers = Atlas.open(made.out), {}
+    used = atlas.info.delta
+    for model in atlas.models:
+        table = atlas.concepts.join(atlas.delta(model, used.estimator, used.temperature))
+        found = summarise(table, used.suppressed, used.exaggerated)
+        numbers[model] = {
+            "median": found.median,
+            "skewness": found.skewness,
+            "live_concepts": found.concepts,
+            "skewness_all": found.all_skewness,
+            "concepts": found.all_concepts,
+        }
+    return numbers
 
 
 def print_summary(made: Build) -> None:
@@ -162,6 +184,10 @@ def print_summary(made: Build) -> None:
         pairs = f", pairs: {count['pairs']} of {of}" if count["pairs"] is not None else ""
         broken = sum(times for kind, times in count["skipped"].items() if "finite" in kind)
         console.print(f"{name}: captions: {count['captions']} of {of}{pairs}, not finite: {broken}", markup=False)
+        if "sampled_from" in count:
+            console.print(
+                f"{name}: a random sample of {count['sampled_from']} images (seed {count['seed']})", markup=False
+            )
         if count["skipped"]:
             reasons = "; ".join(f"{times} {kind}" for kind, times in count["skipped"].items())
             console.print(f"{name}: skipped: {reasons}", markup=False)
@@ -181,6 +207,12 @@ def print_summary(made: Build) -> None:
     dictionary = made.header["dictionary"]
     fit = f", R2 {dictionary['r2']:.3f}" if "r2" in dictionary else ""
     console.print(f"{dictionary['concepts']} concepts, {dictionary['sparsity']} active per token{fit}")
+    for model, numbers in delta_numbers(made).items():
+        console.print(
+            f"{model}: median delta {numbers['median']:.2f}, skewness {numbers['skewness']:+.2f} over "
+            f"{numbers['live_concepts']} live concepts, {numbers['skewness_all']:+.2f} over all {numbers['concepts']}",
+            markup=False,
+        )
     if made.skipped:
         console.print(f"Images that could not be used are listed in {printable(str(made.skipped))}")
     if ran:

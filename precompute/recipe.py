@@ -106,11 +106,22 @@ class WordsConfig(RecipeBlock):
     """Words kept per concept."""
 
 
+class CompositionConfig(RecipeBlock):
+    """Which concepts occur together."""
+
+    rows: Literal["image", "token"] = "image"
+    """`image`: Z has a row per image, its energies, as in "Conceptual Blindspots in Generative Image Models", section
+    3; `token`: a row per token, its codes, so that concepts occur together only in one place."""
+
+
 class Limits(RecipeBlock):
     """How much is taken in."""
 
     images: Annotated[int | None, Field(ge=1)] = None
-    """At most this many images per source, the first in order of file name."""
+    """At most this many images per source: a random sample of a folder, in order of file name. Of a model's folder
+    those that are paired with the real ones that were taken."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of that sample."""
     max_pixels: Annotated[int, Field(ge=1)] = 64_000_000
     """Larger images are skipped, counted and listed."""
 
@@ -150,6 +161,7 @@ class Recipe(RecipeBlock):
     layout: LayoutConfig = LayoutConfig()
     words: WordsConfig = WordsConfig()
     delta: DeltaSettings = DeltaSettings()
+    composition: CompositionConfig = CompositionConfig()
     prior: PriorSpec | None = None
     judge: JudgeSpec | None = None
     """Says whether drawings show what their concept stands for."""

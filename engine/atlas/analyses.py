@@ -26,7 +26,7 @@ from engine.files import regular_file
 
 
 class Composition(NamedTuple):
-    """Which concepts share tokens in one source: statistics of Z^T Z (`engine.blindspots.composition`, `.spectrum`)."""
+    """Which concepts occur together in a source: statistics of Z^T Z (`engine.blindspots.composition`, `.spectrum`)."""
 
     eps: np.ndarray
     """[n] thresholds on Z^T Z / images, rising, code squared per image; the same for every source of the atlas."""
@@ -38,11 +38,11 @@ class Composition(NamedTuple):
     reference: np.ndarray
     """[n] `unique` of one random half of the real images against the other half: what chance makes of it."""
     eigenvalues: np.ndarray
-    """[r] float64 largest eigenvalues of Z^T Z, summed over tokens (divide by `images` to compare sources), falling."""
+    """[r] float64 largest eigenvalues of Z^T Z, summed over rows (divide by `images` to compare sources), falling."""
     eigenvectors: np.ndarray
     """[K, r] float32 their eigenvectors, stored as float16."""
     tokens: int
-    """Tokens of the source."""
+    """Rows of Z: images or tokens of the source, see the header's `composition_rows`."""
     entries: int
     """Entries of Z^T Z above zero, both triangles and the diagonal."""
     images: int
@@ -135,9 +135,9 @@ class Analyses:
         DataFrame
             model (or `real halves`), space (`encoder`: embeddings, `concepts`: energies), fid with its parts fid_mean
             and fid_covariance, fid_half, precision, recall, density, coverage, images (of the model, that were
-            compared), k (neighbour that the balls reach to). Few images bias FID upwards: `fid_half` is of as many
-            images as a real half has and can be held against the fid of `real halves`. NaN where there are too few
-            images.
+            compared), k (neighbour that the balls reach to). The columns `fid*` hold Frechet distances between these
+            features, not Inception's. Few images bias them upwards: `fid_half` is of as many images as a real half has
+            and can be held against the fid of `real halves`. NaN where there are too few images.
 
         Raises
         ------

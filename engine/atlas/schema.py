@@ -228,6 +228,8 @@ class AtlasInfo:
     prior : the diffusion prior that EnergyDPS draws with ({"id", "kind", "prompt"}), or None.
     priors : further ones by name, see `priors_of`.
     judge : the image classifier that says whether a drawing shows its concept ({"id", "revision"}), or None.
+    composition_rows : `image` or `token`, what a row of Z is in the composition; older atlases, which do not say, have
+        tokens.
     pipelines : by model, the pipeline that drew its images (`engine.pipelines.spec.PipelineSpec`); empty in older
         atlases and for images that came from folders.
     origin : for an atlas made of statistics that others published: kind, files, missing, assumed. It holds no images,
@@ -244,6 +246,7 @@ class AtlasInfo:
     sources: tuple[Source, ...]
     description: str = ""
     energy_reduction: str = "sum"
+    composition_rows: str = "token"
     delta: DeltaSettings = field(default_factory=DeltaSettings)
     prior: Mapping[str, Any] | None = None
     origin: Mapping[str, Any] | None = None
@@ -296,6 +299,11 @@ class AtlasInfo:
     def prefix_tokens(self) -> int:
         """Number of tokens before the patches: CLS and registers."""
         return int(self.encoder["prefix_tokens"])
+
+    @property
+    def composed(self) -> str:
+        """What concepts occur together in, in the composition: `images` or `tokens`."""
+        return "images" if self.composition_rows == "image" else "tokens"
 
     @property
     def tokens(self) -> int:

@@ -27,7 +27,7 @@ from scipy import sparse
 from engine.atlas import schema
 from engine.atlas.schema import FileEntry
 from engine.errors import BlindspotError
-from engine.files import regular_file, write_array
+from engine.files import ArrayAppender, regular_file, write_array
 
 PICTURES = ("thumbs", "gallery", "stress")
 """Folders of folders of pictures."""
@@ -181,6 +181,61 @@ class CSR(NamedTuple):
         rows = np.searchsorted(pointers - pointers[0], hits, side="right") - 1
         dense[rows] = values[hits]
         return dense
+
+
+class CSRFolder:
+    """Codes or energies in a folder, of which only the rows asked for are in memory: files are closed in between.
+
+    Parameters
+    ----------
+    folder : what `CSR.save` or `CSRAppender` wrote.
+    concepts : number of columns.
+    """
+
+    def __init__(self, folder: Path, concepts: int) -> None:
+        self.folder, self.concepts = folder, concepts
+        self.shape = len(self._part("indptr")) - 1, concepts
+
+    def rows(self, start: int = 0, stop: int | None = None) -> sparse.csr_matrix:
+        """Rows `start` to `stop` as a float32 scipy matrix in memory; errors as for `CSR.entries`."""
+        indptr, indices, values = map(self._part, schema.CSR_PARTS)
+        return CSR(indptr, indices, values, self.concepts).rows(start, stop)
+
+    def _part(self, part: str) -> np.ndarray:
+        path = self.folder / f"{part}.npy"
+        with parsing(path):
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+class CSRAppender:
+    """Writes a CSR folder block by block, byte for byte as `CSR.save` would; it is there once `close` was called.
+
+    Parameters
+    ----------
+    folder : gets `indptr.npy`, `indices.npy` and `values.npy`.
+    concepts : number of columns.
+    dtype : of the values.
+    """
+
+    def __init__(self, folder: Path, concepts: int, dtype: DTypeLike) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._parts = [
+            ArrayAppender(folder / f"{part}.npy", kind)
+            for part, kind in zip(schema.CSR_PARTS, (np.int64, schema.index_dtype(concepts), dtype), strict=True)
+        ]
+        self._parts[0].append(np.zeros(1))
+        self.entries = 0
+
+    def append(self, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray) -> None:
+        """Add some rows; `indptr` starts at 0."""
+        for part, array in zip(self._parts, (indptr[1:] + self.entries, indices, values), strict=True):
+            part.append(array)
+        self.entries += len(values)
+
+    def close(self) -> None:
+        """Put the files in their places."""
+        for part in self._parts:
+            part.close()
 
 
 class RankedTable:

@@ -208,8 +208,9 @@ def composition(atlas: Analyses) -> Iterator[str]:
 def _composition(atlas: Analyses, source: str) -> Iterator[str]:
     found = atlas.composition(source)
     images = atlas.info.source(source).images
-    if (found.images, found.tokens) != (images, images * atlas.info.tokens):
-        yield "its images and tokens are not the header's"
+    rows = images * (1 if atlas.info.composition_rows == "image" else atlas.info.tokens)
+    if (found.images, found.tokens) != (images, rows):
+        yield "its images and rows are not the header's"
     sizes = {len(found.eps), len(found.l0), len(found.unique), len(found.reference)}
     if len(sizes) != 1 or not (np.diff(found.eps) > 0).all():
         yield "its curves do not share one rising list of thresholds"

@@ -2,13 +2,14 @@
 
 `l0_curve` and `unique_share` count the entries of Z^T Z ("Conceptual Blindspots in Generative Image Models", sections
 D.5 and H). Pairs are ranked by the change of their cosine c_jk = (Z^T Z)_jk / sqrt((Z^T Z)_jj (Z^T Z)_kk): a model that
-merely weakens both concepts by a factor leaves it as it is. Tokens of an image depend on each other, so significance is
-judged on images: y_i = sum over the image's tokens of z_tj z_tk is one number per image, and its gap is tested like
-that of a concept's energy, paired where images are paired.
+merely weakens both concepts by a factor leaves it as it is. Rows of Z are images or tokens; tokens of an image depend
+on each other, so significance is judged on images: y_i, the sum over the image's rows of z_tj z_tk, is one number per
+image, and its gap is tested like that of a concept's energy, paired where images are paired.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
@@ -16,7 +17,8 @@ import numpy as np
 from scipy import sparse
 
 from engine.blindspots.cooccurrence import Cooccurrence
-from engine.blindspots.significance import active_degrees, gap_p, measure_gap
+from engine.blindspots.rows import Rows, read_rows
+from engine.blindspots.significance import active_degrees, gap_p, images_with, measure_gap
 from engine.errors import BlindspotError
 
 
@@ -32,9 +34,9 @@ class Changes(NamedTuple):
     model: np.ndarray
     """[n] cosine in the model's images."""
     real_tokens: np.ndarray
-    """[n] int32 real tokens on which both fire."""
+    """[n] int32 rows of the real Z (tokens or images) in which both fire."""
     model_tokens: np.ndarray
-    """[n] int32 tokens of the model's images on which both fire."""
+    """[n] int32 rows of the model's Z in which both fire."""
     candidates: int
     """Pairs that were frequent enough to be ranked; what a correction for many tests divides by."""
 
@@ -96,11 +98,23 @@ def unique_share(
     BlindspotError
         If the dictionaries differ.
     """
+    entries = l0_curve(model, eps, model_scale)
+    both = shared_entries(real, model, eps, real_scale=real_scale, model_scale=model_scale)
+    return share_without(entries, both)
+
+
+def shared_entries(
+    real: Cooccurrence, model: Cooccurrence, eps: np.ndarray, *, real_scale: float = 1.0, model_scale: float = 1.0
+) -> np.ndarray:
+    """[n] int64 entries above each threshold in both matrices; parameters and errors as for `unique_share`."""
     there = aligned(model, real, real.sums) / real_scale
     common = np.minimum(model.sums / model_scale, there)
-    both = 2 * _exceed(common, eps) - _exceed(model.diagonal(common), eps)
-    entries = l0_curve(model, eps, model_scale)
-    return np.divide(entries - both, entries, out=np.full(len(eps), np.nan), where=entries > 0)
+    return 2 * _exceed(common, eps) - _exceed(model.diagonal(common), eps)
+
+
+def share_without(entries: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """[n] share of a model's entries that are not in both matrices; nan where it has none."""
+    return np.divide(entries - both, entries, out=np.full(len(entries), np.nan), where=entries > 0)
 
 
 def aligned(at: Cooccurrence, other: Cooccurrence, values: np.ndarray) -> np.ndarray:
@@ -120,21 +134,30 @@ def _exceed(values: np.ndarray, eps: np.ndarray, scale: float = 1.0) -> np.ndarr
     return np.cumsum(np.bincount(below, minlength=len(eps) + 1)[:0:-1])[::-1]
 
 
-def changed_pairs(real: Cooccurrence, model: Cooccurrence, count: int, *, least: int = 100) -> Changes:
+def changed_pairs(
+    real: Cooccurrence,
+    model: Cooccurrence,
+    count: int,
+    *,
+    least: int = 100,
+    norms: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Changes:
     """The `count` pairs of distinct concepts whose cosine changed most; of equal changes the smaller pair first.
 
     Parameters
     ----------
     real, model : over the same dictionary.
     count : pairs to return; fewer where fewer qualify.
-    least : tokens that a pair must share in at least one source. Rarer pairs change by chance.
+    least : rows that a pair must share in at least one source. Rarer pairs change by chance.
+    norms : [K] diagonals of both matrices, for matrices of which some rows are left out.
 
     Raises
     ------
     BlindspotError
         If the dictionaries differ.
     """
-    scales = [_inverse_root(side.diagonal(side.sums)) for side in (real, model)]
+    diagonals = norms or tuple(side.diagonal(side.sums) for side in (real, model))
+    scales = [_inverse_root(diagonal) for diagonal in diagonals]
     parts = []
     for own, other, flip in ((real, model, False), (model, real, True)):
         other_counts = aligned(own, other, other.counts)
@@ -154,10 +177,20 @@ def changed_pairs(real: Cooccurrence, model: Cooccurrence, count: int, *, least:
     return Changes(rows[order], columns[order], before[order], after[order], *tokens, candidates=len(rows))
 
 
+def strongest_changes(parts: Sequence[Changes], count: int) -> Changes:
+    """The `count` pairs that changed most of what `changed_pairs` found in the parts of two matrices."""
+    names = Changes._fields[:-1]
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    size = np.abs(joined["model"] - joined["real"])
+    order = np.lexsort((joined["second"], joined["first"], -size))[:count]
+    candidates = sum(part.candidates for part in parts)
+    return Changes(**{name: column[order] for name, column in joined.items()}, candidates=candidates)
+
+
 def change_evidence(
     changes: Changes,
-    real: sparse.csr_matrix,
-    model: sparse.csr_matrix,
+    real: Rows,
+    model: Rows,
     tokens: int,
     real_rows: np.ndarray,
     model_rows: np.ndarray,
@@ -167,27 +200,43 @@ def change_evidence(
     Parameters
     ----------
     changes : the pairs.
-    real, model : [images * tokens, K] token codes.
-    tokens : tokens per image.
+    real, model : [images * tokens, K], the rows of Z.
+    tokens : rows per image; 1 where Z has one row per image.
     real_rows, model_rows : [pairs] images that belong to the same pair; empty when unpaired.
     """
-    before, after = (_image_products(codes, changes.first, changes.second, tokens) for codes in (real, model))
-    gap = measure_gap(before, after, real_rows, model_rows)
-    real_images, model_images = (np.bincount(side.indices, minlength=len(gap.gap)) for side in (before, after))
-    images = min(before.shape[0], after.shape[0])
+    sides = [PairProducts(codes, changes.first, changes.second, tokens) for codes in (real, model)]
+    gap = measure_gap(sides[0], sides[1], real_rows, model_rows)
+    real_images, model_images = (images_with(side) for side in sides)
+    images = min(side.shape[0] for side in sides)
     degrees = np.minimum(max(images - 1, 1), active_degrees(real_images, model_images))
     p = gap_p(gap.gap, gap.se, images, degrees)
     return ChangeEvidence(real_images, model_images, gap.gap, gap.se, p, np.minimum(p * changes.candidates, 1.0))
 
 
-def _image_products(codes: sparse.csr_matrix, first: np.ndarray, second: np.ndarray, tokens: int) -> sparse.csr_matrix:
-    """[images, pairs] sum over an image's tokens of z_tj z_tk, zeros not stored."""
-    columns = sparse.csc_matrix(codes, dtype=np.float64)
-    products = columns[:, first].multiply(columns[:, second]).tocoo()
-    shape = (codes.shape[0] // tokens, len(first))
-    summed = sparse.coo_matrix((products.data, (products.row // tokens, products.col)), shape).tocsr()
-    summed.eliminate_zeros()
-    return summed
+class PairProducts:
+    """[images, pairs] sum over an image's rows of z_tj z_tk, computed for the images that are asked for.
+
+    Parameters
+    ----------
+    codes : [images * tokens, K].
+    first, second : [pairs] concepts.
+    tokens : rows per image.
+    """
+
+    def __init__(self, codes: Rows, first: np.ndarray, second: np.ndarray, tokens: int) -> None:
+        self.codes, self.first, self.second, self.tokens = codes, first, second, tokens
+        self.shape = codes.shape[0] // tokens, len(first)
+
+    def rows(self, start: int = 0, stop: int | None = None) -> sparse.csr_matrix:
+        """Images `start` to `stop`, zeros not stored."""
+        stop = self.shape[0] if stop is None else stop
+        block = read_rows(self.codes, start * self.tokens, stop * self.tokens)
+        columns = sparse.csc_matrix(block, dtype=np.float64)
+        found = columns[:, self.first].multiply(columns[:, self.second]).tocoo()
+        shape = (stop - start, self.shape[1])
+        summed = sparse.coo_matrix((found.data, (found.row // self.tokens, found.col)), shape).tocsr()
+        summed.eliminate_zeros()
+        return summed
 
 
 def _inverse_root(diagonal: np.ndarray) -> np.ndarray:

@@ -1,31 +1,38 @@
-"""Which concepts fire on the same tokens: the co-occurrence matrix Z^T Z of token codes, sparse and exact.
+"""Which concepts occur together: the co-occurrence matrix Z^T Z, exact.
 
-Z is tokens x concepts ("Conceptual Blindspots in Generative Image Models", sections D.5 and H). One row of Z^T Z lives
-densely at a time; the cost is the number of pairs of codes that share a token, about tokens x sparsity^2.
+Z has one row per image, its energies ("Conceptual Blindspots in Generative Image Models", sections 3, D.5 and H), or
+one row per token, its codes. Some rows of Z^T Z live densely at a time while the codes are read in blocks; the cost is
+the number of pairs of codes that share a row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from scipy import sparse
 
+from engine.blindspots.rows import BLOCK, Rows, row_blocks
+
+CELLS = 8_000_000
+"""Entries of Z^T Z that are summed at once."""
+
 
 class Cooccurrence(NamedTuple):
     """Upper triangle of Z^T Z, rows sorted by concept."""
 
     tokens: int
-    """Tokens of the source."""
+    """Rows of Z: tokens or images of the source."""
     indptr: np.ndarray
     """[K + 1] int64."""
     indices: np.ndarray
     """[entries] int32, the second concept; not below the row's own."""
     sums: np.ndarray
-    """[entries] float64, sum over tokens of z_tj z_tk; all above zero."""
+    """[entries] float64, sum over rows of z_tj z_tk; all above zero."""
     counts: np.ndarray
-    """[entries] int32, tokens on which both fire."""
+    """[entries] int32, rows in which both fire."""
 
     @property
     def concepts(self) -> int:
@@ -50,25 +57,57 @@ class Cooccurrence(NamedTuple):
         return upper + sparse.triu(upper, 1).T.tocsr()
 
 
-def cooccurrence_matrix(codes: sparse.csr_matrix) -> Cooccurrence:
-    """The co-occurrence matrix of one source.
+def cooccurrence_matrix(codes: Rows) -> Cooccurrence:
+    """The co-occurrence matrix of one source, whole.
 
     Parameters
     ----------
-    codes : [tokens, K], non-negative, one row per token, concepts of a row distinct. Sums are float64, so for codes
-        stored as float16 they do not depend on the order of the tokens.
+    codes : [rows, K], one row per token or image, non-negative, concepts of a row distinct. Sums are float64, so for
+        codes stored as float16 they do not depend on the order of the tokens.
     """
-    rows = sparse.csr_matrix(codes, dtype=np.float32)
-    if not rows.has_sorted_indices:
-        rows = rows.sorted_indices()
-    columns = rows.tocsc()
-    row_parts = (rows.indptr.astype(np.int64), rows.indices.astype(np.int32, copy=False), rows.data)
-    column_parts = (columns.indptr.astype(np.int64), columns.indices.astype(np.int32, copy=False))
-    indptr = np.concatenate([[0], np.cumsum(_row_sizes(*row_parts, *column_parts))])
-    indices = np.empty(indptr[-1], np.int32)
-    sums, counts = np.empty(indptr[-1], np.float64), np.empty(indptr[-1], np.int32)
-    _fill(*row_parts, *column_parts, indptr, indices, sums, counts)
-    return Cooccurrence(rows.shape[0], indptr, indices, sums, counts)
+    parts = list(cooccurrence_blocks(codes))
+    indptr = np.sum([part.indptr for part in parts], axis=0)
+    joined = (np.concatenate([getattr(part, name) for part in parts]) for name in ("indices", "sums", "counts"))
+    return Cooccurrence(codes.shape[0], indptr, *joined)
+
+
+def cooccurrence_blocks(codes: Rows, step: int = BLOCK, cells: int = CELLS) -> Iterator[Cooccurrence]:
+    """The co-occurrence matrix of one source, some of its rows at a time; the other rows of each part are empty.
+
+    Every part costs one pass over the codes, and memory is `cells` sums whatever the number of images.
+
+    Parameters
+    ----------
+    codes : as for `cooccurrence_matrix`.
+    step : rows of the codes that are read at once.
+    cells : entries of the matrix that are summed at once.
+    """
+    concepts = codes.shape[1]
+    height = max(1, min(concepts, cells // max(concepts, 1)))
+    for first in range(0, concepts, height):
+        sums, counts = products(codes, first, min(first + height, concepts), step)
+        rows, indices = np.nonzero(counts)
+        indptr = np.zeros(concepts + 1, np.int64)
+        indptr[first + 1 : first + len(counts) + 1] = np.bincount(rows, minlength=len(counts))
+        yield Cooccurrence(
+            codes.shape[0], np.cumsum(indptr), indices.astype(np.int32), sums[rows, indices], counts[rows, indices]
+        )
+
+
+def products(
+    codes: Rows, first: int, last: int, step: int = BLOCK, *, whole: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows `first` to `last` of Z^T Z and of its counts, dense, [last - first, K] float64 and int32.
+
+    With `whole` also what lies below the diagonal.
+    """
+    sums, counts = np.zeros((last - first, codes.shape[1])), np.zeros((last - first, codes.shape[1]), np.int32)
+    for _, block in row_blocks(codes, step):
+        rows = sparse.csr_matrix(block, dtype=np.float32)
+        if not rows.has_sorted_indices:
+            rows = rows.sorted_indices()
+        _add_products(rows.indptr, rows.indices, rows.data, first, whole, sums, counts)
+    return sums, counts
 
 
 def token_rows(images: np.ndarray, tokens: int) -> np.ndarray:
@@ -85,7 +124,7 @@ class Neighbours(NamedTuple):
     """[K, count] float32; 0 where there are no more."""
 
 
-def cooccurrence_neighbours(codes: sparse.csr_matrix, count: int) -> Neighbours:
+def cooccurrence_neighbours(codes: Rows, count: int, step: int = BLOCK) -> Neighbours:
     """The concepts with the highest cosine of token codes to each concept; of equal ones the smaller comes first.
 
     The value is (Z^T Z)_kj / sqrt((Z^T Z)_kk (Z^T Z)_jj), in [0, 1]: raw co-activation would name the most frequent
@@ -95,96 +134,69 @@ def cooccurrence_neighbours(codes: sparse.csr_matrix, count: int) -> Neighbours:
     ----------
     codes : [tokens, K], non-negative.
     count : neighbours per concept.
+    step : rows of the codes that are read at once.
     """
-    rows = sparse.csr_matrix(codes, dtype=np.float32)
-    columns = rows.tocsc()
-    concepts = rows.shape[1]
-    norms = np.sqrt(np.bincount(rows.indices, rows.data.astype(np.float64) ** 2, minlength=concepts))
+    concepts = codes.shape[1]
+    norms = np.sqrt(squared_norms(codes, step))
     scale = np.divide(1.0, norms, out=np.zeros(concepts), where=norms > 0)
     others = np.full((concepts, count), -1, np.int32)
     values = np.zeros((concepts, count), np.float32)
-    row_parts = (rows.indptr.astype(np.int64), rows.indices.astype(np.int32, copy=False), rows.data)
-    column_parts = (columns.indptr.astype(np.int64), columns.indices.astype(np.int32, copy=False), columns.data)
-    _strongest(*row_parts, *column_parts, scale, others, values)
+    height = max(1, min(concepts, CELLS // max(concepts, 1)))
+    for first in range(0, concepts, height):
+        last = min(first + height, concepts)
+        sums, _ = products(codes, first, last, step, whole=True)
+        _strongest(sums, first, scale, others[first:last], values[first:last])
     return Neighbours(others, values)
 
 
-@numba.njit(cache=True)
-def _row_sizes(row_ptr, row_concepts, row_values, column_ptr, column_tokens):  # pragma: no cover - compiled
-    concepts = len(column_ptr) - 1
-    last = np.full(concepts, -1, np.int32)
-    sizes = np.zeros(concepts, np.int64)
-    for concept in range(concepts):
-        for place in range(column_ptr[concept], column_ptr[concept + 1]):
-            token = column_tokens[place]
-            own = False
-            for entry in range(row_ptr[token], row_ptr[token + 1]):
-                other = row_concepts[entry]
-                if other == concept:
-                    own = row_values[entry] > 0
-                if own and row_values[entry] > 0 and last[other] != concept:
-                    last[other] = concept
-                    sizes[concept] += 1
-    return sizes
+def squared_norms(codes: Rows, step: int = BLOCK) -> np.ndarray:
+    """[K] float64 diagonal of Z^T Z."""
+    total = np.zeros(codes.shape[1])
+    for _, block in row_blocks(codes, step):
+        np.add.at(total, block.indices, np.square(block.data, dtype=np.float64))
+    return total
 
 
 @numba.njit(cache=True)
-def _fill(
-    row_ptr, row_concepts, row_values, column_ptr, column_tokens, indptr, indices, sums, counts
-):  # pragma: no cover - compiled
-    concepts = len(column_ptr) - 1
-    total = np.zeros(concepts)
-    times = np.zeros(concepts, np.int32)
-    for concept in range(concepts):
-        filled = indptr[concept]
-        for place in range(column_ptr[concept], column_ptr[concept + 1]):
-            token = column_tokens[place]
-            own = np.float64(0)
-            for entry in range(row_ptr[token], row_ptr[token + 1]):
-                other, value = row_concepts[entry], np.float64(row_values[entry])
-                if other == concept:
-                    own = value
-                if own > 0 and value > 0:
-                    if times[other] == 0:
-                        indices[filled] = other
-                        filled += 1
-                    total[other] += own * value
-                    times[other] += 1
-        found = indices[indptr[concept] : filled]
-        found.sort()
-        for place in range(len(found)):
-            other = found[place]
-            sums[indptr[concept] + place], counts[indptr[concept] + place] = total[other], times[other]
-            total[other], times[other] = 0, 0
+def _add_products(indptr, indices, values, first, whole, sums, counts):  # pragma: no cover - compiled
+    """Add a block's products to rows `first` and following; the concepts of a row are sorted."""
+    height = len(sums)
+    starts = np.zeros(height + 1, np.int64)
+    for entry in range(len(indices)):
+        concept = indices[entry] - first
+        if 0 <= concept < height and values[entry] > 0:
+            starts[concept + 1] += 1
+    starts = np.cumsum(starts)
+    entries, tokens = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.int64)
+    filled = starts.copy()
+    for token in range(len(indptr) - 1):
+        for entry in range(indptr[token], indptr[token + 1]):
+            concept = indices[entry] - first
+            if 0 <= concept < height and values[entry] > 0:
+                entries[filled[concept]], tokens[filled[concept]] = entry, token
+                filled[concept] += 1
+    for concept in range(height):
+        for place in range(starts[concept], starts[concept + 1]):
+            own = np.float64(values[entries[place]])
+            begin = indptr[tokens[place]] if whole else entries[place]
+            for entry in range(begin, indptr[tokens[place] + 1]):
+                value = np.float64(values[entry])
+                if value > 0:
+                    sums[concept, indices[entry]] += own * value
+                    counts[concept, indices[entry]] += 1
 
 
 @numba.njit(cache=True)
-def _strongest(
-    row_ptr, row_concepts, row_values, column_ptr, column_tokens, column_values, scale, others, values
-):  # pragma: no cover - compiled
-    concepts = len(scale)
-    total = np.zeros(concepts)
-    touched = np.empty(concepts, np.int32)
-    for concept in range(concepts):
-        count = 0
-        for place in range(column_ptr[concept], column_ptr[concept + 1]):
-            token = column_tokens[place]
-            for entry in range(row_ptr[token], row_ptr[token + 1]):
-                other = row_concepts[entry]
-                product = np.float64(column_values[place]) * np.float64(row_values[entry])
-                if not product > 0:
-                    continue
-                if total[other] == 0:
-                    touched[count] = other
-                    count += 1
-                total[other] += product
-        best, weakest = values[concept], values.shape[1] - 1
-        for place in range(count):
-            other = touched[place]
-            cosine = np.float32(total[other] * scale[concept] * scale[other])
-            if other != concept and weakest >= 0 and cosine >= best[weakest]:
-                _insert(others[concept], best, other, cosine)
-            total[other] = 0
+def _strongest(sums, first, scale, others, values):  # pragma: no cover - compiled
+    weakest = values.shape[1] - 1
+    for row in range(len(sums)):
+        concept = first + row
+        for other in range(sums.shape[1]):
+            if other == concept or not sums[row, other] > 0:
+                continue
+            cosine = np.float32(sums[row, other] * scale[concept] * scale[other])
+            if weakest >= 0 and cosine >= values[row, weakest]:
+                _insert(others[row], values[row], other, cosine)
 
 
 @numba.njit(cache=True)

@@ -1,12 +1,12 @@
-"""The scalar metrics that a reader knows: Frechet distance (FID), and precision, recall, density and coverage.
+"""The scalar metrics that a reader knows: Frechet distance, and precision, recall, density and coverage.
 
-    FID = |mu - nu|^2 + tr S + tr R - 2 tr (S R)^(1/2)
+    FD = |mu - nu|^2 + tr S + tr R - 2 tr (S R)^(1/2)
 
 With S = A^T A and R = B^T B, the non-zero eigenvalues of S R are those of (A B^T)(A B^T)^T, so the last trace is the
 sum of the singular values of A B^T. A is the centred features over sqrt(n - 1), [n, D]: in concept space (D = 32,000)
 the matrix is n x m and no D x D covariance exists; where D < n, A is a square root of the covariance, [D, D]. Both give
-the textbook value. With n < D the covariances are singular and finite samples bias FID upwards: compare sets
-of equal size, and with the FID of one real half against the other.
+the textbook value. With n < D the covariances are singular and finite samples bias it upwards: compare sets
+of equal size, and with the distance of one real half against the other.
 
 Precision and recall: Kynkäänniemi et al. (2019), "Improved precision and recall metric". Density and coverage: Naeem et
 al. (2020), "Reliable fidelity and diversity metrics". A ball around each image reaches to its k-th nearest other image
@@ -36,7 +36,7 @@ class Frechet(NamedTuple):
     """A Frechet distance and its two parts."""
 
     distance: float
-    """FID, in units of the feature squared; not negative."""
+    """In units of the feature squared; not negative."""
     mean: float
     """|mu - nu|^2, the part that a shift makes."""
     covariance: float
@@ -44,7 +44,7 @@ class Frechet(NamedTuple):
 
 
 def frechet_distance(real: Features, model: Features) -> Frechet:
-    """FID between two sets of features, dense (encoder space) or sparse (image energies, concept space).
+    """Frechet distance between two sets of features, dense (encoder space) or sparse (image energies, concept space).
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ def frechet_distance(real: Features, model: Features) -> Frechet:
     """
     if real.shape[1] != model.shape[1] or min(real.shape[0], model.shape[0]) < 2:
         raise BlindspotError(
-            f"FID needs two or more images of both sets in one feature space, not {real.shape} and {model.shape}."
+            "A Frechet distance needs two or more images of both sets in one feature space, not "
+            f"{real.shape} and {model.shape}."
         )
     means = [np.asarray(side.mean(axis=0, dtype=np.float64)).ravel() for side in (real, model)]
     if sparse.issparse(real):

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import sparse, special
+from scipy import special
 
+from engine.blindspots.rows import BLOCK, Rows, row_blocks, take_rows
 from engine.errors import BlindspotError
 
 SAME = 1e-6
@@ -53,12 +54,22 @@ class Moments(NamedTuple):
         return np.maximum(self.sum_sq - self.sum * self.mean, 0.0) / (self.images - 1)
 
     @classmethod
-    def of(cls, energies: sparse.csr_matrix) -> Moments:
+    def of(cls, energies: Rows) -> Moments:
         """The moments of image energies [images, K]."""
-        values = energies.data.astype(np.float64)
-        concepts = energies.shape[1]
-        total = np.bincount(energies.indices, values, minlength=concepts)
-        return cls(energies.shape[0], total, np.bincount(energies.indices, values**2, minlength=concepts))
+        total, squares = np.zeros(energies.shape[1]), np.zeros(energies.shape[1])
+        for _, block in row_blocks(energies):
+            values = block.data.astype(np.float64)
+            np.add.at(total, block.indices, values)
+            np.add.at(squares, block.indices, values**2)
+        return cls(energies.shape[0], total, squares)
+
+
+def images_with(energies: Rows) -> np.ndarray:
+    """[K] int64 images in which a concept's energy is above zero."""
+    found = np.zeros(energies.shape[1], np.int64)
+    for _, block in row_blocks(energies):
+        found += np.bincount(block.indices, minlength=len(found))
+    return found
 
 
 class Gap(NamedTuple):
@@ -82,9 +93,7 @@ class Interval(NamedTuple):
     """[K] upper end."""
 
 
-def measure_gap(
-    real: sparse.csr_matrix, model: sparse.csr_matrix, real_rows: np.ndarray, model_rows: np.ndarray
-) -> Gap:
+def measure_gap(real: Rows, model: Rows, real_rows: np.ndarray, model_rows: np.ndarray) -> Gap:
     """The gap of every concept with its standard error.
 
     Parameters
@@ -97,10 +106,14 @@ def measure_gap(
     unknown = (generated.mean != reference.mean) & _constant(reference) & _constant(generated)
     pairs = len(real_rows)
     if pairs >= 2:
-        left, right = real[real_rows].astype(np.float64), model[model_rows].astype(np.float64)
-        products = np.asarray(left.multiply(right).sum(axis=0)).ravel()
-        sums = np.asarray(left.sum(axis=0)).ravel() * np.asarray(right.sum(axis=0)).ravel()
-        covariance = (products - sums / pairs) / (pairs - 1)
+        products, left_sum, right_sum = np.zeros((3, real.shape[1]))
+        for start in range(0, pairs, BLOCK):
+            some = slice(start, start + BLOCK)
+            left = take_rows(real, real_rows[some]).astype(np.float64)
+            right = take_rows(model, model_rows[some]).astype(np.float64)
+            for total, part in ((products, left.multiply(right)), (left_sum, left), (right_sum, right)):
+                total += np.asarray(part.sum(axis=0)).ravel()
+        covariance = (products - left_sum * right_sum / pairs) / (pairs - 1)
         limit = np.sqrt(reference.variance * generated.variance)
         covariance = np.clip(covariance, -limit, limit)
         variance = variance - 2 * covariance * pairs / (reference.images * generated.images)
@@ -234,8 +247,8 @@ def benjamini_hochberg(p: PerConcept, live: np.ndarray | None = None) -> PerConc
 class Halves(NamedTuple):
     """Two disjoint sets of images of one source, of equal size: the baseline of every statistic.
 
-    One half plays the model. Whatever a divergence, a share of unique entries or an FID is between the halves, a model
-    has to exceed it before it means anything.
+    One half plays the model. Whatever a divergence, a share of unique entries or a Frechet distance is between the
+    halves, a model has to exceed it before it means anything.
     """
 
     first: np.ndarray

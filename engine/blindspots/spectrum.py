@@ -1,20 +1,23 @@
 """The leading eigenvectors of Z^T Z by Lanczos, and how far two sources share them (sections D.5 and H).
 
-Z^T Z is applied as Z^T (Z v) and never formed: one step costs two passes over the codes.
+Of large dictionaries Z^T Z is applied as Z^T (Z v) and never formed: one step costs one pass over the codes.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import sparse
 from scipy.sparse import linalg
 
+from engine.blindspots.cooccurrence import products
+from engine.blindspots.rows import BLOCK, Rows, row_blocks
 from engine.errors import BlindspotError
 
 TOLERANCE = 1e-8
 """Relative error of the eigenvalues."""
+DENSE = 4096
+"""Concepts up to which Z^T Z is held as it is."""
 
 
 class Spectrum(NamedTuple):
@@ -26,13 +29,14 @@ class Spectrum(NamedTuple):
     """[K, r] float64 orthonormal eigenvectors; the entry of largest size is positive."""
 
 
-def cooccurrence_spectrum(codes: sparse.csr_matrix, count: int) -> Spectrum:
+def cooccurrence_spectrum(codes: Rows, count: int, step: int = BLOCK) -> Spectrum:
     """The `count` largest eigenvalues of Z^T Z with their eigenvectors.
 
     Parameters
     ----------
-    codes : [tokens, K] token codes.
+    codes : [rows, K], the rows of Z.
     count : eigenpairs; at most K.
+    step : rows that are read at once.
 
     Raises
     ------
@@ -44,18 +48,28 @@ def cooccurrence_spectrum(codes: sparse.csr_matrix, count: int) -> Spectrum:
         raise BlindspotError(
             f"A dictionary of {concepts} concepts has no {count} eigenvalues: ask for 1 to {concepts}."
         )
-    matrix = sparse.csr_matrix(codes, dtype=np.float64)
-    if concepts <= 2 * count + 20:
-        values, vectors = np.linalg.eigh((matrix.T @ matrix).toarray())
+    if concepts <= max(DENSE, 2 * count + 20):
+        gram = products(codes, 0, concepts, step, whole=True)[0]
+        operator: Any = linalg.aslinearoperator(gram)
     else:
-        transposed = matrix.T
-        operator = linalg.LinearOperator((concepts, concepts), lambda v: transposed @ (matrix @ v), dtype=np.float64)
+        operator = linalg.LinearOperator((concepts, concepts), lambda v: _apply(codes, v, step), dtype=np.float64)
+    if concepts <= 2 * count + 20:
+        values, vectors = np.linalg.eigh(gram)
+    else:
         start = np.random.default_rng(0).random(concepts)
         values, vectors = linalg.eigsh(operator, k=count, which="LA", tol=TOLERANCE, v0=start)
     order = np.argsort(-values, kind="stable")[:count]
     values, vectors = np.maximum(values[order], 0.0), vectors[:, order]
     largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(count)]
     return Spectrum(values, vectors * np.where(largest < 0, -1.0, 1.0))
+
+
+def _apply(codes: Rows, vector: np.ndarray, step: int) -> np.ndarray:
+    """[K] Z^T (Z v) in one pass over the codes."""
+    total = np.zeros(codes.shape[1])
+    for _, block in row_blocks(codes, step):
+        total += block.T @ (block @ vector)
+    return total
 
 
 def eigenvector_similarity(real: Spectrum, model: Spectrum) -> np.ndarray:

@@ -29,12 +29,16 @@ HOW_COHERENCE = (
     "Largest |cosine| of each atom to another one. Close to 1: two concepts that say the same, or a thing and its "
     "opposite."
 )
-HOW_HULL = (
-    "How far each atom leaves the convex hull of real tokens, as a share of their radius: 0 is a mixture of things "
-    "that exist. "
+HOW_OWN = (
+    "How far each atom leaves the convex hull of the dictionary's own candidates, which are centroids of real tokens, "
+    "as a share of their radius: 0 is a mixture of candidates. The hull of all tokens is larger. An RA-SAE bounds the "
+    "distance by its delta."
 )
-HOW_OWN = "An RA-SAE bounds it by its delta."
-HOW_FREE = "Atoms are taken at that radius, since codes make up for any length."
+HOW_FREE = (
+    "How far each atom leaves the convex hull of some centroids of real tokens, as a share of their radius: 0 is a "
+    "mixture of them. The hull of all tokens is larger. Atoms are taken at that radius, since codes make up for any "
+    "length."
+)
 HOW_STABILITY = (
     "Cosine of each atom to its best match in trainings from other seeds, matched one to one. Near 1: found again, "
     "whatever the seed."
@@ -100,7 +104,7 @@ def coherence_histogram(coherence: Float[np.ndarray, " concepts"]) -> go.Figure:
 
 
 def hull_histogram(distance: Float[np.ndarray, " concepts"], *, points: int, own: bool) -> go.Figure:
-    """Draw the distance of atoms to the hull of the data, as a share of its radius.
+    """Draw the distance of atoms to the hull of the candidates, or of centroids of tokens, as a share of its radius.
 
     Parameters
     ----------
@@ -108,9 +112,16 @@ def hull_histogram(distance: Float[np.ndarray, " concepts"], *, points: int, own
         How many points make the hull, and whether they are the dictionary's own candidates.
     """
     what = f"hull of its {points:,} candidates" if own else f"hull of {points:,} centroids"
-    how = HOW_HULL + (HOW_OWN if own else HOW_FREE)
+    how = HOW_OWN if own else HOW_FREE
     top = max(0.1, float(np.ceil(10 * distance.max(initial=0.0)) / 10))
-    return _unit("Distance to the data", distance, how, "distance / radius", (0.0, top), what)
+    return _unit(
+        "Distance to the hull of the candidates" if own else "Distance to the hull of centroids",
+        distance,
+        how,
+        "distance / radius",
+        (0.0, top),
+        what,
+    )
 
 
 def stability_histogram(stability: Float[np.ndarray, " concepts"], *, seeds: int) -> go.Figure:

@@ -34,10 +34,14 @@ HISTOGRAM_HOW = (
     "The height is the number of concepts. Mass at the left end is suppressed, at the right end exaggerated. "
     f"Pale: concepts with q of {LEVEL:g} or more, which may be there by chance."
 )
+DEAD_HOW = (
+    " Hatched, cut off where they are many: concepts that fire in no image, which the paper's histogram holds, too."
+)
 DENSITY_HOW = (
     "Height is the density of concepts on a log axis, so that the tails show; at the bottom, none. Left of the first "
     "dotted line: "
-    "suppressed, right of the second: exaggerated. A longer left tail: the model leaves out more than it adds."
+    "suppressed, right of the second: exaggerated. A longer left tail: the model leaves out more than it adds. Dotted "
+    "curves: all concepts, of which those that fire in no image stand at 0.5."
 )
 RANKING_HOW = (
     "The concepts at both ends of the ranking. Dot: delta, bar: its 95 % interval. A concept's place is only as sure "
@@ -59,7 +63,7 @@ FEW = 2_000
 """Fewer concepts than this are drawn as larger dots."""
 
 
-def delta_histogram(table: pd.DataFrame, *, model: str, basis: Basis) -> go.Figure:
+def delta_histogram(table: pd.DataFrame, *, model: str, basis: Basis, dead: int = 0) -> go.Figure:
     """Draw the histogram of one model's deltas: solid what is certain to differ, pale the rest.
 
     Parameters
@@ -68,6 +72,8 @@ def delta_histogram(table: pd.DataFrame, *, model: str, basis: Basis) -> go.Figu
         Concept table, live concepts only: ``delta`` in [0, 1] and ``q``.
     model, basis
         Name of the model, and what its deltas were computed with.
+    dead
+        Concepts of the dictionary that fire in no image, whose delta is 0.5: drawn hatched in that bar.
     """
     delta, sure = table["delta"].to_numpy(np.float64), certain(table)
     edges = np.linspace(0.0, 1.0, BINS + 1)
@@ -86,18 +92,32 @@ def delta_histogram(table: pd.DataFrame, *, model: str, basis: Basis) -> go.Figu
             for name, chosen, opacity in bars
         ]
     )  # fmt: skip
+    highest = int(np.histogram(delta, bins=edges)[0].max(initial=0))
+    middle = int(np.searchsorted(edges, 0.5, side="right")) - 1
+    if dead:
+        figure.add_bar(
+            x=[centres[middle]], y=[dead], width=0.92 / BINS, showlegend=False, name="fire in no image",
+            marker={"color": "rgba(0,0,0,0)", "line": {"width": 0},
+                    "pattern": {"shape": "/", "size": 4, "fgcolor": GREY}},
+            hovertemplate=f"{dead:,} concepts fire in no image: delta 0.5<extra></extra>",
+        )  # fmt: skip
     mark_values(figure, basis.low, basis.high)
     for mark, name, side, shift in ((basis.low, "‹ suppressed", "left", 4), (basis.high, "exaggerated ›", "right", -4)):
         figure.add_annotation(x=mark, y=1, yref="paper", text=name, xanchor=side, yanchor="top", showarrow=False,
                               xshift=shift, font={"size": 11, "color": GREY})  # fmt: skip
+    silent = f", and {dead:,} that never fire" if dead else ""
     return apply_layout(
-        figure, title=f"{model}: delta of {len(delta):,} concepts", subtitle=basis.sentence(), how=HISTOGRAM_HOW,
-        height=200, bargap=0, barmode="stack", xaxis=axis("delta (no unit)", range=[-0.01, 1.01], showgrid=False),
-        yaxis=axis("concepts", type="linear", rangemode="tozero", nticks=5),
+        figure, title=f"{model}: delta of {len(delta):,} concepts{silent}", subtitle=basis.sentence(),
+        how=HISTOGRAM_HOW + (DEAD_HOW if dead else ""), height=200, bargap=0, barmode="stack",
+        xaxis=axis("delta (no unit)", range=[-0.01, 1.01], showgrid=False),
+        # A large dictionary's silent concepts would flatten all other bars.
+        yaxis=axis("concepts", type="linear", range=[0, 1.1 * max(highest, 1) + min(dead, highest)], nticks=5),
     )  # fmt: skip
 
 
-def delta_densities(densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Basis) -> go.Figure:
+def delta_densities(
+    densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Basis, everything: pd.DataFrame | None = None
+) -> go.Figure:
     """Draw the log densities of delta of one or more models over each other.
 
     Parameters
@@ -106,9 +126,11 @@ def delta_densities(densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Ba
         Indexed by bin centre in [0, 1], a column per model: share of concepts per unit of delta.
     summary
         Indexed by model: ``concepts, median, skewness, suppressed, exaggerated`` (the last two are shares); shown
-        when hovering over a curve.
+        when hovering over a curve. ``all_concepts, all_skewness`` go with `everything`.
     basis
         What the deltas were computed with.
+    everything
+        As `densities`, over all concepts of the dictionary: dotted.
     """
     seen = densities.to_numpy()[densities.to_numpy() > 0]
     floor, ceiling = (seen.min() / 2, seen.max()) if seen.size else (0.1, 1.0)
@@ -123,6 +145,13 @@ def delta_densities(densities: pd.DataFrame, summary: pd.DataFrame, *, basis: Ba
             line={"shape": "hvh", "width": 1.6, "color": CLUSTERS[number % len(CLUSTERS)]}, customdata=densities[model],
             hovertemplate=f"density %{{customdata:.3g}} at delta %{{x:.3f}}<extra>{numbers}</extra>",
         )  # fmt: skip
+        if everything is not None and row["all_concepts"] > row["concepts"]:
+            figure.add_scatter(
+                x=everything.index, y=everything[model].clip(lower=floor), mode="lines", showlegend=False,
+                line={"shape": "hvh", "width": 1, "dash": "dot", "color": CLUSTERS[number % len(CLUSTERS)]},
+                customdata=everything[model], hovertemplate=f"density %{{customdata:.3g}} at delta %{{x:.3f}}<extra>"
+                f"{model}, all {row['all_concepts']:,.0f} concepts: skewness {row['all_skewness']:+.2f}</extra>",
+            )  # fmt: skip
     mark_values(figure, basis.low, basis.high)
     powers = range(int(np.floor(np.log10(floor))), int(np.ceil(np.log10(ceiling))) + 1)
     ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from engine.blindspots.distribution import skewness
+
 LEVEL = 0.05
 """Concepts with a Benjamini-Hochberg q below it are certain to differ, and come first in rankings."""
 SIDES = ("suppressed", "exaggerated")
@@ -32,7 +34,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class Summary:
-    """One model in numbers, over live concepts."""
+    """One model in numbers, over live concepts where it does not say otherwise."""
 
     concepts: int
     suppressed: int
@@ -45,6 +47,10 @@ class Summary:
     median: float
     skewness: float
     """Third standardised moment of delta: below 0, the tail is on the suppressed side."""
+    all_concepts: int
+    """Concepts of the dictionary, those that fire in no image included."""
+    all_skewness: float
+    """Over all of them, as in "Conceptual Blindspots in Generative Image Models", section 4.1."""
 
 
 def status_of(delta: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -122,12 +128,16 @@ def cluster_names(concepts: pd.DataFrame, words: int = 2) -> dict[int, str]:
     return found
 
 
+def delta_of_all(table: pd.DataFrame) -> np.ndarray:
+    """Return delta [K] of a concept table, 0.5 for concepts that fire in no image; left out where it is not known."""
+    delta = np.where(table["dead"].to_numpy(bool), 0.5, table["delta"].to_numpy(np.float64))
+    return delta[np.isfinite(delta)]
+
+
 def summarise(table: pd.DataFrame, low: float, high: float) -> Summary:
-    """Count and describe one model's deltas over live concepts."""
+    """Count and describe one model's deltas over live concepts, and their skewness over all."""
     live = table[~table["dead"].to_numpy(bool)]
-    delta = live["delta"].to_numpy(np.float64)
-    centred = delta - delta.mean() if len(delta) else delta
-    spread = float(np.sqrt(np.mean(centred**2))) if len(delta) else 0.0
+    delta, whole = live["delta"].to_numpy(np.float64), delta_of_all(table)
     sure, beyond = certain(live), (delta < low) | (delta > high)
     return Summary(
         concepts=len(live),
@@ -136,7 +146,9 @@ def summarise(table: pd.DataFrame, low: float, high: float) -> Summary:
         uncertain=int((beyond & ~sure).sum()),
         significant=None if live["q"].isna().all() else int((live["q"] < LEVEL).sum()),
         median=float(np.median(delta)) if len(delta) else float("nan"),
-        skewness=float(np.mean(centred**3) / spread**3) if spread > 0 else 0.0,
+        skewness=skewness(delta),
+        all_concepts=len(whole),
+        all_skewness=skewness(whole),
     )
 
 

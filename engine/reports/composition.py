@@ -30,7 +30,10 @@ def connections(atlas: Atlas, view: ReportView) -> Report:
     """The L0 curve of every source."""
     found, images = _sources(atlas)
     curves = pd.DataFrame({name: one.l0 for name, one in found.items()}, index=found[REAL].eps)
-    return figure_report(figures.l0_curves(curves, images=images), curves.rename_axis("threshold").reset_index())
+    return figure_report(
+        figures.l0_curves(curves, images=images, composed=atlas.info.composed),
+        curves.rename_axis("threshold").reset_index(),
+    )
 
 
 @register("unique-connections", possible=has("composition"))
@@ -40,7 +43,8 @@ def unique(atlas: Atlas, view: ReportView) -> Report:
     real, half = found.pop(REAL), images.pop(REAL) // 2
     shares = pd.DataFrame({name: one.unique for name, one in found.items()}, index=real.eps)
     shares[HALVES] = real.reference
-    figure = figures.unique_shares(shares, images=images, baseline=HALVES, half=half)
+    composed = atlas.info.composed
+    figure = figures.unique_shares(shares, images=images, baseline=HALVES, half=half, composed=composed)
     return figure_report(figure, shares.rename_axis("threshold").reset_index())
 
 
@@ -51,7 +55,7 @@ def spectrum(atlas: Atlas, view: ReportView) -> Report:
     rank = min(len(one.eigenvalues) for one in found.values())
     values = {name: one.eigenvalues[:rank] / max(one.images, 1) for name, one in found.items()}
     table = pd.DataFrame(values, index=pd.RangeIndex(1, rank + 1, name="rank"))
-    return figure_report(figures.spectra(table, images=images), table.reset_index())
+    return figure_report(figures.spectra(table, images=images, composed=atlas.info.composed), table.reset_index())
 
 
 @register("directions", "model", possible=has("composition"))
@@ -61,14 +65,15 @@ def directions(atlas: Atlas, view: ReportView) -> Report:
     spectra = [Spectrum(one.eigenvalues, one.eigenvectors.astype(np.float64)) for one in sides.values()]
     found = eigenvector_similarity(*spectra)
     images = {name: one.images for name, one in sides.items()}
-    figure = figures.similarity_heat(found, float(subspace_overlap(found)[-1]), model=view.model, images=images)
+    overlap, composed = float(subspace_overlap(found)[-1]), atlas.info.composed
+    figure = figures.similarity_heat(found, overlap, model=view.model, images=images, composed=composed)
     ranks = np.indices(found.shape).reshape(2, -1) + 1
     table = pd.DataFrame({"real_rank": ranks[0], "model_rank": ranks[1], "cosine": found.ravel()})
     return figure_report(figure, table)
 
 
 def changed_pairs(atlas: Atlas, model: str) -> pd.DataFrame:
-    """Return the pairs of concepts that changed most, with how many times as many tokens per image share them.
+    """Return the pairs of concepts that changed most, with how many times as many rows of Z per image share them.
 
     Pairs that are significant at `LEVEL` come first (column ``significant``), and of them the largest change.
     """
@@ -93,12 +98,16 @@ def changes(atlas: Atlas, view: ReportView) -> Report:
     """The pairs of concepts whose co-occurrence changed most in the view's model."""
     rows = changed_pairs(atlas, view.model)
     if not len(rows):
-        raise BlindspotError(f"No two concepts share tokens often enough in {view.model!r} to say what changed.")
+        raise BlindspotError(
+            f"No two concepts share {atlas.info.composed} often enough in {view.model!r} to say what changed."
+        )
     images = {name: atlas.info.source(name).images for name in (REAL, view.model)}
-    return figure_report(figures.changed_cooccurrence(rows.head(CHANGED), model=view.model, images=images), rows)
+    composed = atlas.info.composed
+    figure = figures.changed_cooccurrence(rows.head(CHANGED), model=view.model, images=images, composed=composed)
+    return figure_report(figure, rows)
 
 
 @register("metrics", possible=has("metrics"))
 def metrics(atlas: Atlas, view: ReportView) -> Report:
-    """FID, precision, recall, density and coverage in encoder and in concept space."""
+    """Frechet distance, precision, recall, density and coverage in encoder and in concept space."""
     return Report("Scalar metrics of every model", atlas.metrics())

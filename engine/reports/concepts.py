@@ -24,7 +24,7 @@ from engine.figures.compare import correlation_heat, delta_scatter, scatter_matr
 from engine.figures.distribution import delta_densities, delta_ranking, frequency_scatter
 from engine.figures.map import MOST_MAPS, concept_map, model_maps
 from engine.figures.style import Basis
-from engine.figures.tables import LEVEL, certain, most_different
+from engine.figures.tables import LEVEL, certain, delta_of_all, most_different
 from engine.reports.base import (
     DELTA_PARAMETERS,
     MODEL_PARAMETERS,
@@ -93,7 +93,14 @@ def _alive(table: pd.DataFrame) -> np.ndarray:
     return ~table["dead"].to_numpy(bool) & np.isfinite(table["delta"].to_numpy())
 
 
-def _distributions(atlas: Atlas, view: ReportView) -> dict[str, DeltaDistribution]:
+def _distributions(atlas: Atlas, view: ReportView, *, whole: bool = False) -> dict[str, DeltaDistribution]:
+    """Of live concepts, or with `whole` of all of the dictionary."""
+    if whole:
+        tables = {model: view_table(atlas, view, model) for model in atlas.models}
+        return {
+            model: delta_distribution(delta_of_all(table), suppressed=view.low, exaggerated=view.high)
+            for model, table in tables.items()
+        }
     return {
         model: delta_distribution(table["delta"].to_numpy(), suppressed=view.low, exaggerated=view.high)
         for model, table in live_tables(atlas, view).items()
@@ -103,28 +110,36 @@ def _distributions(atlas: Atlas, view: ReportView) -> dict[str, DeltaDistributio
 @register("delta-densities", *DELTA_PARAMETERS)
 def densities(atlas: Atlas, view: ReportView) -> Report:
     """The log densities of delta, every model."""
-    found = _distributions(atlas, view)
+    found, whole = _distributions(atlas, view), _distributions(atlas, view, whole=True)
     first = next(iter(found.values()))
     curves = pd.DataFrame({model: one.density for model, one in found.items()}, index=first.centres)
     numbers = {model: {name: getattr(one, name) for name in MOMENTS} for model, one in found.items()}
     rows = [
         pd.DataFrame({"model": model, "from": one.edges[:-1], "to": one.edges[1:], "concepts": one.counts,
-                      "density": one.density, "log10_density": one.log_density})
+                      "density": one.density, "log10_density": one.log_density,
+                      "all_concepts": whole[model].counts, "all_density": whole[model].density})
         for model, one in found.items()
     ]  # fmt: skip
-    figure = delta_densities(curves, pd.DataFrame(numbers).T, basis=view_basis(atlas, view))
+    everything = pd.DataFrame({model: one.density for model, one in whole.items()}, index=first.centres)
+    skews = {model: one.skewness for model, one in whole.items()}
+    summary = pd.DataFrame(numbers).T.assign(
+        all_concepts=pd.Series({model: one.concepts for model, one in whole.items()}), all_skewness=pd.Series(skews)
+    )
+    figure = delta_densities(curves, summary, basis=view_basis(atlas, view), everything=everything)
     return figure_report(figure, pd.concat(rows, ignore_index=True))
 
 
 @register("delta-summary", *DELTA_PARAMETERS)
 def summary(atlas: Atlas, view: ReportView) -> Report:
-    """Median, skewness and tail masses of every model in numbers."""
-    tables, rows = live_tables(atlas, view), []
+    """Median, skewness and tail masses of every model in numbers, over live concepts; skewness over all, too."""
+    tables, whole, rows = live_tables(atlas, view), _distributions(atlas, view, whole=True), []
     for model, found in _distributions(atlas, view).items():
         q = tables[model]["q"]
         significant = int((q < LEVEL).sum()) if q.notna().any() else None
-        rows.append((model, *(getattr(found, name) for name in MOMENTS), significant, atlas.info.source(model).images))
-    columns = ["model", *MOMENTS, "significant", "images"]
+        over_all = whole[model].concepts, whole[model].skewness
+        images = atlas.info.source(model).images
+        rows.append((model, *(getattr(found, name) for name in MOMENTS), significant, images, *over_all))
+    columns = ["model", *MOMENTS, "significant", "images", "all_concepts", "all_skewness"]
     return Report("Delta of every model in numbers", pd.DataFrame(rows, columns=columns))
 
 

@@ -204,7 +204,9 @@ def _version(folder: Path) -> int:
 def _encoder(path: str, description: str, device: str, dtype: Dtype) -> Encoder:
     spec = EncoderSpec.from_dict(json.loads(description))
     config = EncoderConfig(path, spec.revision, spec.layer, spec.hook, spec.image_size, spec.resize, dtype=dtype)
-    return Encoder.from_pretrained(config, device=device)
+    encoder = Encoder.from_pretrained(config, device=device)
+    encoder.spec = replace(encoder.spec, eight_bits=spec.eight_bits)
+    return encoder
 
 
 @lru_cache(maxsize=4)

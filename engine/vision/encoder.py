@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DEFAULT_IMAGE_SIZE = 224
+HIERA = "hiera"
 FINAL_NORMS = ("layernorm", "norm", "layer_norm", "post_layernorm", "rms_norm")
 
 
@@ -107,6 +108,7 @@ class Encoder(nn.Module):
             std=settings.std,
             crop_fraction=settings.crop_fraction,
             hook=config.hook,
+            eight_bits=settings.eight_bits,
         )
         return cls(backbone, draft)
 
@@ -125,27 +127,37 @@ class Encoder(nn.Module):
 
     def _features(self, pixels: Tensor) -> Tensor:
         """Sequence [B, tokens, d] or feature map [B, d, h, w] of normalised pixels [B, 3, s, s]."""
-        options = {"output_hidden_states": self.spec.layer is not None}
+        kind = self.backbone.config.model_type
+        options: dict[str, Any] = {"output_hidden_states": self.spec.layer is not None or kind == HIERA}
         if "interpolate_pos_encoding" in inspect.signature(self.backbone.forward).parameters:
             options["interpolate_pos_encoding"] = self.spec.image_size != _trained_size(self.backbone)
         pixels = pixels.to(self.backbone.dtype)
+        if kind == "vit_mae":
+            options["noise"] = _in_order(pixels, self.backbone.config.patch_size)
+        elif kind == "siglip2_vision_model":
+            pixels, more = _patches(pixels, self.backbone.config.patch_size)
+            options |= more
         if self.spec.hook is not None:
             return self._hooked(self.spec.hook, pixels, options)
         output = self.backbone(pixels, **options)
-        if self.spec.layer is None:
+        if self.spec.layer is None and kind != HIERA:
             return output.last_hidden_state
-        states = output.hidden_states
-        if not -len(states) <= self.spec.layer < len(states):
+        layer, states = -1 if self.spec.layer is None else self.spec.layer, output.hidden_states
+        if kind == HIERA:  # whose tokens lie in the order of its mask units
+            states = tuple(state.permute(0, 3, 1, 2) for state in output.reshaped_hidden_states)
+        if not -len(states) <= layer < len(states):
             raise BlindspotError(
                 f"The encoder {self.spec.id} has layers 0 to {len(states) - 1}, so there is no layer "
-                f"{self.spec.layer}; choose one of them."
+                f"{layer}; choose one of them."
             )
-        state = states[self.spec.layer]
+        state = states[layer]
         norms = (getattr(self.backbone, name, None) for name in FINAL_NORMS)
         final_norm = next((norm for norm in norms if norm is not None), nn.Identity())
-        return final_norm(state) if state.ndim == 3 else state
+        width = getattr(final_norm, "normalized_shape", state.shape[-1:])
+        # Inner stages of hierarchical models, such as Swin, are narrower than the final norm.
+        return final_norm(state) if state.ndim == 3 and tuple(width) == tuple(state.shape[-1:]) else state
 
-    def _hooked(self, hook: str, pixels: Tensor, options: dict[str, bool]) -> Tensor:
+    def _hooked(self, hook: str, pixels: Tensor, options: dict[str, Any]) -> Tensor:
         """The output of the hooked module while the backbone looks at pixels [B, 3, s, s]."""
         module = dict(self.backbone.named_modules()).get(hook)
         if not hook or module is None:
@@ -175,7 +187,26 @@ def _last_block(backbone: PreTrainedModel) -> str:
     return f"{name}.{count - 1}"
 
 
+def _in_order(pixels: Tensor, patch: int) -> Tensor:
+    """The "noise" by which ViT-MAE keeps the patches of pixels [B, 3, s, s] in their order."""
+    count = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
+    return torch.arange(count, device=pixels.device, dtype=torch.float32).expand(len(pixels), count)
+
+
+def _patches(pixels: Tensor, patch: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Pixels [B, 3, s, s] as SigLIP2 with variable resolution wants them: flat patches, their mask and the grid."""
+    batch, channels, height, width = pixels.shape
+    rows, columns = height // patch, width // patch
+    cut = pixels[..., : rows * patch, : columns * patch].reshape(batch, channels, rows, patch, columns, patch)
+    flat = cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, patch * patch * channels)
+    mask = torch.ones(batch, rows * columns, dtype=torch.int32, device=pixels.device)
+    grid = torch.tensor([[rows, columns]] * batch, device=pixels.device)
+    return flat, {"pixel_attention_mask": mask, "spatial_shapes": grid}
+
+
 def _trained_size(backbone: PreTrainedModel) -> int | None:
+    if backbone.config.model_type == "siglip2_vision_model":
+        return math.isqrt(backbone.config.num_patches) * backbone.config.patch_size
     size = getattr(backbone.config, "image_size", None)
     return size[0] if isinstance(size, (list, tuple)) else size
 
@@ -209,6 +240,8 @@ def _measured(encoder: Encoder, draft: EncoderSpec) -> EncoderSpec:
                 f"use {nearest}."
             )
         side = draft.image_size // patch
+        if tokens < side * side and (coarse := math.isqrt(tokens)) and side % coarse == 0:
+            side = coarse  # the last stage of a hierarchical model, such as Swin
         prefix = tokens - side * side
     else:
         side, prefix = math.isqrt(max(0, tokens - registers)), registers

@@ -311,8 +311,15 @@ def _pixels(image: Image.Image) -> Tensor:
 
 
 def _fit_image(image: Image.Image, spec: EncoderSpec) -> Tensor:
-    """`fit` of one image, without ever holding all of a large one as floats; the result is the same to the bit."""
+    """`fit` of one image, without ever holding all of a large one as floats; the result is the same to the bit.
+
+    With `eight_bits` Pillow resizes it, whose result differs by the rounding to 8 bits.
+    """
     size = _scaled_size(image.height, image.width, spec)
+    if spec.eight_bits and max(image.size) <= LONG * min(image.size):
+        resample = Image.Resampling.BILINEAR if spec.interpolation == "bilinear" else Image.Resampling.BICUBIC
+        resized = image if size == (image.height, image.width) else image.resize(size[::-1], resample)
+        return _centre(_pixels(resized), spec.image_size)
     if max(image.size) > LONG * min(image.size) and spec.resize == "crop":
         return _fit_long(image, spec, size)
     if image.width * image.height <= BAND_PIXELS or size == (image.height, image.width):
@@ -381,8 +388,10 @@ def _scaled_size(height: int, width: int, spec: EncoderSpec) -> tuple[int, int]:
     side = spec.image_size
     if spec.resize == "square" or (height, width) == (side, side):
         return side, side
-    factor = round(side / spec.crop_fraction) / min(height, width)
-    return max(side, int(height * factor)), max(side, int(width * factor))
+    scaled, shorter = round(side / spec.crop_fraction), min(height, width)
+    if spec.resize == "square-crop":
+        return scaled, scaled
+    return max(side, int(scaled * height / shorter)), max(side, int(scaled * width / shorter))
 
 
 def _centre(images: Tensor, side: int) -> Tensor:

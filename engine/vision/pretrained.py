@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # the import takes seconds: only what loads a checkpoint does
 PIL_BILINEAR = 2
 CONVNEXT_SQUARE_FROM = 384
 """Size from which ConvNeXt's processor squeezes images instead of cropping them."""
+RESIZED_AS_FLOATS = "DINOv3"
+"""Start of the names of processors that scale images to [0, 1] before they resize them."""
 MISFIT = "The weights of the encoder {} do not fit its config.json; get both from the same checkpoint."
 NEVER_USED_KEYS = ("pooler", "mask_token")
 """Parts of a backbone that a checkpoint may lack."""
@@ -140,7 +142,9 @@ def _usable_config(source: str, options: dict[str, Any]) -> PreTrainedConfig:
             "itself has."
         )
     config = AutoConfig.from_pretrained(source, **options)
-    if hasattr(getattr(config, "vision_config", config), "mask_ratio"):
+    if kind == "vit_mae":
+        config.mask_ratio = 0.0  # the encoder sees all of an image, as `Encoder` asks for its patches in their order
+    elif kind != "hiera" and hasattr(getattr(config, "vision_config", config), "mask_ratio"):
         raise BlindspotError(
             f"The encoder {source} ({config.model_type}) hides random parts of every image; choose one that sees all "
             "of it, such as DINOv2."
@@ -159,6 +163,7 @@ class ImageSettings:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     crop_fraction: float = 0.875
+    eight_bits: bool = True
 
 
 def image_settings(source: str, revision: str | None) -> ImageSettings:
@@ -193,12 +198,15 @@ def parse_settings(config: dict[str, Any]) -> ImageSettings:
     normalise = config.get("do_normalize", True)
     mean = tuple(config.get("image_mean") or IMAGENET_MEAN) if normalise else (0.0, 0.0, 0.0)
     std = tuple(config.get("image_std") or IMAGENET_STD) if normalise else (1.0, 1.0, 1.0)
+    eight_bits = not str(config.get("image_processor_type", "")).startswith(RESIZED_AS_FLOATS)
     if config.get("do_center_crop") and crop:
         fraction = min(1.0, crop / size) if size and config.get("do_resize", True) else 1.0
-        return ImageSettings(crop, "crop", interpolation, mean, std, fraction)
+        how: Resize = "square-crop" if isinstance(config.get("size"), dict) and "height" in config["size"] else "crop"
+        return ImageSettings(crop, how, interpolation, mean, std, fraction, eight_bits)
     if config.get("crop_pct") and size and size < CONVNEXT_SQUARE_FROM:
-        return ImageSettings(size, "crop", interpolation, mean, std, float(config["crop_pct"]))
-    return ImageSettings(size, "square", interpolation, mean, std)
+        fraction = size / int(size / float(config["crop_pct"]))
+        return ImageSettings(size, "crop", interpolation, mean, std, fraction, eight_bits)
+    return ImageSettings(size, "square", interpolation, mean, std, eight_bits=eight_bits)
 
 
 def _side(size: int | dict[str, int] | None) -> int | None:

@@ -15,8 +15,9 @@ from engine.errors import BlindspotError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Resize = Literal["square", "crop"]
-"""`square` squeezes the image to the encoder's size; `crop` scales the shorter side and cuts the centre out."""
+Resize = Literal["square", "crop", "square-crop"]
+"""`square` squeezes the image to the encoder's size; `crop` scales the shorter side and cuts the centre out;
+`square-crop` squeezes to a larger square and cuts its centre out, as DeiT's and BEiT's processors do."""
 Interpolation = Literal["bicubic", "bilinear"]
 """How the image is resampled, always with antialiasing."""
 
@@ -98,9 +99,12 @@ class EncoderSpec:
     std: tuple[float, float, float]
     """Per-channel standard deviation that they are divided by."""
     crop_fraction: float = 0.875
-    """With `crop`: the crop's share of the shorter side (224 of 256 for DINOv2)."""
+    """With `crop` and `square-crop`: the crop's share of the shorter side (224 of 256 for DINOv2)."""
     hook: str | None = None
     """Inner module whose output is read instead of a layer, see `Encoder`."""
+    eight_bits: bool = False
+    """Whether pictures are resized in 8 bits per channel, as Pillow and most processors of transformers do; in atlases
+    that do not say so they were resized as floats."""
 
     @property
     def tokens(self) -> int:
@@ -129,5 +133,5 @@ class EncoderSpec:
         try:
             return cls(**given)
         except TypeError as error:
-            missing = sorted(known - set(given) - {"crop_fraction", "hook"})
+            missing = sorted(known - set(given) - {"crop_fraction", "hook", "eight_bits"})
             raise BlindspotError(f"The encoder's description lacks {', '.join(missing)}; rebuild the atlas.") from error

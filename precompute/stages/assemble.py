@@ -24,7 +24,7 @@ from precompute.recipe import Pipeline, Recipe
 from precompute.runner import HEADER_MARK, Context, Progress, Stage, model_input
 from precompute.stages.corpus import count_skipped, images_of
 from precompute.stages.encode import read_spec
-from precompute.stages.energies import energy_of, live_concepts, statistics_of
+from precompute.stages.energies import live_concepts, statistics_of, stored_energy
 from precompute.stages.layout import concept_map
 from precompute.stages.pairing import pair_numbers, pairing_of
 from precompute.stages.words import read_words
@@ -82,6 +82,7 @@ class AssembleStage(Stage):
             dictionary=work.summary("dictionary"),
             sources=tuple(_source(context, name) for name in context.sources),
             delta=recipe.delta,
+            composition_rows=recipe.composition.rows,
             prior=_prior(context, recipe.prior),
             priors=_priors(context),
             judge=_judge(context),
@@ -171,9 +172,9 @@ def _concepts(context: Context) -> pd.DataFrame:
 
 def _delta(context: Context) -> pd.DataFrame:
     """Rows of `delta.parquet` of all models."""
-    real, live, frames = energy_of(context, REAL), live_concepts(context), []
+    real, live, frames = stored_energy(context, REAL), live_concepts(context), []
     for name in context.recipe.models:
-        model, index = energy_of(context, name), pairing_of(context, name).pair_index
+        model, index = stored_energy(context, name), pairing_of(context, name).pair_index
         paired = np.flatnonzero(index >= 0)
         gap = measure_gap(real, model, index[paired], paired)
         first, second = (statistics_of(context, source)["images_active"] for source in (REAL, name))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from unicodedata import normalize
 
 import pandas as pd
 from PIL import Image
@@ -35,6 +38,8 @@ UNREAD = {
 _OTHER = ".txt .caption .json .jsonl .csv .tsv .parquet .md .yaml .npy .npz .py .html .pdf"
 NOT_SNIFFED = frozenset(_OTHER.split())
 """Endings of files that are no images."""
+ENOUGH = 0.5
+"""Share of the real images that must have a counterpart in a model's folder for those to be its sample."""
 MANIFEST, SKIPPED, CAPTIONS = "images.json", "skipped.json", "captions.json"
 LABELS = "labels.json"
 """Ground truth of a drawn world: rows of [position, attribute, value]."""
@@ -73,23 +78,26 @@ class CorpusStage(Stage):
     def __init__(self, context: Context, source: str) -> None:
         block = context.source(source)
         assert not isinstance(block, Pipeline)
+        limits = context.recipe.limits
         params = {
             "source": fingerprint_fields(block, "pairing"),
-            "limits": fingerprint_fields(context.recipe.limits),
+            "limits": fingerprint_fields(limits, *(() if limits.images else ("seed",))),
         }
         reads: tuple[Path, ...] = ()
+        after = (context.images_stage(REAL),) if limits.images and source != REAL else ()
         if isinstance(block, Folder):
             # Raised when what is read from folders changes.
             params["reader"], reads = {"version": 2}, (block.folder,)
-        super().__init__(context, f"corpus/{source}", params, reads=reads)
-        self.block = block
+        super().__init__(context, f"corpus/{source}", params, after, reads)
+        self.block, self.sampled_with = block, after
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write the manifest, and for a world its images and ground truth."""
         limits = self.context.recipe.limits
         if isinstance(self.block, World):
             return draw_world(self.block, limits, folder, progress)
-        return gather_folder(self.block, limits, folder, progress)
+        real = images_of(self.context, REAL) if self.sampled_with and self.block.pairing != "none" else ()
+        return gather_folder(self.block, limits, folder, progress, real)
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
@@ -143,7 +151,9 @@ def first_images(context: Context) -> dict[str, int]:
     return dict(zip(context.sources, accumulate(counts, initial=0), strict=False))
 
 
-def gather_folder(source: Folder, limits: Limits, folder: Path, progress: Progress) -> dict[str, int]:
+def gather_folder(
+    source: Folder, limits: Limits, folder: Path, progress: Progress, real: Sequence[ImageRecord] = ()
+) -> dict[str, int]:
     """List the images of a folder with their captions; those that cannot be read are skipped and listed.
 
     Each image is decoded here to find the damaged ones before the long work starts, and once more when it is encoded.
@@ -151,9 +161,10 @@ def gather_folder(source: Folder, limits: Limits, folder: Path, progress: Progre
     Parameters
     ----------
     source : where the images are.
-    limits : how many are taken, in order of their names, and how large they may be.
+    limits : how many are taken, at random, and how large they may be.
     folder : the stage's folder; gets the manifest.
     progress : called with the images seen and all images.
+    real : the real images that were taken, whose counterparts are taken of a model's.
 
     Raises
     ------
@@ -161,7 +172,10 @@ def gather_folder(source: Folder, limits: Limits, folder: Path, progress: Progre
         If the folder is missing, has no images, or none that can be read.
     """
     left_out: dict[str, str] = {}
-    names = image_names(source.folder, left_out)[: limits.images]
+    everything = image_names(source.folder, left_out)
+    names = everything
+    if limits.images is not None and len(everything) > limits.images:
+        names = _counterparts(source, everything, real) or sample_names(everything, limits.images, limits.seed)
     captions, unread = find_captions(source.folder, names)
     images: list[ImageRecord] = []
     skipped: list[SkippedImage] = []
@@ -182,7 +196,34 @@ def gather_folder(source: Folder, limits: Limits, folder: Path, progress: Progre
         for name, why in sorted(left_out.items())
     ]
     write_json(folder / CAPTIONS, [one._asdict() for one in unread])
-    return write_manifest(folder, images, skipped)
+    sampled = {"sampled_from": len(everything)} if len(names) < len(everything) else {}
+    return write_manifest(folder, images, skipped) | sampled
+
+
+def sample_names(names: Sequence[str], count: int, seed: int) -> list[str]:
+    """A random sample of names in their order, those with the smallest hashes: it hardly changes with the folder."""
+
+    def place(name: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{_stem(name)}".encode("utf-8", "surrogateescape")).digest()
+
+    return sorted(sorted(names, key=place)[:count])
+
+
+def _counterparts(source: Folder, names: Sequence[str], real: Sequence[ImageRecord]) -> list[str]:
+    """The images of a model's folder with the stem, else the caption, of a real one; none if few have."""
+    least = 1 if source.pairing in ("stem", "caption") else ENOUGH * len(real)
+    if source.pairing in ("auto", "stem"):
+        stems = {normalize("NFC", image.stem) for image in real}
+        found = [name for name in names if normalize("NFC", _stem(name)) in stems]
+        if real and len(found) >= least:
+            return found
+    if source.pairing in ("auto", "caption") and real:
+        wanted = {normalize("NFC", image.caption) for image in real if image.caption}
+        captions, _ = find_captions(source.folder, names)
+        found = [name for name in names if normalize("NFC", captions.get(name, "")) in wanted]
+        if found and len(found) >= least:
+            return found
+    return []
 
 
 def image_names(folder: Path, left_out: dict[str, str] | None = None) -> list[str]:

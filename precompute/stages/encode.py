@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -104,6 +105,8 @@ def encode(
     progress((len(starts) - len(left)) * SHARD, len(images))
     if left or not (folder / SPEC).exists():
         encoder = Encoder.from_pretrained(config)
+        if (folder / SPEC).exists():  # what an older version began it finishes alike
+            encoder.spec = replace(encoder.spec, eight_bits=read_spec(folder).eight_bits)
         write_json(folder / SPEC, encoder.spec.to_dict())
 
     def read(position: int) -> Tensor:

@@ -1,13 +1,15 @@
 """Tokens to sparse codes to image energies, with their statistics.
 
-`codes-*.npz` holds the codes of one token shard. When all are there they are joined into `codes/` and `energy/`, each a
-CSR of three .npy files as the atlas keeps them, and `statistics.npz` (image ids count from 0 within the source).
+`codes-*.npz` holds the codes of one token shard. When all are there they are joined, one after the other, into `codes/`
+and `energy/`, each a CSR of three .npy files as the atlas keeps them, and `statistics.npz` (image ids count from 0
+within the source); then they are deleted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ import torch
 from scipy import sparse
 
 from engine.atlas.schema import index_dtype
-from engine.atlas.storage import CSR
+from engine.atlas.storage import CSR, CSRAppender, CSRFolder
 from engine.atlas.tables import energies_table, exemplars_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.energy import EnergyPass
@@ -55,8 +57,8 @@ class EnergiesStage(Stage):
         """Write codes, energies and statistics."""
         device = pick_device(self.context.recipe.dictionary.device)
         dictionary = Dictionary.from_pretrained(dictionary_folder(self.context), device)
-        files = [image.file for image in images_of(self.context, self.source)]
-        return measure_energies(dictionary, read_spec(self.tokens), self.tokens, folder, progress, files)
+        spec = read_spec(self.tokens)
+        return measure_energies(dictionary, spec, self.tokens, folder, progress, _Files(self.context, self.source))
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
@@ -74,9 +76,32 @@ class EnergiesStage(Stage):
         writer.write_table("exemplars", pd.concat(exemplars))
 
 
+class _Files(Sequence[str]):
+    """The names of a source's images, read when one is needed."""
+
+    def __init__(self, context: Context, source: str) -> None:
+        self._context, self._source = context, source
+
+    def __len__(self) -> int:
+        return len(images_of(self._context, self._source))
+
+    def __getitem__(self, image: Any) -> Any:
+        return images_of(self._context, self._source)[image].file
+
+
 def codes_of(context: Context, source: str) -> sparse.csr_matrix:
     """The token codes of a source, float32 `[tokens, concepts]`."""
     return _stored(context, source, "codes").rows()
+
+
+def stored_codes(context: Context, source: str) -> CSRFolder:
+    """The token codes of a source, `[tokens, concepts]`, which stay on disk."""
+    return CSRFolder(context.folder(f"energies/{source}") / "codes", context.work.summary("dictionary")["concepts"])
+
+
+def stored_energy(context: Context, source: str) -> CSRFolder:
+    """The image energies of a source, `[images, concepts]`, which stay on disk."""
+    return CSRFolder(context.folder(f"energies/{source}") / "energy", context.work.summary("dictionary")["concepts"])
 
 
 def energy_of(context: Context, source: str) -> sparse.csr_matrix:
@@ -145,11 +170,14 @@ def measure_energies(
         first += len(stored) // spec.tokens
         progress(number, len(shards))
     codes = (CSR(**read_arrays(part), concepts=dictionary.concepts) for part in parts)
-    return sum_codes(codes, dictionary.concepts, spec.tokens, spec.prefix_tokens, folder)
+    summary = sum_codes(codes, dictionary.concepts, spec.tokens, spec.prefix_tokens, folder)
+    for part in parts:
+        part.unlink()
+    return summary
 
 
 def sum_codes(parts: Iterable[CSR], concepts: int, tokens: int, prefix_tokens: int, folder: Path) -> dict[str, int]:
-    """Join the codes of a source, sum them per image and keep codes, energies and statistics in the stage's folder.
+    """Join the codes of a source, sum them per image and write codes, energies and statistics, one part at a time.
 
     Parameters
     ----------
@@ -160,20 +188,19 @@ def sum_codes(parts: Iterable[CSR], concepts: int, tokens: int, prefix_tokens: i
     folder : the stage's folder.
     """
     accumulator = EnergyPass(concepts, tokens, prefix_tokens, exemplars=EXEMPLARS)
-    codes, energy = [], []
+    codes = CSRAppender(folder / "codes", concepts, np.float16)
+    energy = CSRAppender(folder / "energy", concepts, np.float32)
     for found in parts:
         require_codes(found.values)
-        codes.append(found)
+        codes.append(found.indptr, found.indices, found.values)
         summed = accumulator.add(found.indptr, found.indices, found.values)
-        energy.append(
-            CSR(summed.indptr.astype(np.int64), summed.indices.astype(found.indices.dtype), summed.data, concepts)
-        )
-    CSR.concatenate(codes).save(folder / "codes", np.float16)
-    CSR.concatenate(energy).save(folder / "energy", np.float32)
+        energy.append(summed.indptr, summed.indices, summed.data)
+    codes.close()
+    energy.close()
     measured = accumulator.finish()._asdict()
     arrays = measured | measured.pop("moments")._asdict()
     write_arrays(folder / STATISTICS, **{name: np.asarray(value) for name, value in arrays.items()})
-    return {"codes": int(sum(len(found.values) for found in codes))}
+    return {"codes": codes.entries}
 
 
 def sparse_codes(dictionary: Dictionary, tokens: np.ndarray) -> CSR:

@@ -27,8 +27,8 @@ K = 5
 SEED = 0
 """Of the halves of the real images."""
 MOST = 3_000
-"""Images of each set that are compared in concept space, where FID takes the singular values of an images x images
-matrix: time grows with their cube. Encoder space takes all."""
+"""Images of each set that are compared in concept space, where the Frechet distance takes the singular values of an
+images x images matrix: time grows with their cube. Encoder space takes all."""
 
 Row = dict[str, Any]
 
@@ -88,7 +88,7 @@ def compare_model(
     pair_index: np.ndarray,
     progress: Progress,
 ) -> list[Row]:
-    """Measure a model against all real images, and its FID also at the size of a real half.
+    """Measure a model against all real images, and its Frechet distance also at the size of a real half.
 
     Parameters
     ----------

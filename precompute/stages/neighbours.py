@@ -7,16 +7,17 @@ from typing import NamedTuple
 
 import faiss
 import numpy as np
-from scipy import sparse
 
 from engine.atlas.schema import NEIGHBOUR_KINDS, REAL
 from engine.atlas.tables import neighbours_table
 from engine.atlas.writer import AtlasWriter
-from engine.blindspots.cooccurrence import cooccurrence_neighbours
+from engine.blindspots.cooccurrence import cooccurrence_neighbours, squared_norms
+from engine.blindspots.rows import BLOCK, Rows
 from engine.files import read_arrays, write_arrays
 from precompute.runner import Context, Progress, Stage
 from precompute.stages.dictionary import atoms_of
-from precompute.stages.energies import codes_of
+from precompute.stages.encode import read_spec
+from precompute.stages.energies import stored_codes
 from precompute.stages.layout import concept_map, unit
 
 NEIGHBOURS = 16
@@ -44,7 +45,8 @@ class NeighboursStage(Stage):
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write `neighbours.npz`."""
         context = self.context
-        found = find_neighbours(codes_of(context, REAL), atoms_of(context), concept_map(context).xy)
+        tokens = read_spec(context.folder(f"encode/{REAL}")).tokens
+        found = find_neighbours(stored_codes(context, REAL), atoms_of(context), concept_map(context).xy, tokens)
         arrays = {f"{kind}_{part}": array for kind, near in found.items() for part, array in near._asdict().items()}
         write_arrays(folder / TABLE, **arrays)
         return {"neighbours": int(sum((near.others >= 0).sum() for near in found.values()))}
@@ -57,7 +59,7 @@ class NeighboursStage(Stage):
         writer.write_table("neighbours", neighbours_table(found))
 
 
-def find_neighbours(codes: sparse.csr_matrix, atoms: np.ndarray, xy: np.ndarray) -> dict[str, Near]:
+def find_neighbours(codes: Rows, atoms: np.ndarray, xy: np.ndarray, tokens: int = 1) -> dict[str, Near]:
     """Find the neighbours of every live concept, by kind.
 
     Parameters
@@ -65,10 +67,12 @@ def find_neighbours(codes: sparse.csr_matrix, atoms: np.ndarray, xy: np.ndarray)
     codes : token codes of the real images, `[tokens, concepts]`.
     atoms : `[concepts, dim]`.
     xy : the concept map, `[concepts, 2]`.
+    tokens : per image; those of some images are read at once.
     """
-    live = np.flatnonzero(np.bincount(codes.indices, minlength=codes.shape[1]))
+    step = BLOCK * tokens
+    live = np.flatnonzero(squared_norms(codes, step))
     return {
-        "cooccurrence": Near(*cooccurrence_neighbours(codes, NEIGHBOURS)),
+        "cooccurrence": Near(*cooccurrence_neighbours(codes, NEIGHBOURS, step)),
         "atom": nearest(unit(atoms), live, faiss.IndexFlatIP),
         "map": nearest(xy, live, faiss.IndexFlatL2),
     }

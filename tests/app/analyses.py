@@ -28,7 +28,7 @@ def add_analyses(path: Path) -> Path:
         embedding[source.name] = vectors[list(atlas.info.image_range(source.name))]
     spaces = {name: {"encoder": embedding[name], "concepts": energy[name]} for name in energy}
     divergence, changes = [], []
-    reality, real = compose_real(codes["real"], tokens, _silent)
+    real = compose_real(codes["real"], tokens, _silent)
     curves, metrics = real.stored("real"), compare_halves(spaces["real"], _silent)
     for model in atlas.models:
         start = atlas.info.image_range(model).start
@@ -37,7 +37,7 @@ def add_analyses(path: Path) -> Path:
         found = measure_pairs(sides[0], sides[1], pair_index, live, 0.8)
         own = found.rows, start + found.rows, found.rows
         divergence.append(divergence_table(model, *own, found.divergence, found.nearest, found.similarity, found.p))
-        composition, changed = compose_model(model, sides[2], tokens, pair_index, reality, real, _silent)
+        composition, changed = compose_model(model, sides[2], tokens, pair_index, real, _silent)
         changes.append(changed)
         curves |= composition.stored(model)
         metrics += compare_model(model, spaces["real"], spaces[model], pair_index, _silent)

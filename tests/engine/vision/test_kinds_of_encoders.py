@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -42,9 +43,24 @@ READ: dict[str, tuple[int, Make]] = {
     "classifier": (2, lambda: hf.DeiTForImageClassification(hf.DeiTConfig(**VISION))),
     "patch as a pair": (1, lambda: hf.ViTModel(hf.ViTConfig(**VISION | {"patch_size": [16, 16]}))),
 }
+HIERA = {
+    "image_size": [64, 64], "patch_size": [7, 7], "patch_stride": [4, 4], "patch_padding": [3, 3], "embed_dim": 16,
+    "depths": [1, 1, 1], "num_heads": [1, 1, 1], "masked_unit_size": [4, 4],
+    "masked_unit_attention": [True, False, False],
+    "num_query_pool": 1, "query_stride": [2, 2],
+}  # fmt: skip
+CLIP_LIKE = {"vision_use_head": True, "num_patches": 16, "patch_size": 16, **SMALL}
+STAGES = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8, "layer_type": "basic"}
+LAID_OUT: dict[str, tuple[int, int, int, Make]] = {
+    "MAE": (1, 4, 16, lambda: hf.ViTMAEModel(hf.ViTMAEConfig(**VISION))),
+    "SigLIP2 of any size": (0, 4, 16, lambda: hf.Siglip2VisionModel(hf.Siglip2VisionConfig(**CLIP_LIKE))),
+    "Swin": (0, 8, 32, lambda: hf.SwinModel(hf.SwinConfig(**SWIN))),
+    "Hiera": (0, 8, 64, lambda: hf.HieraModel(hf.HieraConfig(**HIERA))),
+    "ResNet": (0, 8, 16, lambda: hf.ResNetModel(hf.ResNetConfig(**STAGES))),
+    "DINOv3": (5, 4, 16, lambda: hf.DINOv3ViTModel(hf.DINOv3ViTConfig(num_register_tokens=4, **VISION))),
+}
+"""Prefix, side of the grid and width of the tokens of 64 pixels."""
 REFUSED: dict[str, tuple[str, Make]] = {
-    "MAE": ("hides random parts of every image", lambda: hf.ViTMAEModel(hf.ViTMAEConfig(**VISION, mask_ratio=0.0))),
-    "Swin": ("gives 64 tokens, which is not a square grid", lambda: hf.SwinModel(hf.SwinConfig(**SWIN))),
     "oblong images": ("does not encode images of 64 pixels", lambda: hf.ViTModel(hf.ViTConfig(**OBLONG))),
     "oblong patches": ("is not a square grid", lambda: hf.ViTModel(hf.ViTConfig(**OBLONG_PATCH))),
     "videos": ("does not encode images", lambda: hf.VideoMAEModel(hf.VideoMAEConfig(**VIDEO))),
@@ -81,6 +97,23 @@ def test_a_vision_tower_has_the_whole_models_weights(tmp_path: Path, model: type
     with torch.no_grad():
         theirs = whole.vision_model(pixel_values=pixels).last_hidden_state
         torch.testing.assert_close(encoder(images).flat(), theirs)
+
+
+@pytest.mark.parametrize("name", [*READ, *LAID_OUT])
+def test_a_token_lies_where_its_part_of_the_image_does(tmp_path: Path, name: str) -> None:
+    prefix, side, dim, make = LAID_OUT.get(name, (READ.get(name, [0])[0], 4, 16, READ.get(name, [0, None])[1]))
+    encoder = Encoder.from_pretrained(saved(tmp_path, make), device="cpu", image_size=64)
+    assert encoder.spec.grid == (side, side) and (encoder.spec.prefix_tokens, encoder.spec.dim) == (prefix, dim)
+    plain = torch.full((1, 3, 64, 64), 0.5)
+    for row, column in ((0, side - 1), (side - 1, 1), (side // 2, 0)):
+        changed, step = plain.clone(), 64 // side
+        part = (slice(row * step, (row + 1) * step), slice(column * step, (column + 1) * step))
+        changed[0, :, *part] = torch.rand(3, step, step, generator=torch.Generator().manual_seed(0))
+        moved = (encoder(changed).patches - encoder(plain).patches).norm(dim=-1)[0]
+        found = divmod(int(moved.argmax()), side)
+        # A convolution's view overlaps its neighbours'.
+        assert np.abs(np.subtract(found, (row, column))).max() <= (name == "ResNet")
+        assert torch.equal(encoder(plain).flat(), encoder(plain).flat())
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from PIL import Image
-from transformers import BitImageProcessorPil
 
 from engine.errors import BlindspotError
 from engine.vision.preprocess import fit, load_image, prepare, to_tensor
+from engine.vision.pretrained import image_settings
 from engine.vision.spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
 
 CROP = EncoderSpec("x", None, None, 56, 14, (4, 4), 1, 8, "crop", "bicubic", IMAGENET_MEAN, IMAGENET_STD)
@@ -26,13 +27,40 @@ def smooth_image(width: int, height: int) -> Image.Image:
 
 def test_crop_agrees_with_the_authors_processor() -> None:
     image = smooth_image(150, 97)
-    processor = BitImageProcessorPil(
+    processor = hf.BitImageProcessorPil(
         size={"shortest_edge": 64}, crop_size={"height": 56, "width": 56}, resample=3,
         image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD,
     )  # fmt: skip
     theirs = torch.as_tensor(np.asarray(processor(image)["pixel_values"][0]))
     ours = prepare(to_tensor([image]), CROP)[0]
     assert (ours - theirs).abs().max() < 1.5 / 255 / min(IMAGENET_STD)  # they round to 8 bits in between
+
+
+PROCESSORS = {
+    "DINOv2": (hf.BitImageProcessorPil, {"size": {"shortest_edge": 256}, "crop_size": 224}),
+    "ViT": (hf.ViTImageProcessorPil, {}),
+    "CLIP": (hf.CLIPImageProcessorPil, {}),
+    "SigLIP": (hf.SiglipImageProcessorPil, {}),
+    "DeiT": (hf.DeiTImageProcessorPil, {}),
+    "BEiT": (hf.BeitImageProcessorPil, {}),
+    "ConvNeXt": (hf.ConvNextImageProcessorPil, {"size": {"shortest_edge": 224}, "crop_pct": 0.9, "resample": 3}),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_pictures_are_prepared_as_the_processor_of_transformers_does(tmp_path: Path, name: str) -> None:
+    kind, options = PROCESSORS[name]
+    processor = kind(**options)
+    processor.save_pretrained(tmp_path)
+    found = image_settings(str(tmp_path), None)
+    spec = EncoderSpec("x", None, None, patch=14, grid=(1, 1), prefix_tokens=1, dim=8, **vars(found))
+    rng = np.random.default_rng(0)
+    for width, height in ((640, 427), (300, 451), (97, 130)):
+        image = Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+        theirs = np.asarray(processor(image)["pixel_values"][0])
+        ours = prepare(to_tensor([image], spec), spec)[0].numpy()
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert np.abs(prepare(to_tensor([image], replace(spec, eight_bits=False)), spec)[0].numpy() - theirs).max() > 1e-3
 
 
 def test_square_squeezes_the_whole_image() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from engine.blindspots.cooccurrence import cooccurrence_matrix
+from engine.blindspots.cooccurrence import cooccurrence_blocks, cooccurrence_matrix
 from engine.blindspots.metrics import frechet_distance
 from precompute.stages.composition import compose_model, compose_real, halves_unique, thresholds
 from precompute.stages.divergence import measure_pairs, nearest_other
@@ -67,11 +67,11 @@ def test_a_duplicate_is_the_nearest_other_image():
 
 
 def test_thresholds_rise_from_the_weak_entries_beyond_the_strongest():
-    found = cooccurrence_matrix(codes_of(10, 0))
-    eps = thresholds(found, 10)
-    entries = found.sums / 10
+    eps = thresholds(codes_of(10, 0), TOKENS)
+    entries = cooccurrence_matrix(codes_of(10, 0)).sums / 10
+    np.testing.assert_array_equal(eps[[0, -1]], [np.quantile(entries, 0.01), 2 * entries.max()])
     assert (np.diff(eps) > 0).all() and entries.min() <= eps[0] < np.median(entries) < entries.max() < eps[-1]
-    assert (np.diff(thresholds(cooccurrence_matrix(sparse.csr_matrix((4, CONCEPTS))), 1)) > 0).all()
+    assert (np.diff(thresholds(sparse.csr_matrix((4, CONCEPTS)), 1)) > 0).all()
 
 
 def test_halves_that_share_no_pair_of_concepts_are_wholly_unique():
@@ -86,8 +86,8 @@ def test_halves_that_share_no_pair_of_concepts_are_wholly_unique():
 
 def test_a_model_equal_to_reality_changed_nothing():
     codes = codes_of(400, 0)
-    reality, real = compose_real(codes, TOKENS, silent)
-    twin, changes = compose_model("twin", (codes, codes), TOKENS, np.arange(400), reality, real, silent)
+    real = compose_real(codes, TOKENS, silent)
+    twin, changes = compose_model("twin", (codes, codes), TOKENS, np.arange(400), real, silent)
     assert (twin.unique[~np.isnan(twin.unique)] == 0).all()
     np.testing.assert_array_equal(real.l0, twin.l0)
     np.testing.assert_array_equal(real.eps, twin.eps)
@@ -136,3 +136,32 @@ def test_a_half_is_replaced_by_its_own_captions_or_by_as_many_random_images():
     drawn = instead_of(half, np.full(9, -1))
     assert len(drawn) == len(set(drawn)) == 3 and drawn.max() < 9
     assert len(instead_of(half, np.array([-1, 4]))) == 0
+
+
+def test_a_composition_per_image_is_that_of_numpy(monkeypatch):
+    """Z has one row per image; the matrix is summed in blocks of three of its rows."""
+    monkeypatch.setattr(cooccurrence_blocks, "__defaults__", (64, 3 * CONCEPTS))
+    energies = [sparse.csr_matrix(energy_of(codes_of(60, seed))) for seed in (0, 1)]
+    real = compose_real(energies[0], 1, silent)
+    model, changes = compose_model("m", tuple(energies), 1, np.arange(60), real, silent)
+    z, other = (matrix.toarray().astype(np.float64) for matrix in energies)
+    gram, drawn = z.T @ z, other.T @ other
+    entries = gram[np.triu_indices(CONCEPTS)]
+    entries = entries[entries > 0] / 60
+    np.testing.assert_allclose(real.eps[[0, -1]], [np.quantile(entries, 0.01), 2 * entries.max()])
+    np.testing.assert_array_equal(real.l0, [(gram / 60 > eps).sum() for eps in real.eps])
+    for number, eps in enumerate(real.eps):
+        above = drawn / 60 > eps
+        expected = np.mean(gram[above] / 60 <= eps) if above.any() else np.nan
+        np.testing.assert_allclose(model.unique[number], expected)
+    assert (real.tokens, real.images, real.entries) == (60, 60, np.count_nonzero(gram))
+    np.testing.assert_allclose(real.eigenvalues, np.linalg.eigvalsh(gram)[::-1], rtol=1e-6)
+    first, second = changes["first"].to_numpy(), changes["second"].to_numpy()
+    for name, matrix in (("real_cosine", gram), ("model_cosine", drawn)):
+        norms = np.sqrt(np.diag(matrix))
+        np.testing.assert_allclose(changes[name], matrix[first, second] / norms[first] / norms[second], rtol=1e-6)
+    np.testing.assert_array_equal(changes["real_tokens"], ((z > 0).T.astype(int) @ (z > 0))[first, second])
+    np.testing.assert_array_equal(changes["real_tokens"], changes["real_images"])
+    products = other[:, first] * other[:, second] - z[:, first] * z[:, second]
+    np.testing.assert_allclose(changes["gap"], products.mean(axis=0), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(changes["se"], products.std(axis=0, ddof=1) / np.sqrt(60), rtol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,31 @@ def test_unusable_images_are_skipped_counted_and_listed(tmp_path: Path):
     assert "cannot be read as an image" in skipped["broken"] and "limit of 5000" in skipped["huge"]
 
 
-def test_the_limit_takes_the_first_by_name(tmp_path: Path):
-    save_images(tmp_path / "images", range(5))
-    gather(tmp_path / "images", tmp_path / "work", images=2)
-    assert [picture.stem for picture in read_manifest(tmp_path / "work")] == ["0000", "0001"]
+def test_the_limit_takes_a_random_sample_that_its_seed_repeats(tmp_path: Path):
+    save_images(tmp_path / "images", range(12))
+    taken = []
+    for number, seed in enumerate((0, 0, 1)):
+        found = gather(tmp_path / "images", tmp_path / f"work{number}", images=4, seed=seed)
+        assert found == {"images": 4, "skipped": 0, "sampled_from": 12}
+        taken.append([picture.stem for picture in read_manifest(tmp_path / f"work{number}")])
+        assert taken[-1] == sorted(taken[-1])
+    assert taken[0] == taken[1] != taken[2] and taken[0] != ["0000", "0001", "0002", "0003"]
+
+
+def test_of_a_models_folder_the_counterparts_of_the_real_sample_are_taken(tmp_path: Path):
+    for name in ("real", "drawn"):
+        save_images(tmp_path / name, range(12))
+    gather(tmp_path / "real", tmp_path / "a", images=4)
+    real, renamed = read_manifest(tmp_path / "a"), tmp_path / "drawn"
+    for how in ("stem", "caption"):
+        (tmp_path / how).mkdir()
+        gather_folder(Folder(folder=renamed), Limits(images=4), tmp_path / how, quiet, real)
+        assert [one.caption for one in read_manifest(tmp_path / how)] == [one.caption for one in real]
+        rows = [json.loads(line) for line in (renamed / "metadata.jsonl").read_text().splitlines()]
+        for row in rows:
+            (renamed / row["file_name"]).rename(renamed / f"x{row['file_name']}")
+            row["file_name"] = f"x{row['file_name']}"
+        (renamed / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_a_missing_an_empty_and_a_broken_folder_are_said_in_a_sentence(tmp_path: Path):
