@@ -26,6 +26,7 @@ from scipy import sparse
 
 from engine.atlas import schema
 from engine.atlas.schema import FileEntry
+from engine.blindspots.rows import take_rows
 from engine.errors import BlindspotError
 from engine.files import ArrayAppender, regular_file, write_array
 
@@ -200,6 +201,10 @@ class CSRFolder:
         """Rows `start` to `stop` as a float32 scipy matrix in memory; errors as for `CSR.entries`."""
         indptr, indices, values = map(self._part, schema.CSR_PARTS)
         return CSR(indptr, indices, values, self.concepts).rows(start, stop)
+
+    def __getitem__(self, rows: np.ndarray) -> sparse.csr_matrix:
+        """Some rows in memory, in their order."""
+        return take_rows(self, rows)
 
     def _part(self, part: str) -> np.ndarray:
         path = self.folder / f"{part}.npy"

@@ -28,6 +28,8 @@ Features = np.ndarray | sparse.csr_matrix
 """[images, D], dense (encoder space) or sparse (image energies, concept space)."""
 _CHUNK = 1024
 """Rows of a product at once."""
+_DENSE = 2048
+"""Dimensions up to which covariances of sparse features are formed."""
 _SLACK = 1e-10
 """Rounding of a squared distance, in units of the squared norms that it is a difference of."""
 
@@ -61,12 +63,12 @@ def frechet_distance(real: Features, model: Features) -> Frechet:
             f"{real.shape} and {model.shape}."
         )
     means = [np.asarray(side.mean(axis=0, dtype=np.float64)).ravel() for side in (real, model)]
-    if sparse.issparse(real):
+    if sparse.issparse(real) and real.shape[1] > _DENSE:
         left, right = sparse.csr_matrix(real, dtype=np.float64), sparse.csr_matrix(model, dtype=np.float64)
         traces = [_sparse_trace(side, mean) for side, mean in zip((left, right), means, strict=True)]
         cross = _sparse_cross(left, right, means)
     else:
-        factors = [_factor(np.asarray(side) - mean) for side, mean in zip((real, model), means, strict=True)]
+        factors = [_factor(side, mean) for side, mean in zip((real, model), means, strict=True)]
         traces = [np.sum(factor**2) for factor in factors]
         cross = factors[0] @ factors[1].T
     shared = linalg.svdvals(cross, check_finite=False, overwrite_a=True).sum()
@@ -106,17 +108,16 @@ def manifold_metrics(real: Features, model: Features, k: int = 5) -> Manifold:
             f"Precision and recall with k = {k} need more than {k} images of both sets in one feature space, "
             f"not {real.shape} and {model.shape}."
         )
-    real, model = (_float64(side) for side in (real, model))
     real_norms, model_norms = _norms(real), _norms(model)
     real_reach, model_reach = squared_radii(real, k), squared_radii(model, k)
     inside_real = np.zeros(model.shape[0], np.int64)
     recalled, covered = np.zeros(real.shape[0], bool), np.zeros(real.shape[0], bool)
-    for rows, distance in _blocks(real, model, real_norms, model_norms):
-        slack = _SLACK * (real_norms[rows, None] + model_norms[None, :])
+    for rows, columns, distance in _blocks(real, model, real_norms, model_norms):
+        slack = _SLACK * (real_norms[rows, None] + model_norms[None, columns])
         in_real_ball = distance <= real_reach[rows, None] + slack
-        inside_real += in_real_ball.sum(axis=0)
-        covered[rows] = in_real_ball.any(axis=1)
-        recalled[rows] = (distance <= model_reach[None, :] + slack).any(axis=1)
+        inside_real[columns] += in_real_ball.sum(axis=0)
+        covered[rows] |= in_real_ball.any(axis=1)
+        recalled[rows] |= (distance <= model_reach[None, columns] + slack).any(axis=1)
     return Manifold(
         precision=float(np.mean(inside_real > 0)),
         recall=float(recalled.mean()),
@@ -127,22 +128,31 @@ def manifold_metrics(real: Features, model: Features, k: int = 5) -> Manifold:
 
 def squared_radii(features: Features, k: int) -> np.ndarray:
     """[n] squared distance of every image to its k-th nearest other image."""
-    features = _float64(features)
-    norms = _norms(features)
-    radii = np.empty(features.shape[0])
-    for rows, distance in _blocks(features, features, norms, norms):
-        distance[np.arange(len(distance)), np.arange(rows.start, rows.start + len(distance))] = -1.0
-        radii[rows] = np.partition(distance, k, axis=1)[:, k]
-    return radii
+    norms, count = _norms(features), features.shape[0]
+    nearest = np.full((count, k + 1), np.inf)
+    for rows, columns, distance in _blocks(features, features, norms, norms):
+        if rows == columns:
+            np.fill_diagonal(distance, -1.0)
+        joined = np.concatenate([nearest[rows], distance], axis=1)
+        nearest[rows] = np.partition(joined, k, axis=1)[:, : k + 1]
+    return nearest.max(axis=1)
 
 
-def _factor(centred: np.ndarray) -> np.ndarray:
-    """[min(n, D), D] A with A^T A the covariance: the features themselves, or the smaller triangle of their QR."""
-    if len(centred) > centred.shape[1]:
-        factor = linalg.qr(centred, mode="r", check_finite=False)[0][: centred.shape[1]]
-    else:
-        factor = centred
-    return factor / np.sqrt(len(centred) - 1)
+def _factor(features: Features, mean: np.ndarray) -> np.ndarray:
+    """[min(n, D), D] A with A^T A the covariance: the centred features, or the smaller triangle of their QR.
+
+    The triangle is that of the features so far above the next block's, so that no copy of all of them is needed.
+    """
+    count, dim = features.shape
+    factor = _dense(features[: min(count, dim)]) - mean
+    for start in range(dim, count, _CHUNK):
+        joined = np.concatenate([factor, _dense(features[start : start + _CHUNK]) - mean])
+        factor = linalg.qr(joined, mode="r", check_finite=False)[0][:dim]
+    return factor / np.sqrt(count - 1)
+
+
+def _dense(features: Features) -> np.ndarray:
+    return np.asarray(features, np.float64) if isinstance(features, np.ndarray) else features.toarray()
 
 
 def _sparse_trace(features: sparse.csr_matrix, mean: np.ndarray) -> float:
@@ -166,14 +176,19 @@ def _sparse_cross(left: sparse.csr_matrix, right: sparse.csr_matrix, means: list
 
 def _blocks(
     left: Features, right: Features, left_norms: np.ndarray, right_norms: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Some rows of `left` at a time with their squared distances to all of `right`."""
-    transposed = right.T.tocsr() if sparse.issparse(right) else right.T
-    for start in range(0, left.shape[0], _CHUNK):
-        rows = slice(start, min(start + _CHUNK, left.shape[0]))
-        product: Any = left[rows] @ transposed
-        product = product if isinstance(product, np.ndarray) else product.toarray()
-        yield rows, np.maximum(left_norms[rows, None] + right_norms[None, :] - 2 * product, 0.0)
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Some rows of `left` and some of `right` at a time, with the squared distances between them."""
+    for columns in _chunks(right):
+        transposed = _float64(right[columns]).T
+        for rows in _chunks(left):
+            product: Any = _float64(left[rows]) @ transposed
+            product = product if isinstance(product, np.ndarray) else product.toarray()
+            yield rows, columns, np.maximum(left_norms[rows, None] + right_norms[None, columns] - 2 * product, 0.0)
+
+
+def _chunks(features: Features) -> list[slice]:
+    count = features.shape[0]
+    return [slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
 
 
 def _float64(features: Features) -> Features:
@@ -184,6 +199,9 @@ def _float64(features: Features) -> Features:
 
 def _norms(features: Features) -> np.ndarray:
     """[n] squared norms."""
-    if sparse.issparse(features):
-        return np.asarray(features.multiply(features).sum(axis=1)).ravel()
-    return np.einsum("nd,nd->n", features, features)
+    norms = np.empty(features.shape[0])
+    for rows in _chunks(features):
+        some = _float64(features[rows])
+        squares = some.multiply(some).sum(axis=1) if sparse.issparse(some) else np.einsum("nd,nd->n", some, some)
+        norms[rows] = np.asarray(squares).ravel()
+    return norms

@@ -12,13 +12,14 @@ import pandas as pd
 from scipy import sparse
 
 from engine.atlas.schema import HALVES, REAL
+from engine.atlas.storage import CSRFolder
 from engine.atlas.writer import AtlasWriter
-from engine.blindspots.metrics import Features, Frechet, Manifold, frechet_distance, manifold_metrics
+from engine.blindspots.metrics import Frechet, Manifold, frechet_distance, manifold_metrics
 from engine.blindspots.significance import split_halves
 from engine.files import read_json, write_json
 from precompute.runner import Context, Progress, Stage
 from precompute.stages.encode import embeddings_of
-from precompute.stages.energies import energy_of
+from precompute.stages.energies import stored_energy
 from precompute.stages.pairing import pairing_of
 
 TABLE = "metrics.json"
@@ -28,9 +29,13 @@ SEED = 0
 """Of the halves of the real images."""
 MOST = 3_000
 """Images of each set that are compared in concept space, where the Frechet distance takes the singular values of an
-images x images matrix: time grows with their cube. Encoder space takes all."""
+images x images matrix: time grows with their cube."""
+MOST_EMBEDDINGS = 20_000
+"""Images of each set that are compared in encoder space, where precision and recall take every pair of them."""
 
 Row = dict[str, Any]
+Features = np.ndarray | sparse.csr_matrix | CSRFolder
+"""[images, dim] of one space, dense or sparse, in memory or on disk."""
 
 
 class MetricsStage(Stage):
@@ -56,7 +61,7 @@ class MetricsStage(Stage):
         return {"rows": len(rows)}
 
     def _features(self, source: str) -> dict[str, Features]:
-        return {"encoder": embeddings_of(self.context, source), "concepts": energy_of(self.context, source)}
+        return {"encoder": embeddings_of(self.context, source), "concepts": stored_energy(self.context, source)}
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
@@ -101,14 +106,21 @@ def compare_model(
         first, second = real_halves(features.shape[0], most_of(features))
         half = _frechet(features[first], drawn[instead_of(second, pair_index)]).distance
         real_rows, drawn_rows = chosen(features.shape[0], pair_index, most_of(features))
-        rows.append(compare(name, space, features[real_rows], drawn[drawn_rows]) | {"fid_half": half})
+        sides = _taken(features, real_rows), _taken(drawn, drawn_rows)
+        rows.append(compare(name, space, *sides) | {"fid_half": half})
         progress(len(rows), len(real))
     return rows
 
 
-def most_of(features: Features) -> int | None:
-    """How many images of a set are compared at most; None for all."""
-    return MOST if sparse.issparse(features) else None
+def most_of(features: Features) -> int:
+    """How many images of a set are compared at most."""
+    return MOST_EMBEDDINGS if isinstance(features, np.ndarray) else MOST
+
+
+def _taken(features: Features, rows: np.ndarray) -> Any:
+    """Some rows; no copy of a dense array if they are all."""
+    whole = isinstance(features, np.ndarray) and np.array_equal(rows, np.arange(len(features)))
+    return features if whole else features[rows]
 
 
 def real_halves(images: int, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +169,7 @@ def instead_of(half: np.ndarray, pair_index: np.ndarray) -> np.ndarray:
     return np.sort(np.random.default_rng(SEED).choice(len(pair_index), len(half), replace=False))
 
 
-def compare(name: str, space: str, real: Features, model: Features) -> Row:
+def compare(name: str, space: str, real: Any, model: Any) -> Row:
     """One row of `metrics.parquet` without `fid_half`; nan where a set has too few images."""
     distance = _frechet(real, model)
     enough = min(real.shape[0], model.shape[0]) > K
@@ -174,7 +186,7 @@ def compare(name: str, space: str, real: Features, model: Features) -> Row:
     }
 
 
-def _frechet(real: Features, model: Features) -> Frechet:
+def _frechet(real: Any, model: Any) -> Frechet:
     if min(real.shape[0], model.shape[0]) < 2:
         return Frechet(math.nan, math.nan, math.nan)
     return frechet_distance(real, model)
