@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from engine.blindspots.distribution import skewness
-
 LEVEL = 0.05
 """Concepts with a Benjamini-Hochberg q below it are certain to differ, and come first in rankings."""
 SIDES = ("suppressed", "exaggerated")
@@ -146,10 +144,17 @@ def summarise(table: pd.DataFrame, low: float, high: float) -> Summary:
         uncertain=int((beyond & ~sure).sum()),
         significant=None if live["q"].isna().all() else int((live["q"] < LEVEL).sum()),
         median=float(np.median(delta)) if len(delta) else float("nan"),
-        skewness=skewness(delta),
+        skewness=_skewness(delta),
         all_concepts=len(whole),
-        all_skewness=skewness(whole),
+        all_skewness=_skewness(whole),
     )
+
+
+def _skewness(delta: np.ndarray) -> float:
+    """Third standardised moment; 0 without spread."""
+    centred = delta - delta.mean() if len(delta) else delta
+    spread = float(np.sqrt(np.mean(centred**2))) if len(delta) else 0.0
+    return float(np.mean(centred**3) / spread**3) if spread > 0 else 0.0
 
 
 class Start(NamedTuple):
