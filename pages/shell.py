@@ -17,6 +17,7 @@ PAGES = [
     st.Page("concept_map.py", title="Concept map", icon=":material/scatter_plot:"),
     st.Page("blindspots.py", title="Blindspots", icon=":material/visibility_off:"),
     st.Page("pairs.py", title="Images", icon=":material/image:"),
+    st.Page("my_image.py", title="My image", icon=":material/add_photo_alternate:"),
     st.Page("composition.py", title="Composition", icon=":material/hub:"),
     st.Page("compare.py", title="Compare", icon=":material/compare:"),
     st.Page("dictionary.py", title="Dictionary", icon=":material/bar_chart:"),

@@ -70,9 +70,14 @@ class Fit:
 def fit_of(image: int) -> Fit:
     """Return how the atlas's encoder saw an image."""
     row = session.image_table(session.atlas()).loc[image]
+    return fit_of_size(row["width"], row["height"])
+
+
+def fit_of_size(width: float, height: float) -> Fit:
+    """Return how the atlas's encoder sees an image of this size."""
     encoder = session.atlas().info.encoder
     crop = float(encoder.get("crop_fraction", 0.875)) if encoder.get("resize") == "crop" else None
-    return Fit(aspect=row["width"] / row["height"] if row["height"] else 1.0, crop=crop)
+    return Fit(aspect=width / height if height else 1.0, crop=crop)
 
 
 def best_image(concept: int, source: str) -> int | None:

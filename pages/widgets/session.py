@@ -88,6 +88,8 @@ class View(ReportView):
     study: str | None = None
     """A rating study beside the atlas."""
     rater: str | None = None
+    upload: str | None = None
+    """Key of an image somebody brought (`pages.widgets.uploads`)."""
 
 
 def default_view(known: Known) -> View:
@@ -167,6 +169,7 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
         "target": _number(*TARGETS),
         "study": lambda text: text if NAME.fullmatch(text) else None,
         "rater": lambda text: text if 0 < len(text) <= LONGEST_RATER and text.isprintable() else None,
+        "upload": lambda text: text if len(text) == 16 and text.isascii() and text.isalnum() else None,
         "job": lambda text: text if len(text) <= 64 and text.isascii() and text.isalnum() else None,
     }
 

@@ -1,0 +1,49 @@
+"""What an atlas sees in an image: the same whether it is one of its own or brought from elsewhere."""
+
+import numpy as np
+import pytest
+
+from engine.atlas import Atlas
+from engine.errors import BlindspotError
+from engine.samplers.inspection import foreign_image, heat_map, leading_concepts, stored_image
+from tests.test_demo import DEMO
+
+IMAGE = 13
+"""An orange flower and a black car in the sky."""
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return Atlas.open(DEMO / "atlas")
+
+
+@pytest.fixture(scope="module")
+def stored(demo):
+    return stored_image(demo, IMAGE)
+
+
+def test_the_codes_of_a_stored_image_are_those_of_its_heat_maps(demo, stored):
+    for concept in leading_concepts(demo, stored.codes, 4).concepts:
+        np.testing.assert_array_equal(heat_map(demo, stored.codes, concept), demo.heatmap(IMAGE, concept))
+    with pytest.raises(BlindspotError, match="no image"):
+        stored_image(demo, demo.info.images)
+
+
+def test_an_image_of_the_atlas_is_recognised_when_it_is_brought_from_elsewhere(demo, stored):
+    found = foreign_image(demo, demo.image(IMAGE), "cpu")
+    here, there = (np.asarray(one.codes.sum(axis=0)).ravel() for one in (stored, found))
+    assert here @ there / (np.linalg.norm(here) * np.linalg.norm(there)) > 0.98
+    nearest = demo.nearest_images(found.embedding, "real", 1).iloc[0]
+    assert nearest["image"] == IMAGE and nearest["similarity"] > 0.99
+
+
+def test_leading_concepts_are_live_one_of_each_name_first(demo, stored):
+    every = leading_concepts(demo, stored.codes, 10_000)
+    labels = demo.concepts["label"].to_numpy()[every.concepts].tolist()
+    named = [label for label in labels if label]
+    first = len(set(named))
+    assert len(set(named[:first])) == first and {"car", "sky"} <= set(named[:8])
+    assert every.shares[:first] == sorted(every.shares[:first], reverse=True)
+    assert not demo.concepts["dead"].to_numpy()[every.concepts].any() and min(every.scores) > 0
+    best = demo.exemplars("real", every.concepts[0], 8)["score"].mean()
+    assert every.shares[0] == pytest.approx(every.scores[0] / best)
