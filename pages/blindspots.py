@@ -6,7 +6,7 @@ import streamlit as st
 from engine.figures.tables import summarise
 from engine.reports.concepts import group_members, ranked_concepts, ranking_ends
 from engine.reports.selection import select
-from pages.widgets import controls, html, selection, session
+from pages.widgets import controls, html, notes, selection, session
 from pages.widgets.reports import find_report, show_report
 
 KEYS = (*session.SETTINGS, "top", "quantity", "margin", *session.NARROWING)
@@ -25,6 +25,8 @@ def one_model() -> None:
     with filters:
         controls.filters(view)
     selection.show_bar(view)
+    with html.explained():
+        notes.show_selections(view)
     if not select(atlas, view).any():
         return
     pictures, intervals = st.columns([11, 9], gap="large")

@@ -12,7 +12,7 @@ from engine.figures.distribution import delta_intervals
 from engine.figures.map import MAPS_HOW, maps_height
 from engine.figures.tables import pearson
 from engine.reports.selection import is_narrowed, select
-from pages.widgets import controls, html, selection, session
+from pages.widgets import controls, html, notes, selection, session
 from pages.widgets.plot import plot, show_figure
 
 KEYS = ("models", "concept", *session.SETTINGS, *session.NARROWING)
@@ -36,6 +36,8 @@ def explore() -> None:
     with filters:
         controls.filters(view)
     selection.show_bar(view, view.models)
+    with html.explained():
+        notes.show_selections(view)
     query = urlencode(session.write(view, session.known(), ("models", *session.SETTINGS)))
     tables = {model: session.table(view, model) for model in view.models}
     mask = select(session.atlas(), view) if is_narrowed(view) else None

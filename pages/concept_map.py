@@ -10,7 +10,7 @@ import streamlit as st
 from engine.figures.map import HEIGHT, HOW, PLAIN_HOW
 from engine.figures.tables import most_different
 from engine.reports.selection import is_narrowed, select
-from pages.widgets import card, controls, generate, html, selection, session, stress
+from pages.widgets import card, controls, generate, html, notes, selection, session, stress
 from pages.widgets.plot import plot
 
 KEYS = (*session.SETTINGS, "concept", "image", "colour", "side", "top", "job", *session.NARROWING)
@@ -23,6 +23,8 @@ def explore() -> None:
     selection.keep_controls(view)
     table, mask = session.table(view), select(session.atlas(), view)
     selection.show_bar(view)
+    with html.explained():
+        notes.show_selections(view)
     left, right = st.columns([11, 9], gap="large")
     with left, st.container(key="stage"):
         query = urlencode(session.write(view, session.known(), session.SETTINGS))
@@ -37,6 +39,8 @@ def explore() -> None:
             browse(view, table, mask)
         else:
             card.show_card(view, table)
+            with html.explained():
+                notes.show_concept(view)
             with html.explained():
                 stress.show_stress(view)
             generate.generate(view)
