@@ -1,4 +1,4 @@
-# make app        opens the app on the bundled demo atlas   (ATLAS=path opens another, PORT=8501, HOST=127.0.0.1)
+# make app        opens the app on the bundled demo atlas   (ATLAS=path opens another, or a folder of several, PORT=8501, HOST=127.0.0.1)
 # make test       runs every test, the browser ones included
 # make test-fast  runs the tests of the statistics, the atlas, the figures and the recipes, under a minute
 # make lint       ruff and mypy

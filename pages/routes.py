@@ -11,6 +11,7 @@ import json
 import re
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -32,7 +33,7 @@ from engine.figures.map import model_maps
 from engine.ratings.files import FORMATS, ratings_table, table_bytes
 from engine.ratings.report import rating_report
 from engine.reports import files
-from pages.widgets import html, ratings, session
+from pages.widgets import html, ratings, session, shelf
 from pages.widgets.reports import find_report
 
 KINDS = {
@@ -135,11 +136,9 @@ def _endpoint(answer: Callable[[Request], bytes]) -> Callable:
     async def endpoint(request: Request) -> Response:
         path = Path(request.url.path)
         try:
-            version = request.path_params["version"]
-            if VERSION.fullmatch(version) and version != session.version(session.atlas()):
-                raise LookupError(version)  # of an atlas that was rebuilt: a browser would keep it as what it is not
-            body = await run_in_threadpool(answer, request)
-            name = _file_name(request) if "name" in request.path_params and path.suffix in DOWNLOADS else path.name
+            with shelf.asked(_of_version(request.path_params["version"])):
+                body = await run_in_threadpool(answer, request)
+                name = _file_name(request) if "name" in request.path_params and path.suffix in DOWNLOADS else path.name
         except (BlindspotError, LookupError, OSError, ValueError):
             return Response("There is no such thing in this atlas.", 404, media_type="text/plain")
         headers = {}
@@ -152,6 +151,18 @@ def _endpoint(answer: Callable[[Request], bytes]) -> Callable:
         return Response(body, media_type=KINDS[path.suffix], headers={**FOREVER, **headers})
 
     return endpoint
+
+
+def _of_version(version: str) -> Path:
+    """Return the atlas of a version; any word that is none stands for the app's only or first atlas."""
+    paths = list(shelf.atlases().values()) or [shelf.atlas_path()]
+    if not VERSION.fullmatch(version):
+        return paths[0]
+    for path in paths:
+        with suppress(BlindspotError):
+            if session.version(session.open_atlas(path)) == version:
+                return path
+    raise LookupError(version)  # of an atlas that was rebuilt: a browser would keep it as what it is not
 
 
 def accepts_gzip(header: str) -> bool:

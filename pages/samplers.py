@@ -10,7 +10,7 @@ from engine.errors import BlindspotError
 from engine.figures.samplers import NARROW_HEIGHT
 from engine.figures.style import concept_names
 from engine.reports import samplers
-from pages.widgets import html, session
+from pages.widgets import html, session, shelf
 from pages.widgets.reports import find_report, missing, sampler_image, show_report
 
 
@@ -19,7 +19,7 @@ def drawn_here() -> bool:
 
     In another atlas, or since the demo has another encoder, the same number is another concept.
     """
-    if session.atlas_path() != session.DEFAULT:
+    if session.atlas_path() != shelf.DEFAULT:
         return False
     try:
         encoder = samplers.measured().encoder
@@ -50,7 +50,7 @@ def concept_labels(concepts: list[int]) -> dict[int, str]:
     if known:
         return dict(zip(concepts, concept_names([known.get(concept) for concept in concepts], concepts), strict=True))
     try:
-        labels = session.open_atlas(session.DEFAULT).shown_labels().reindex(concepts)
+        labels = session.open_atlas(shelf.DEFAULT).shown_labels().reindex(concepts)
     except BlindspotError:
         labels = [None] * len(concepts)
     return dict(zip(concepts, concept_names(labels, concepts), strict=True))

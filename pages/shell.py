@@ -31,6 +31,7 @@ page = st.navigation(PAGES, position="top")
 st.set_page_config(page_title=f"{page.title} · Blindspot Atlas")
 html.styles()
 try:
+    html.atlas_choice()
     if session.was_rebuilt():
         st.toast("The atlas was rebuilt; this is the new one.", icon=":material/refresh:")
     html.notice()
@@ -40,6 +41,6 @@ except BlindspotError as error:
         st.rerun()
     st.title("This atlas cannot be shown")
     st.error(html.plain(error, code=True), icon=":material/error:")
-    st.caption("Start the app as `streamlit run app.py -- ATLAS`, or set BLINDSPOT_ATLAS to the atlas folder.")
+    st.caption("Start the app as `streamlit run app.py -- ATLAS`, ATLAS the folder of an atlas or of several.")
 except Exception as error:
     html.failed(error)

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from engine.atlas.schema import HEADER
 from engine.devices import DEVICE, DTYPE, drawing_placement
 from engine.errors import BlindspotError
 from engine.files import DATA
@@ -27,7 +28,9 @@ START_SECONDS = 60
 EVERYWHERE = ("0.0.0.0", "::")
 """Addresses to listen on that are no addresses to visit."""
 
-AtlasFolder = Annotated[Path | None, typer.Argument(help="Folder of an atlas.", show_default="the demo atlas")]
+AtlasFolder = Annotated[
+    Path | None, typer.Argument(help="Folder of an atlas, or of several.", show_default="the demo atlas")
+]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser when the app is ready.")]
@@ -57,8 +60,10 @@ def serve(
     if device != "auto" or dtype:
         drawing_placement(device, dtype)  # now, not when the first image is asked for
     folder = (atlas or DEMO_ATLAS).expanduser().absolute()
-    if not folder.is_dir():
-        raise BlindspotError(f"There is no atlas at {folder}: give the folder that holds atlas.json.")
+    if not (folder / HEADER).is_file() and not any(folder.glob(f"*/{HEADER}")):
+        raise BlindspotError(
+            f"There is no atlas at {folder}: give the folder that holds {HEADER}, or one whose folders do."
+        )
     shown = "localhost" if host in EVERYWHERE else host
     if browser and _has_display():
         threading.Thread(target=_open_when_ready, args=(f"http://{shown}:{port}",), daemon=True).start()

@@ -36,7 +36,7 @@ from engine.samplers.records import (
 )
 from engine.samplers.registry import WITHOUT_PRIOR
 from engine.stress.records import is_stress
-from pages.widgets import html, session
+from pages.widgets import html, session, shelf
 from pages.widgets.session import View
 
 RESULTS = "BLINDSPOT_RESULTS"
@@ -147,7 +147,7 @@ def generate(view: View) -> None:
         st.caption("This atlas names no diffusion prior, so nothing can be drawn: add `prior` to its recipe.")
         return
     st.caption("A diffusion prior is steered towards images that excite exactly this concept while they stay natural.")
-    if session.atlas_path() == session.DEFAULT:
+    if session.atlas_path() == shelf.DEFAULT:
         _warmed(session.atlas_path())
     else:
         names = ", ".join(f"“{html.plain(part.get('id'))}”" for part in (atlas.info.encoder, *priors.values()))

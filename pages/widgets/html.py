@@ -31,7 +31,7 @@ from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.figures.style import EXAGGERATED, NEUTRAL, SUPPRESSED, delta_colour
 from engine.figures.tables import LEVEL
-from pages.widgets import session
+from pages.widgets import session, shelf
 
 HERE = Path(__file__).parent
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def asset(path: str) -> str:
 
 def address(go: Mapping[str, Any], page: str | None = None) -> str:
     """Return the address of a changed view of this page, or of another page that keeps this one's settings."""
-    params = {**session.settings(), **go} if page else go
+    params = {**session.settings(), **shelf.parameters(), **go} if page else {**shelf.parameters(), **go}
     return f"{page or ''}?{urlencode({name: value for name, value in params.items() if value is not None})}"
 
 
@@ -244,6 +244,21 @@ def fragment(function: Callable | None = None, *, run_every: float | None = None
 def styles() -> None:
     """Load the style sheet of everything that is HTML; once per run, before the page."""
     st.html(HERE / "style.css")
+
+
+def atlas_choice() -> None:
+    """Offer the atlases of the folder that the app was started with, where it is no atlas itself."""
+    names = list(shelf.atlases())
+    if not names:
+        return
+    if (asked := shelf.unknown()) is not None:
+        said = f"There is no atlas {plain(asked[:80])} here: you see {plain(shelf.chosen())}."
+        st.warning(said, icon=":material/info:")
+    with st.container(key="shelf", horizontal=True, horizontal_alignment="right"):
+        st.selectbox(
+            "Atlas", names, key=session.bound("atlas", shelf.chosen()), width=260, label_visibility="collapsed",
+            on_change=lambda: session.choose_atlas(st.session_state["w_atlas"]), format_func=plain,
+        )  # fmt: skip
 
 
 def notice() -> None:

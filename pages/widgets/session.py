@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -29,15 +27,14 @@ from engine.blindspots.delta import ESTIMATORS
 from engine.errors import BlindspotError
 from engine.figures.style import Basis
 from engine.figures.tables import STATUSES
-from engine.files import DATA
 from engine.ratings.store import LONGEST_RATER, NAME
 from engine.reports import ReportView
 from engine.reports.base import view_basis, view_table
 from engine.reports.selection import SELECTION, SORTS, delta_ranges, pack_concepts, select, unpack_concepts
 from engine.reports.theory import TARGETS
+from pages.widgets import shelf
+from pages.widgets.shelf import atlas_path
 
-ENVIRONMENT = "BLINDSPOT_ATLAS"
-DEFAULT = DATA / "demo" / "atlas"
 COLOURS = ("delta", "relative", "frequency", "cluster")
 SIDES = ("suppressed", "exaggerated", "both")
 QUANTITIES = ("relative", "delta")
@@ -222,13 +219,6 @@ def _number(low: float, high: float) -> Callable[[str], float | None]:
     return parse
 
 
-def atlas_path() -> Path:
-    """Return the atlas to show: ``streamlit run app.py -- ATLAS``, else BLINDSPOT_ATLAS, else the demo."""
-    is_app = Path(sys.argv[0]).name == "app.py"
-    named = [argument for argument in sys.argv[1:] if not argument.startswith("-")] if is_app else []
-    return Path(named[0] if named else os.environ.get(ENVIRONMENT) or DEFAULT).expanduser().resolve()
-
-
 def open_atlas(path: Path) -> Atlas:
     """Open an atlas once per process, and again once it was rebuilt; raises `BlindspotError` when that fails."""
     return _opened(path, header_state(path))
@@ -244,7 +234,7 @@ def _opened(path: Path, state: tuple[int, ...]) -> Atlas:
 
 
 def atlas() -> Atlas:
-    """Return the atlas of this process."""
+    """Return the atlas of this tab."""
     return open_atlas(atlas_path())
 
 
@@ -256,8 +246,16 @@ def version(opened: Atlas) -> str:
     return hashlib.sha256(header).hexdigest()[:10]
 
 
+def choose_atlas(name: str) -> None:
+    """Show another atlas of the folder, from its overview's defaults; used in widget callbacks."""
+    st.query_params.from_dict({shelf.PARAMETER: name})
+
+
 def was_rebuilt() -> bool:
     """Return whether the atlas was rebuilt since this browser tab last asked."""
+    if shelf.entered():  # concepts and images of another atlas
+        for key in (CACHE, VERSION):
+            st.session_state.pop(key, None)
     before, now = st.session_state.get(VERSION), version(atlas())
     st.session_state[VERSION] = now
     return before not in (None, now)
@@ -345,8 +343,8 @@ def open_view(page: str, keys: tuple[str, ...]) -> View:
 def put(view: View, keys: tuple[str, ...] | None = None) -> dict[str, str]:
     """Write a view into the URL if it is not there already, and return its parameters."""
     params = write(view, known(), keys)
-    if params != dict(st.query_params):
-        st.query_params.from_dict(params)
+    if (address := params | shelf.parameters()) != dict(st.query_params):
+        st.query_params.from_dict(address)
     return params
 
 

@@ -15,7 +15,7 @@ from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.figures.images import Block, Row, image_grid
 from engine.reports import samplers
-from pages.widgets import reports, session
+from pages.widgets import reports, session, shelf
 from pages.widgets.reports import SAMPLER_IMAGES, find_report
 from pages.widgets.session import View
 from tests.app.test_pages import html, opened, url
@@ -76,7 +76,7 @@ def folder(use_atlas, plain_atlas, tmp_path, monkeypatch):
 @pytest.fixture
 def own(monkeypatch, plain_atlas):
     """Let the opened atlas be the one whose concepts were drawn."""
-    monkeypatch.setattr(session, "DEFAULT", plain_atlas.resolve())
+    monkeypatch.setattr(shelf, "DEFAULT", plain_atlas.resolve())
 
 
 def test_every_image_is_cut_out_where_the_picture_has_it(folder):
