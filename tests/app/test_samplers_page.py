@@ -15,7 +15,7 @@ from engine.atlas import Atlas
 from engine.errors import BlindspotError
 from engine.figures.images import Block, Row, image_grid
 from engine.reports import samplers
-from pages.widgets import reports, session, shelf
+from pages.widgets import reports, shelf
 from pages.widgets.reports import SAMPLER_IMAGES, find_report
 from pages.widgets.session import View
 from tests.app.test_pages import html, opened, url
