@@ -7,7 +7,7 @@ from pages.widgets import controls, html, session
 from pages.widgets.card import pair_heats
 from pages.widgets.reports import find_report, missing, show_report
 
-KEYS = ("model", "estimator", "temperature", "low", "high", "models", "image", "top")
+KEYS = ("model", "estimator", "temperature", "low", "high", "models", "image", "top", "caption")
 PARTS = 8
 
 
@@ -39,9 +39,11 @@ def single_images() -> None:
         html.show("pairs.detail", key="pair_detail", view=view, pair=pair, table=table, concepts=concepts, heat=heat)
         show_report("pair", view)
     with gallery:
+        controls.caption_search(view)
+        rows = images.matching_pairs(images.ranked_pairs(atlas, view.model), view.caption)
         html.show(
-            "pairs.gallery", key="gallery", view=view, rows=images.ranked_pairs(atlas, view.model), chosen=pair.number,
-            level=images.LEVEL, count=max(3, view.top // 2), copies=find_report("copies", view),
+            "pairs.gallery", key="gallery", view=view, rows=rows, certain=images.likely_copies(rows),
+            chosen=pair.number, level=images.LEVEL, count=max(3, view.top // 2), copies=find_report("copies", view),
             failures=find_report("failures", view),
         )  # fmt: skip
         show_report("copies", view)

@@ -35,6 +35,17 @@ def ranked_pairs(atlas: Atlas, model: str) -> pd.DataFrame:
     return rows.assign(confirmed=rows["p"] <= LEVEL, caption=captions)
 
 
+def matching_pairs(rows: pd.DataFrame, text: str) -> pd.DataFrame:
+    """Return the rows of `ranked_pairs` whose caption has all words of a text; all if it has none."""
+    captions, words = rows["caption"].fillna("").str.casefold(), text.casefold().split()
+    return rows[np.logical_and.reduce([captions.str.contains(word, regex=False) for word in words])] if words else rows
+
+
+def likely_copies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of `ranked_pairs`, the most certain copies first: by p, then by divergence."""
+    return rows.sort_values(["p", "l2"], kind="stable")
+
+
 @register("divergence", possible=has("divergence"))
 def histograms(atlas: Atlas, view: ReportView) -> Report:
     """The divergence of every model that drew real captions; where none did, the reader says so."""

@@ -57,6 +57,14 @@ def model_choice(view: View) -> None:
         st.selectbox("Model", models, **_bind("model", view.model))
 
 
+def caption_search(view: View) -> None:
+    """Search the captions of pairs."""
+    st.text_input(
+        "Captions", placeholder="Search captions", icon=":material/search:", label_visibility="collapsed",
+        max_chars=LONGEST_TEXT, **_bind("caption", view.caption),
+    )  # fmt: skip
+
+
 def models_choice(view: View) -> None:
     """Choose two to four models to compare."""
     bound = _bind("models", list(view.models))

@@ -85,6 +85,8 @@ class View(ReportView):
     study: str | None = None
     """A rating study beside the atlas."""
     rater: str | None = None
+    caption: str = ""
+    """Words that the captions of listed pairs have."""
     upload: str | None = None
     """Key of an image somebody brought (`pages.widgets.uploads`)."""
 
@@ -151,6 +153,7 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
         "frequency": _number(0.0, 1.0),
         "q": _number(0.0, 1.0),
         "text": lambda text: text if len(text) <= LONGEST_TEXT and text.isprintable() else None,
+        "caption": lambda text: text if len(text) <= LONGEST_TEXT and text.isprintable() else None,
         "cluster": _several(known.clusters, 1, len(known.clusters)),
         "within": _ranges(known.models),
         "ids": lambda text: text if unpack_concepts(text, known.concepts) is not None else None,

@@ -20,12 +20,24 @@ def atlas(use_atlas, analysed_atlas) -> Atlas:
     return Atlas.open(analysed_atlas)
 
 
-def test_both_ends_of_the_ranking_are_shown_smallest_and_largest_first(atlas):
+def test_the_likeliest_copies_come_first_and_then_the_largest_divergences(atlas):
     rows = atlas.divergence("beta").sort_values("l2", kind="stable")
+    copies = rows.sort_values(["p", "l2"], kind="stable")
     shown = html(opened(PAGE, model="beta"))
-    places = [shown.index(f'href="?image={image}"') for image in (*rows["image"][:3], *rows["image"][::-1][:3])]
-    assert places == sorted(places)
-    assert f"divergence {rows['l2'].iloc[0]:.2f}" in shown and f"divergence {rows['l2'].iloc[-1]:.2f}" in shown
+    first, last = shown.split("Furthest: failures")
+    for half, images in ((first, copies["image"][:3]), (last, rows["image"][::-1][:3])):
+        places = [half.index(f'href="?image={image}"') for image in images]
+        assert places == sorted(places)
+    assert f"divergence {copies['l2'].iloc[0]:.2f}" in first and f"divergence {rows['l2'].iloc[-1]:.2f}" in last
+
+
+def test_pairs_are_found_by_the_words_of_their_captions(atlas):
+    captions = atlas.images["caption"].loc[atlas.divergence("alpha")["real_image"]]
+    word = captions.iloc[3].split()[-1]
+    hits = captions.str.casefold().str.contains(word.casefold(), regex=False)
+    shown = html(opened(PAGE, caption=word.upper()))
+    assert f"of {hits.sum()} drawn images whose caption matches" in shown
+    assert "No caption has all of these words" in html(opened(PAGE, caption=f"{word} zebra"))
 
 
 def test_the_chosen_pair_shows_what_the_engine_says_it_differs_in(atlas):
