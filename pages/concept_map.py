@@ -10,7 +10,7 @@ import streamlit as st
 from engine.figures.map import HEIGHT, HOW, PLAIN_HOW
 from engine.figures.tables import most_different
 from engine.reports.selection import is_narrowed, select
-from pages.widgets import card, controls, generate, html, notes, selection, session, stress
+from pages.widgets import activation, card, controls, generate, html, notes, selection, session, stress
 from pages.widgets.plot import plot
 
 KEYS = (*session.SETTINGS, "concept", "image", "colour", "side", "top", "job", *session.NARROWING)
@@ -41,6 +41,8 @@ def explore() -> None:
             card.show_card(view, table)
             with html.explained():
                 notes.show_concept(view)
+            with html.explained():
+                activation.show_activation(view)
             with html.explained():
                 stress.show_stress(view)
             generate.generate(view)
