@@ -25,8 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from engine.invariance.generator import DeterministicGenerator
-from engine.invariance.levelset import LevelSet, OnIteration
-from engine.invariance.walk import Walked, walk
+from engine.invariance.levelset import LevelSet
 
 
 class NoiseLevelSet(LevelSet):
@@ -66,7 +65,7 @@ class NoiseLevelSet(LevelSet):
 
     @torch.no_grad()
     def refresh(self, noise: Float[Tensor, "n *shape"], random: torch.Generator) -> Float[Tensor, "n *shape"]:
-        """Draw X anew given x_t, and return the N that goes with it."""
+        """Draw X anew given x_t, and return the N that goes with it: `refresh` of `engine.invariance.walk.walk`."""
         states = self.states(noise)
         parts = [self._ancestral(part, random) for part in states.split(self.batch or len(states))]
         self.context = torch.cat(parts)
@@ -82,20 +81,3 @@ class NoiseLevelSet(LevelSet):
                 fresh = torch.randn(state.shape, generator=random, dtype=state.dtype).to(state)
                 state = state + prior.schedule.sigma(t, t_prev) * fresh
         return state
-
-
-def walk_in_blocks(
-    level: NoiseLevelSet,
-    start: Float[Tensor, "n *shape"],
-    rounds: int,
-    random: torch.Generator,
-    *,
-    angle: float = 0.5,
-    tolerance: float = 1e-4,
-    on_iteration: OnIteration | None = None,
-) -> Walked:
-    """Walk along the set from members N, with X drawn anew between steps; see `walk` for the arguments."""
-    return walk(
-        level, start, rounds, random, angle=angle, tolerance=tolerance,
-        refresh=lambda noise: level.refresh(noise, random), on_iteration=on_iteration,
-    )  # fmt: skip

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from engine.invariance.blocks import NoiseLevelSet, walk_in_blocks
+from engine.invariance.blocks import NoiseLevelSet
 from engine.invariance.filters import Filtered, parse_low_pass
 from engine.invariance.generator import CountedPrior, DeterministicGenerator
 from engine.invariance.levelset import DENSE, LevelSet, descend, project
+from engine.invariance.walk import walk
 from engine.jobs import Cancelled
 from engine.samplers.candidates import CandidateSelection
 from engine.samplers.energy_dps import EnergyDPS
@@ -115,8 +116,8 @@ class MemberSearch:
         latents, found = reached.latents, reached.converged
         if self.walks and len(goal) <= DENSE and found.any():
             inside = NoiseLevelSet(generator, seen, goal, clean[found])
-            walked = walk_in_blocks(
-                inside, latents[found], self.walks, random, angle=ANGLE, tolerance=tolerance,
+            walked = walk(
+                inside, latents[found], self.walks, random, angle=ANGLE, tolerance=tolerance, refresh=inside.refresh,
                 on_iteration=partial(self._report, first, START_STEPS + request.iterations),
             )  # fmt: skip
             assert inside.context is not None

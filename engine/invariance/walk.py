@@ -23,7 +23,7 @@ from torch import Tensor
 from engine.errors import BlindspotError
 from engine.invariance.levelset import DENSE, LevelSet, OnIteration, gram, solve
 
-Refresh = Callable[[Tensor], Tensor]
+Refresh = Callable[[Tensor, torch.Generator], Tensor]
 """Latents [n, *shape] to others for the same images, after the context of `LevelSet` was drawn anew."""
 RETURN = 1e-3
 """Distance, as a share of the step's length, within which the way back ends at the same member."""
@@ -129,7 +129,7 @@ def walk(
         accept = valid & (uniform.log() < ratio)
         here = there.where(accept, here)
         if refresh is not None and done + 1 < steps:
-            here = here._replace(z=refresh(here.z.reshape(n, *shape)).flatten(1))
+            here = here._replace(z=refresh(here.z.reshape(n, *shape), generator).flatten(1))
         taken, lost = taken + float(accept.double().mean()), lost + float((~valid).double().mean())
         if every and (done + 1) % every == 0:
             trail.append(here.z.reshape(n, *shape).clone())

@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 
-from engine.invariance.blocks import NoiseLevelSet, walk_in_blocks
+from engine.invariance.blocks import NoiseLevelSet
 from engine.invariance.generator import DeterministicGenerator
 from engine.invariance.levelset import project
 from engine.invariance.planar import Ellipse
+from engine.invariance.walk import walk
 from tests.engine.priors.tiny import GaussianPrior
 
 ELLIPSE = Ellipse(2.0, 0.7)
@@ -42,7 +43,7 @@ def test_the_walk_has_the_exact_law_and_projection_alone_has_not():
         return images, ((counts - expected) ** 2 / expected).sum() / 23
 
     assert chi_square(starts)[1] > 2.5
-    found = walk_in_blocks(level, starts, 25, random, angle=0.8)
+    found = walk(level, starts, 25, random, angle=0.8, refresh=level.refresh)
     images, misfit = chi_square(found.latents)
     assert misfit < 2 and found.acceptance > 0.8 and found.residuals.max() <= 1e-4
     assert abs(images[:, 2].mean()) < 0.06 and abs(images[:, 2].std() - 1) < 0.06
