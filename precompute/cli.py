@@ -19,6 +19,7 @@ from engine.errors import BlindspotError
 from engine.files import DATA
 from precompute.benchmark import CONTEXT, benchmark
 from precompute.console import AsJson, VariadicCommand, print_json
+from precompute.doctor import doctor, dry_run
 from precompute.drawing import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
 from precompute.invariants import invariants
@@ -60,6 +61,9 @@ def run(
         Path | None, typer.Option("--out", help="Folder of the atlas.", show_default="atlases/<recipe's name>")
     ] = None,
     settings: Settings = None,
+    only_plan: Annotated[
+        bool, typer.Option("--dry-run", help="Print images, steps, disk, memory and hours, and run nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run all stages of a recipe, resuming what is done; a second run does nothing.
@@ -72,6 +76,9 @@ def run(
     read = load_recipe(recipe, settings or ())
     if out is None and (read.name in ("", ".", "..") or set(read.name) & set("/\\") or len(read.name) > 100):
         raise BlindspotError(f"The recipe's name {read.name[:100]!r} is no folder's: change it, or give --out.")
+    if only_plan:
+        dry_run(read, out or ATLASES / read.name, as_json)
+        return
     _build(read, out or ATLASES / read.name, as_json)
 
 
@@ -166,6 +173,7 @@ def export(
         typer.echo(f"- no {name}: {why}")
 
 
+app.command()(doctor)
 app.command()(sample)
 app.command()(gallery)
 app.command()(invariants)
