@@ -7,6 +7,7 @@ are relative to the recipe's file, paths in `--set` to the working directory.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import math
 import os
 import re
@@ -22,16 +23,18 @@ from engine.blindspots.delta import DeltaSettings
 from engine.dictionary.spec import DictionarySpec
 from engine.errors import BlindspotError
 from engine.files import DATA
+from engine.hub import HUB_ID
 from engine.pipelines.spec import PipelineSpec
 from engine.priors.spec import PriorSpec
 from engine.vision.spec import EncoderConfig, JudgeSpec
 
 KeyPath = tuple[str, ...]
 """Keys from the recipe's top to a value; `*` stands for any key."""
-FOLDER_KEYS: tuple[KeyPath, ...] = (("real", "folder"), ("models", "*", "folder"))
+FOLDER_KEYS: tuple[KeyPath, ...] = (("real", "folder"), ("real", "urls"), ("models", "*", "folder"))
 """Keys whose value is always a folder."""
 MODEL_KEYS: tuple[KeyPath, ...] = (
     *(("models", "*", key) for key in ("pipeline", "config", "unet", "lora", "textual_inversion")),
+    ("real", "dataset"),
     ("dictionary", "load"),
     ("encoder", "id"),
     ("prior", "id"),
@@ -46,6 +49,8 @@ SHORTHANDS: tuple[KeyPath, ...] = (("real",), ("models", "*"))
 """Keys where a plain string means `{folder: string}`."""
 
 
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://|hf-hub:)")
+"""How an address begins."""
 LARGEST, DEEPEST, MOST_VALUES = 1 << 20, 50, 100_000
 """Bytes of a recipe, its levels, and its values with those that YAML repeats."""
 UNUSABLE = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")
@@ -84,6 +89,59 @@ class World(ImageSource):
     seed: Annotated[int, Field(ge=0)] = 0
     size: Annotated[int, Field(ge=16, le=1024)] = 64
     """Side of an image in pixels."""
+
+
+class Dataset(ImageSource):
+    """Images of a data set that Hugging Face `datasets` reads (the extra `datasets`), some rows at a time."""
+
+    dataset: str
+    """A folder of images, of parquet files with a column of images or of webdataset shards (.tar); one such file or a
+    pattern such as `shards/*.tar`; or an id of the hub, which is streamed."""
+    config: str | None = None
+    """One of a hub data set's configurations."""
+    split: str = "train"
+    revision: str | None = None
+    """Hub commit, tag or branch."""
+    image: str | None = None
+    """Column with the images; the first one that holds images if not given."""
+    caption: str | None = None
+    """Column with the captions; `caption`, `text` or its like if not given."""
+    licence: str | None = None
+    """Column with the licence; `licence` or `license` if not given."""
+    url: str | None = None
+    """Column with the address that an image comes from; `url` if not given."""
+
+
+class Urls(ImageSource):
+    """Images that a table of addresses names, such as LAION's; those that cannot be had are left out and listed."""
+
+    urls: Path
+    """A parquet, csv, tsv or jsonl file, or a folder of them. Rows that a column such as NSFW or punsafe flags are
+    never asked for."""
+    url: str | None = None
+    """Column with the addresses; `url` if not given."""
+    caption: str | None = None
+    """Column with the captions; `caption`, `text` or its like if not given."""
+    licence: str | None = None
+    """Column with the licence; `licence` or `license` if not given."""
+    max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 20_000_000
+    """Larger files are left out."""
+    timeout: Annotated[float, Field(gt=0, le=600)] = 20.0
+    """Seconds for one image."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 16
+    """Images fetched at once."""
+    allow_networks: tuple[str, ...] = ()
+    """Networks that are not public and may be asked all the same, such as `127.0.0.1/32` in a test."""
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError:
+                raise ValueError(f"has {network!r}, which is no network such as 10.0.0.0/8") from None
+        return networks
 
 
 class Pipeline(ImageSource, PipelineSpec):
@@ -141,9 +199,15 @@ def _tag(value: Any) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-TAGS: dict[str, type[ImageSource]] = {"<Folder>": Folder, "<World>": World, "<Pipeline>": Pipeline}
+TAGS: dict[str, type[ImageSource]] = {f"<{kind.__name__}>": kind for kind in (Folder, World, Pipeline, Dataset, Urls)}
 
-Real = Annotated[Annotated[Folder, Tag("<Folder>")] | Annotated[World, Tag("<World>")], Discriminator(_tag)]
+Real = Annotated[
+    Annotated[Folder, Tag("<Folder>")]
+    | Annotated[World, Tag("<World>")]
+    | Annotated[Dataset, Tag("<Dataset>")]
+    | Annotated[Urls, Tag("<Urls>")],
+    Discriminator(_tag),
+]
 Model = Annotated[Annotated[Folder, Tag("<Folder>")] | Annotated[Pipeline, Tag("<Pipeline>")], Discriminator(_tag)]
 
 
@@ -153,7 +217,8 @@ class Recipe(RecipeBlock):
     name: str
     description: str = ""
     real: Real
-    """The real images: `{folder: DIR}` or `{world: tabletop, count: N, seed: S}`; a plain string is a folder."""
+    """The real images: `{folder: DIR}`, `{dataset: DIR, FILES OR HUB ID}`, `{urls: TABLE}` or `{world: tabletop, count:
+    N, seed: S}`; a plain string is a folder."""
     models: dict[str, Model]
     """The generated ones: `NAME: {folder: DIR}` or `NAME: {pipeline: ID}`; a plain string is a folder."""
     encoder: EncoderConfig
@@ -321,12 +386,14 @@ def _resolved(raw: dict[str, Any], base: Path) -> dict[str, Any]:
     """A recipe without shorthands, and with absolute paths, taken from `base`; Hugging Face ids stay as they are."""
 
     def absolute(text: str) -> str:
+        _refuse_address(text)
         return os.path.abspath(base / os.path.expanduser(text))
 
     def model(text: str) -> str:
+        _refuse_address(text)
         path = Path(os.path.expanduser(text))
         inside = path.is_absolute() or text.startswith(".") or (base / path).exists() or text.count("/") > 1
-        return absolute(text) if inside else text
+        return absolute(text) if inside or "*" in text else text
 
     for path in SHORTHANDS:
         raw = _replaced(raw, path, lambda text: {"folder": text})
@@ -335,6 +402,16 @@ def _resolved(raw: dict[str, Any], base: Path) -> dict[str, Any]:
     for path in MODEL_KEYS:
         raw = _replaced(raw, path, model)
     return raw
+
+
+def _refuse_address(text: str) -> None:
+    """Raise `BlindspotError` for an address in the place of a folder or an id."""
+    if not (found := ADDRESS.match(text)):
+        return
+    rest = text[found.end() :].removeprefix("huggingface.co/").removeprefix("hf.co/")
+    named = HUB_ID.fullmatch(rest.removeprefix("datasets/").strip("/"))
+    hint = f"give the id {named[0]}" if named else "give a folder or a Hugging Face id such as facebook/dinov2-base"
+    raise BlindspotError(f"The recipe names {text[:200]}, which is an address and no folder or id: {hint}.")
 
 
 def _replaced(raw: Any, path: KeyPath, change: Callable[[str], Any]) -> Any:
@@ -365,11 +442,11 @@ def first_problem(error: ValidationError) -> str:
             remedy["models"] = "; say where the generated images are, for example --set models.NAME=FOLDER"
             return f"the key '{where}' is missing{remedy.get(where, '')}."
         case "union_tag_not_found":
-            kinds = "folder or world" if where == "real" else "folder or pipeline"
+            kinds = "folder, dataset, urls or world" if where == "real" else "folder or pipeline"
             has = ", ".join(map(str, given)) if isinstance(given, Mapping) and given else "nothing"
             return f"'{where}' needs exactly one of the keys {kinds}, and has {has}."
         case "union_tag_invalid":
-            kinds = "a folder or a world" if where == "real" else "a folder or a pipeline"
+            kinds = "a folder, a dataset, urls or a world" if where == "real" else "a folder or a pipeline"
             return f"'{where}' must be {kinds}."
         case "literal_error":
             allowed = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")

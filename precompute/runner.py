@@ -33,7 +33,7 @@ from engine.atlas.writer import AtlasWriter
 from engine.errors import BlindspotError
 from engine.files import PARTIAL, content_hash, file_hash, full_disk_explained, read_arrays, read_json, write_json
 from engine.hub import find_model
-from precompute.recipe import Folder, Pipeline, Recipe, World
+from precompute.recipe import ImageSource, Pipeline, Recipe
 
 RECORD = "stage.json"
 NOT_IN_FINGERPRINT = {"device", "batch", "label", "description"}
@@ -130,7 +130,7 @@ class Context:
         self.sources = (REAL, *recipe.models)
         """Names of all sources of images, the real one first."""
 
-    def source(self, name: str) -> Folder | World | Pipeline:
+    def source(self, name: str) -> ImageSource:
         """What the recipe says of a source."""
         return self.recipe.real if name == REAL else self.recipe.models[name]
 
@@ -317,7 +317,8 @@ def _run_stage(
     return Outcome(stage.name, "resumed" if resumed else "ran", time.monotonic() - started, mark, summary)
 
 
-ENDINGS = frozenset(("", ".npy", ".npz", ".json", ".parquet", ".pt", ".safetensors", ".png", ".webp", ".sha256"))
+_ENDINGS = ".npy .npz .json .parquet .pt .safetensors .png .webp .sha256 .jpg .gif .tif .bmp .image .txt"
+ENDINGS = frozenset(("", *_ENDINGS.split()))
 """Of the files that stages write."""
 
 

@@ -206,6 +206,13 @@ def _links(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
             return
 
 
+def _provenance(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
+    """Rows are of images of the atlas, one each."""
+    yield from _exists(table, ["image"], info.images, "an image with provenance")
+    if len(table["image"].unique()) != len(table):
+        yield "an image has two rows"
+
+
 def _published(table: pa.Table, info: AtlasInfo) -> Iterator[str]:
     yield from _in_order(table, "concept", info.concepts)
 
@@ -352,6 +359,7 @@ TABLES: dict[str, TableCheck] = {
     "neighbours": _neighbours,
     "labels": _labels,
     "links": _links,
+    "provenance": _provenance,
     "published": _published,
     "gallery": _gallery,
     "recognition": _recognition,

@@ -63,6 +63,7 @@ _COLUMNS = {
     ),
     "exemplars": "source:string concept:int32 rank:int32 image:int32 score:float32",
     "neighbours": "concept:int32 kind:string rank:int32 other:int32 value:float32",
+    "provenance": "image:int32 url:string licence:string sha256:string",
     "labels": "image:int32 attribute:string value:string",
     "links": "source:string concept:int32 rank:int32 of:string url:string",
     "published": "concept:int32 energy:float64 fires:int64",
@@ -123,7 +124,9 @@ HALVES = "real halves"
 """What the `model` column of `metrics` says of one random half of the real images against the other."""
 ANALYSES = ("divergence", "changes", "metrics")
 """Tables of the analyses beyond delta; an atlas from before they existed has none of them."""
-_OPTIONAL = ("labels", "links", "published", "gallery", "recognition", "fooling", "concept_labels", "stress")
+_OPTIONAL = (
+    "provenance", "labels", "links", "published", "gallery", "recognition", "fooling", "concept_labels", "stress",
+)  # fmt: skip
 OPTIONAL_TABLES = frozenset({*_OPTIONAL, REPORT_TABLE, *ANALYSES})
 IMAGE_TABLES = frozenset({"images", "exemplars"})
 """Tables that an atlas of published statistics does without: it has no images."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from glob import glob
 from itertools import accumulate
 from pathlib import Path
 from unicodedata import normalize
@@ -19,7 +20,7 @@ from engine.atlas.writer import AtlasWriter
 from engine.errors import BlindspotError, printable
 from engine.files import file_hash, read_json, visible_files, write_json, write_whole
 from engine.vision.preprocess import ImageError, decoded_image, sniff_format, unread_format
-from precompute.recipe import Folder, Limits, Pipeline, World
+from precompute.recipe import Dataset, Folder, Limits, Pipeline, Urls, World
 from precompute.runner import Context, Progress, Stage, fingerprint_fields
 from precompute.stages.captions import UnreadCaption, find_captions
 
@@ -41,6 +42,7 @@ NOT_SNIFFED = frozenset(_OTHER.split())
 ENOUGH = 0.5
 """Share of the real images that must have a counterpart in a model's folder for those to be its sample."""
 MANIFEST, SKIPPED, CAPTIONS = "images.json", "skipped.json", "captions.json"
+PROVENANCE = ("url", "licence")
 LABELS = "labels.json"
 """Ground truth of a drawn world: rows of [position, attribute, value]."""
 
@@ -59,6 +61,9 @@ class ImageRecord:
     width: int
     height: int
     sha256: str
+    url: str | None = None
+    """The address it comes from, where that is known."""
+    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class CorpusStage(Stage):
         assert not isinstance(block, Pipeline)
         limits = context.recipe.limits
         params = {
-            "source": fingerprint_fields(block, "pairing"),
+            "source": fingerprint_fields(block, "pairing", "workers", "timeout"),
             "limits": fingerprint_fields(limits, *(() if limits.images else ("seed",))),
         }
         reads: tuple[Path, ...] = ()
@@ -88,6 +93,10 @@ class CorpusStage(Stage):
         if isinstance(block, Folder):
             # Raised when what is read from folders changes.
             params["reader"], reads = {"version": 2}, (block.folder,)
+        elif isinstance(block, Urls):
+            reads = (block.urls,)
+        elif isinstance(block, Dataset) and Path(block.dataset).is_absolute():
+            reads = tuple(map(Path, dataset_files(block.dataset)))
         super().__init__(context, f"corpus/{source}", params, after, reads)
         self.block, self.sampled_with = block, after
 
@@ -96,16 +105,39 @@ class CorpusStage(Stage):
         limits = self.context.recipe.limits
         if isinstance(self.block, World):
             return draw_world(self.block, limits, folder, progress)
+        if isinstance(self.block, Urls):
+            from precompute.corpora.urls import gather_urls
+
+            return gather_urls(self.block, limits, folder, progress)
+        if isinstance(self.block, Dataset):
+            from precompute.corpora.collections import gather_dataset
+
+            return gather_dataset(self.block, limits, folder, progress)
+        assert isinstance(self.block, Folder)
         real = images_of(self.context, REAL) if self.sampled_with and self.block.pairing != "none" else ()
         return gather_folder(self.block, limits, folder, progress, real)
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
-        """Write the table `labels` if the real images have a ground truth."""
+        """Write the table `labels` if the real images have a ground truth, and `provenance` if addresses are known."""
+        rows = [
+            (start + position, image.url, image.licence, image.sha256)
+            for name, start in first_images(context).items()
+            for position, image in enumerate(images_of(context, name))
+            if image.url or image.licence
+        ]
+        if rows:
+            columns = ["image", "url", "licence", "sha256"]
+            writer.write_table("provenance", pd.DataFrame(rows, columns=columns).astype({"licence": "string"}))
         path = context.folder(context.images_stage(REAL)) / LABELS
         if path.exists():
             labels = pd.DataFrame(read_json(path), columns=["image", "attribute", "value"])
             writer.write_table("labels", labels.astype({"attribute": str, "value": str}))
+
+
+def dataset_files(where: str) -> list[str]:
+    """The files of a local data set: a folder, a file, or those that a pattern finds, in order."""
+    return sorted(glob(where)) if "*" in where else [where]
 
 
 def write_manifest(folder: Path, images: list[ImageRecord], skipped: list[SkippedImage]) -> dict[str, int]:
@@ -113,6 +145,7 @@ def write_manifest(folder: Path, images: list[ImageRecord], skipped: list[Skippe
     # Paths inside the folder are stored relative to it, so that a work directory can be moved.
     inside = (image.path.relative_to(folder) if image.path.is_relative_to(folder) else image.path for image in images)
     rows = [asdict(image) | {"path": path.as_posix()} for image, path in zip(images, inside, strict=True)]
+    rows = [{name: value for name, value in row.items() if name not in PROVENANCE or value} for row in rows]
     write_json(folder / MANIFEST, rows)
     write_json(folder / SKIPPED, [asdict(one) for one in skipped])
     return {"images": len(images), "skipped": len(skipped)}
@@ -235,7 +268,10 @@ def image_names(folder: Path, left_out: dict[str, str] | None = None) -> list[st
         If the folder is missing or has no images.
     """
     if not folder.is_dir():
-        raise BlindspotError(f"There is no folder {folder}; give the folder that holds the images.")
+        raise BlindspotError(
+            f"There is no folder {folder}; give the folder that holds the images, or of a data set of the Hugging Face "
+            "hub its id as `dataset`."
+        )
     names = sorted(name for name in visible_files(folder, left_out) if _is_image(folder / name))
     if not names:
         seen = "".join(f" ({name} is {why})" for name, why in list((left_out or {}).items())[:1])
