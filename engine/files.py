@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -178,6 +179,69 @@ def spreadsheet_safe(cell: Any) -> Any:
     return f"'{printable(cell)}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
+class KnownHashes:
+    """Hashes of files that an earlier run computed, by what shows that a file is as it was: size, times and inode.
+
+    A file that was changed within `FRESH` seconds before it was hashed is hashed again: it may change once more without
+    its times telling.
+
+    Parameters
+    ----------
+    path
+        A JSON file, which need not exist; `save` writes it.
+    """
+
+    FRESH = 2.0
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._changed = path, False
+        try:
+            found = read_json(path)
+        except (OSError, ValueError):
+            found = None
+        self._hashes: dict[str, list[Any]] = found if isinstance(found, dict) else {}
+
+    def hash(self, path: Path) -> str:
+        """SHA-256 of a file, computed if it is not known."""
+        try:
+            found, key = os.stat(path), str(path)
+        except OSError:
+            return file_hash(path)
+        mark = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
+        known = self._hashes.get(key)
+        if isinstance(known, list) and known[:-1] == mark and isinstance(known[-1], str):
+            return known[-1]
+        digest = file_hash(path)
+        if time.time() - max(found.st_mtime, found.st_ctime) > self.FRESH and digest != "unreadable":
+            self._hashes[key] = [*mark, digest]
+            self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Keep what was computed."""
+        if self._changed:
+            write_json(self.path, self._hashes)
+
+
+_known: KnownHashes | None = None
+
+
+@contextmanager
+def known_hashes(path: Path) -> Iterator[None]:
+    """Let `content_hash` use and keep the hashes in the JSON file `path`."""
+    global _known
+    before, _known = _known, KnownHashes(path)
+    try:
+        yield
+    finally:
+        found, _known = _known, before
+        found.save()
+
+
+def _input_hash(path: Path) -> str:
+    return file_hash(path) if _known is None else _known.hash(path)
+
+
 @lru_cache(maxsize=256)
 def content_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files of a folder, hidden ones left out.
@@ -185,10 +249,10 @@ def content_hash(path: Path) -> str:
     It is remembered while the process lives: one run sees one state of its inputs.
     """
     if path.is_file():
-        return file_hash(path)
+        return _input_hash(path)
     files = sorted(visible_files(path))
     with ThreadPoolExecutor() as pool:
-        hashes = pool.map(file_hash, (path / name for name in files))
+        hashes = pool.map(_input_hash, (path / name for name in files))
         lines = [f"{name}\0{digest}\n" for name, digest in zip(files, hashes, strict=True)]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -31,13 +31,24 @@ from safetensors import safe_open
 from engine.atlas.schema import HEADER, REAL
 from engine.atlas.writer import AtlasWriter
 from engine.errors import BlindspotError
-from engine.files import PARTIAL, content_hash, file_hash, full_disk_explained, read_arrays, read_json, write_json
+from engine.files import (
+    PARTIAL,
+    content_hash,
+    file_hash,
+    full_disk_explained,
+    known_hashes,
+    read_arrays,
+    read_json,
+    write_json,
+)
 from engine.hub import find_model
 from precompute.recipe import ImageSource, Pipeline, Recipe
 
 RECORD = "stage.json"
 NOT_IN_FINGERPRINT = {"device", "batch", "label", "description"}
 """Fields of a recipe that say how a stage runs or what a source is called, not what the result is."""
+HASHES = "hashes.json"
+"""File of the work directory with the hashes of what a recipe reads."""
 HEADER_MARK = "header.sha256"
 """File of the stage `assemble` with the hash of the atlas header that it wrote."""
 
@@ -393,7 +404,7 @@ def build_stages(
         raise BlindspotError(f"{out} exists and is not an atlas; choose another --out.")
     work = WorkDirectory(out.with_name(out.name + ".work"))
     content_hash.cache_clear()
-    with full_disk_explained(work.path), work.lock():
+    with full_disk_explained(work.path), work.lock(), known_hashes(work.path / HASHES):
         _check_atlas(work, out)
         outcomes = run_stages(stages(work, out), work, progress)
     return Build(out, work.path, read_json(out / HEADER), outcomes, None, time.monotonic() - started)

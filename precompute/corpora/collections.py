@@ -16,10 +16,10 @@ from typing import Any
 from engine.errors import BlindspotError, printable
 from engine.files import write_whole
 from engine.vision.preprocess import ImageError, decoded_image, sniff_format
+from precompute.corpora.records import ImageRecord, SkippedImage, dataset_files, write_manifest
 from precompute.corpora.urls import ENDINGS
 from precompute.recipe import Dataset, Limits
 from precompute.runner import Progress
-from precompute.stages.corpus import ImageRecord, SkippedImage, dataset_files, write_manifest
 
 WINDOW = 10_000
 """Rows among which a random one is taken next."""

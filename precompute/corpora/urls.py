@@ -22,9 +22,9 @@ from engine.errors import BlindspotError, printable
 from engine.files import read_json, write_json, write_whole
 from engine.vision.preprocess import ImageError, decoded_image, sniff_format
 from precompute.corpora.fetching import FetchLimits, NotFetched, fetch
+from precompute.corpora.records import ImageRecord, SkippedImage, write_manifest
 from precompute.recipe import Limits, Urls
 from precompute.runner import Progress
-from precompute.stages.corpus import ImageRecord, SkippedImage, write_manifest
 
 BLOCK = 32
 """Rows that are asked for before what they came to is written down."""

@@ -187,12 +187,18 @@ def _delta(context: Context) -> pd.DataFrame:
 def _images(context: Context) -> pd.DataFrame:
     """Rows of `images.parquet`: the images of all sources by their global ids."""
     rows = [
-        (name, number, image.caption, image.file, image.width, image.height, image.sha256)
+        (name, number, image.caption, _beside(image.file, context.out), image.width, image.height, image.sha256)
         for name, numbers in pair_numbers(context).items()
         for image, number in zip(images_of(context, name), numbers, strict=True)
     ]
     columns = ["source", "pair", "caption", "file", "width", "height", "sha256"]
     return pd.DataFrame(rows, columns=columns).rename_axis("image").reset_index()
+
+
+def _beside(file: str, out: Path) -> str:
+    """How an atlas at `out` names an image's file: relative to the atlas if it lies beside it."""
+    beside = os.path.isabs(file) and Path(file).is_relative_to(out.parent)
+    return Path(os.path.relpath(file, out)).as_posix() if beside else file
 
 
 def reference(ref: str, out: Path) -> str:

@@ -6,8 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from glob import glob
 from itertools import accumulate
 from pathlib import Path
 from unicodedata import normalize
@@ -20,6 +18,16 @@ from engine.atlas.writer import AtlasWriter
 from engine.errors import BlindspotError, printable
 from engine.files import file_hash, read_json, visible_files, write_json, write_whole
 from engine.vision.preprocess import ImageError, decoded_image, sniff_format, unread_format
+from precompute.corpora.records import (  # also for whoever looks for them here
+    MANIFEST,  # noqa: F401
+    SKIPPED,  # noqa: F401
+    ImageRecord,
+    SkippedImage,
+    dataset_files,
+    read_manifest,
+    read_skipped,
+    write_manifest,
+)
 from precompute.recipe import Dataset, Folder, Limits, Pipeline, Urls, World
 from precompute.runner import Context, Progress, Stage, fingerprint_fields
 from precompute.stages.captions import UnreadCaption, find_captions
@@ -41,40 +49,9 @@ NOT_SNIFFED = frozenset(_OTHER.split())
 """Endings of files that are no images."""
 ENOUGH = 0.5
 """Share of the real images that must have a counterpart in a model's folder for those to be its sample."""
-MANIFEST, SKIPPED, CAPTIONS = "images.json", "skipped.json", "captions.json"
-PROVENANCE = ("url", "licence")
+CAPTIONS = "captions.json"
 LABELS = "labels.json"
 """Ground truth of a drawn world: rows of [position, attribute, value]."""
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    """One usable image."""
-
-    path: Path
-    """Where its pixels are."""
-    file: str
-    """What the atlas calls it: the original's path, or its place in the work directory."""
-    stem: str
-    """Its path below the source's folder, without the suffix."""
-    caption: str | None
-    width: int
-    height: int
-    sha256: str
-    url: str | None = None
-    """The address it comes from, where that is known."""
-    licence: str | None = None
-
-
-@dataclass(frozen=True)
-class SkippedImage:
-    """One image that was left out."""
-
-    file: str
-    stem: str
-    reason: str
-    kind: str = "damaged"
-    """The reason in a few words, by which images are counted."""
 
 
 class CorpusStage(Stage):
@@ -133,33 +110,6 @@ class CorpusStage(Stage):
         if path.exists():
             labels = pd.DataFrame(read_json(path), columns=["image", "attribute", "value"])
             writer.write_table("labels", labels.astype({"attribute": str, "value": str}))
-
-
-def dataset_files(where: str) -> list[str]:
-    """The files of a local data set: a folder, a file, or those that a pattern finds, in order."""
-    return sorted(glob(where)) if "*" in where else [where]
-
-
-def write_manifest(folder: Path, images: list[ImageRecord], skipped: list[SkippedImage]) -> dict[str, int]:
-    """Write the images of a source into its stage's folder; returns the stage's summary."""
-    # Paths inside the folder are stored relative to it, so that a work directory can be moved.
-    inside = (image.path.relative_to(folder) if image.path.is_relative_to(folder) else image.path for image in images)
-    rows = [asdict(image) | {"path": path.as_posix()} for image, path in zip(images, inside, strict=True)]
-    rows = [{name: value for name, value in row.items() if name not in PROVENANCE or value} for row in rows]
-    write_json(folder / MANIFEST, rows)
-    write_json(folder / SKIPPED, [asdict(one) for one in skipped])
-    return {"images": len(images), "skipped": len(skipped)}
-
-
-def read_manifest(folder: Path) -> list[ImageRecord]:
-    """The images of a source, in order."""
-    images = [ImageRecord(**row) for row in read_json(folder / MANIFEST)]
-    return [replace(image, path=folder / image.path) for image in images]
-
-
-def read_skipped(folder: Path) -> list[SkippedImage]:
-    """The images of a source that were left out, and the files that might have been some."""
-    return [SkippedImage(**row) for row in read_json(folder / SKIPPED)]
 
 
 def count_skipped(folder: Path) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import BlindspotError
-from engine.files import content_hash, full_disk_explained, plain, read_json, write_array, write_json, write_whole
+from engine.files import (
+    KnownHashes,
+    content_hash,
+    file_hash,
+    full_disk_explained,
+    known_hashes,
+    plain,
+    read_json,
+    write_array,
+    write_json,
+    write_whole,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +101,31 @@ def test_a_document_never_holds_what_json_cannot_say(document):
 def test_numbers_that_are_not_finite_are_written_as_null(tmp_path: Path):
     write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.5, float("inf")], "c": (np.float64("-inf"),)})
     assert read_json(tmp_path / "a.json") == {"a": None, "b": [1.5, None], "c": [None]}
+
+
+def test_known_hashes_spare_the_reading_but_see_every_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, cache = tmp_path / "images", tmp_path / "hashes.json"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.txt").write_text(f"content {number}")
+    before = folder_hash(folder)
+    read: list[str] = []
+    monkeypatch.setattr("engine.files.file_hash", lambda path, hash=file_hash: read.append(path.name) or hash(path))
+    monkeypatch.setattr(KnownHashes, "FRESH", -1.0)
+
+    def again() -> str:
+        read.clear()
+        with known_hashes(cache):
+            return folder_hash(folder)
+
+    assert again() == before and len(read) == 3
+    assert again() == before and read == []
+    stamp = os.stat(folder / "1.txt")
+    (folder / "1.txt").write_text("CONTENT 1")  # as long as before, and its time set back
+    os.utime(folder / "1.txt", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert again() != before and read == ["1.txt"]
+    cache.write_text("[]")
+    assert again() != before and len(read) == 3
+    monkeypatch.setattr(KnownHashes, "FRESH", 1e9)
+    cache.unlink()
+    assert again() == again() and len(read) == 3  # a file that may still be changing is read each time

@@ -192,3 +192,20 @@ def test_weights_of_a_variant_alone_are_read(tmp_path: Path, variant: str, shard
     found = Encoder.from_pretrained(str(tmp_path), device="cpu")
     for name, tensor in model.state_dict().items():
         assert torch.equal(found.backbone.state_dict()[name], tensor)
+
+
+def test_published_sizes_have_the_published_grids(tmp_path: Path) -> None:
+    """DINOv2 /14 with registers at 224 px and DINOv3 /16 at 256 px: 261 tokens; ConvNeXt-L's stage 2: 768 x 16 x 16."""
+    registers = {"num_register_tokens": 4}
+    vit = hf.Dinov2WithRegistersConfig(image_size=518, patch_size=14, mlp_ratio=1, **registers, **SMALL)
+    made = saved(tmp_path / "dinov2", lambda: hf.Dinov2WithRegistersModel(vit))
+    spec = Encoder.from_pretrained(made, device="cpu", image_size=224).spec
+    assert (spec.tokens, spec.grid, spec.prefix_tokens) == (261, (16, 16), 5)
+    v3 = hf.DINOv3ViTConfig(image_size=224, patch_size=16, **registers, **SMALL)
+    made = saved(tmp_path / "dinov3", lambda: hf.DINOv3ViTModel(v3))
+    spec = Encoder.from_pretrained(made, device="cpu", image_size=256).spec
+    assert (spec.tokens, spec.grid, spec.prefix_tokens) == (261, (16, 16), 5)
+    large = hf.DINOv3ConvNextConfig(hidden_sizes=[8, 8, 768, 8], depths=[1, 1, 1, 1])
+    made = saved(tmp_path / "convnext", lambda: hf.DINOv3ConvNextModel(large))
+    encoder = Encoder.from_pretrained(made, device="cpu", image_size=256, hook="model.stages.2.layers.0")
+    assert (encoder.spec.grid, encoder.spec.dim, encoder.spec.prefix_tokens) == ((16, 16), 768, 0)
