@@ -11,13 +11,14 @@ import streamlit as st
 from engine.errors import BlindspotError
 from engine.figures.images import heat_sheet
 from engine.figures.tables import LEVEL
-from engine.samplers.inspection import Inspection, heat_map, leading_concepts, stored_image
+from engine.samplers.inspection import Inspection, heat_map, how_alike, leading_concepts, stored_image
 from pages.widgets import controls, html, session, uploads
 from pages.widgets.session import View
 
 KEYS = (*session.SETTINGS, "image", "upload", "top")
 NEAREST, EXAMPLES, MEGABYTES = 8, 12, 32
-BROUGHT, REFUSED = "brought", "refused"  # session keys: uploads of this tab, newest last, and what could not be read
+# Session keys: uploads of this tab, newest last; what could not be read; files of the uploader that were looked at.
+BROUGHT, REFUSED, HANDLED = "brought", "refused", "handled"
 INTRODUCTION = (
     "Bring an image: which concepts does it show, where, and which of them do the models suppress? It is encoded as "
     "the atlas's own images were, kept in this app's memory for a while, and sent nowhere."
@@ -26,13 +27,22 @@ TYPES = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "avif", "hei
 
 
 def bring() -> None:
-    """Keep the images that were just dropped and show the last of them."""
+    """Keep the images that were just dropped, each once, and show the last of them."""
+    files = {uploads.key_of(file): file for file in st.session_state["w_bring"]}
+    fresh = [file for key, file in files.items() if key not in st.session_state.get(HANDLED, ())]
+    st.session_state[HANDLED] = set(files)
+    if not fresh:
+        return  # one was taken away
     found, refused = [], []
-    for file in st.session_state["w_bring"][: uploads.MOST]:
+    for file in fresh[-uploads.MOST :]:
         try:
             found.append(uploads.keep(file))
         except BlindspotError as error:
             refused.append(str(error))
+    if len(fresh) > uploads.MOST:
+        refused.append(
+            f"Of the {len(fresh)} images the last {uploads.MOST} were read: bring at most so many at a time."
+        )
     st.session_state[REFUSED] = refused
     if found:
         before = [key for key in st.session_state.get(BROUGHT, []) if key not in found]
@@ -98,11 +108,14 @@ def results(view: View, found: Inspection, shown: dict[str, Any]) -> None:
     heats = [heat_map(atlas, found.codes, concept) for concept in leading.concepts]
     sheet = heat_sheet([heat / heat.max() for heat in heats], 1.0)
     rows = across_models(leading.concepts, view)
+    query = view.image if found.embedding is None else found.embedding
+    likeness = how_alike(atlas, query)
+    if likeness is not None and likeness.similarity < likeness.usual:
+        html.show("my_image.unlike", key="unlike", likeness=likeness)
     html.show(
         "my_image.leading", key="leading", view=view, leading=leading, heat=sheet, rows=rows, level=LEVEL,
         verdicts=verdicts(rows, view), labels=session.table(view)["label"], src=shown["tile"], fit=shown["fit"],
     )  # fmt: skip
-    query = view.image if found.embedding is None else found.embedding
     groups = {"real": "Nearest real images"} | {model: f"Nearest images of {model}" for model in atlas.models}
     nearest = {title: atlas.nearest_images(query, source, NEAREST) for source, title in groups.items()}
     html.show("my_image.nearest", key="nearest", groups=nearest)

@@ -8,7 +8,7 @@ from engine.errors import BlindspotError
 from engine.figures.ratings import misfire_curves
 from engine.ratings.preparing import prepare
 from engine.ratings.protocols import PROTOCOLS, SUCCESS
-from engine.ratings.store import LONGEST_RATER, RatingStudy, find_studies, free_file, rater_name, studies_folder
+from engine.ratings.store import LONGEST_RATER, RatingStudy, find_studies, free_file, studies_folder
 from pages.widgets import html, ratings, session
 from pages.widgets.plot import show_figure
 
@@ -43,7 +43,7 @@ def ask_name(study: RatingStudy) -> None:
         name = st.text_input("Your name", max_chars=LONGEST_RATER, autocomplete="nickname")
         if st.form_submit_button("Begin", type="primary"):
             with html.explained():
-                session.change(rater=rater_name(name))
+                session.change(rater=study.spelling(name))
                 st.rerun()
 
 

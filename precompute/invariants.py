@@ -81,8 +81,7 @@ def invariants(
     """Draw images that a model cannot tell from a query image: f(x) = f(x*), through the atlas's prior."""
     from engine.atlas.reader import Atlas
     from engine.files import full_disk_explained
-    from engine.invariance.records import save_invariants
-    from engine.invariance.sampling import sample_invariants
+    from engine.invariance.parsing import check_request
 
     if allow_download:
         os.environ[ALLOW] = "1"
@@ -91,6 +90,10 @@ def invariants(
         optimiser, learning_rate, keep_norm, choose, choice,
     )  # fmt: skip
     opened = Atlas.open(atlas)
+    check_request(opened, request)
+    from engine.invariance.records import save_invariants
+    from engine.invariance.sampling import sample_invariants
+
     with Reporter() as reporter, full_disk_explained(out):
         bar = reporter.task("members", "steps")
 

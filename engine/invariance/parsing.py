@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
-from torch import Tensor
 
 from engine.errors import BlindspotError
-from engine.invariance.classifier import Classifier
-from engine.invariance.targets import ClassifierTarget, CodesTarget, CodeTarget, ConceptTarget, NeuronTarget, Target
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engine.atlas.reader import Atlas
+    from engine.invariance.request import InvariantRequest
+    from engine.invariance.targets import Target
     from engine.samplers.models import ModelBundle
 
 FORMS = {
@@ -67,6 +69,9 @@ class TargetSpec:
         BlindspotError
             If a concept, class, module or model does not exist, or a concept is dead.
         """
+        from engine.invariance.classifier import Classifier
+        from engine.invariance.targets import ClassifierTarget, CodesTarget, CodeTarget, ConceptTarget, NeuronTarget
+
         if self.source is not None:
             classifier = Classifier.from_pretrained(self.source, models.device, download=download)
             if self.kind == "neuron":
@@ -85,11 +90,17 @@ class TargetSpec:
             target: Target = ConceptTarget(encoder, dictionary, self.concepts)
         else:
             target = CodeTarget(encoder, dictionary, self.concepts[0], self.token)
-        dead = models.atlas.concepts["dead"]
+        self.check(models.atlas)
+        return target
+
+    def check(self, atlas: Atlas) -> None:
+        """Raise `BlindspotError` if the atlas has not the concepts, or they are dead; loads nothing."""
+        dead = atlas.concepts["dead"].to_numpy(bool)
         for concept in self.concepts:
+            if concept >= len(dead):
+                raise BlindspotError(f"There is no concept {concept}: choose from 0 to {len(dead) - 1}.")
             if dead[concept]:
                 raise BlindspotError(f"Concept {concept} is dead, no image excites it: choose another one.")
-        return target
 
 
 def parse_target(text: str) -> TargetSpec:
@@ -119,3 +130,10 @@ def parse_target(text: str) -> TargetSpec:
         int(found.get("channel") or 0),
         found.get("label"),
     )
+
+
+def check_request(atlas: Atlas, request: InvariantRequest) -> None:
+    """Raise `BlindspotError` if a request names what cannot be read or what the atlas has not; loads nothing."""
+    parse_target(request.target).check(atlas)
+    if request.image is not None and not 0 <= request.image < atlas.info.images:
+        raise BlindspotError(f"There is no image {request.image}: choose from 0 to {atlas.info.images - 1}.")

@@ -113,10 +113,10 @@ def sample_invariants(
         If `on_progress` returned False.
     """
     from engine.invariance.filters import parse_low_pass
-    from engine.invariance.parsing import parse_target
+    from engine.invariance.parsing import check_request
     from engine.samplers.models import ModelBundle
 
-    parse_target(request.target)  # before models are loaded
+    check_request(atlas, request)  # before models are loaded
     parse_low_pass(request.low_pass)
     result = find_members(ModelBundle(atlas, device), request, on_progress, download)
     if not any(member.converged for member in result.members):

@@ -246,6 +246,12 @@ class RatingStudy:
         with _connected(self.path) as connection:
             return [RaterProgress(*row) for row in connection.execute(query)]
 
+    def spelling(self, name: str) -> str:
+        """Return a rater's name as it was first given here, in whatever case it is now."""
+        name = rater_name(name)
+        folded = {known.rater.casefold(): known.rater for known in self.progress()}
+        return folded.get(name.casefold(), name)
+
     def order(self, rater: str) -> list[str]:
         """Return the tokens of all items in the order in which a rater sees them; the same at every visit."""
         with _connected(self.path) as connection:

@@ -20,6 +20,10 @@ CANDIDATES = 256
 """Concepts of the highest scores, among which those are looked for that are nearest to their best images."""
 
 
+COMPARED, FEWEST = 300, 20
+"""Real images, at most and at least, whose nearest others say what is usual."""
+
+
 class Inspection(NamedTuple):
     """An image through an atlas's encoder and dictionary."""
 
@@ -113,6 +117,37 @@ def leading_concepts(atlas: Atlas, codes: sparse.csc_matrix, count: int) -> Lead
 def _best_score(atlas: Atlas, concept: int) -> float:
     found = atlas.exemplars("real", concept, BEST)["score"]
     return float(found.mean()) if len(found) else np.inf
+
+
+class Likeness(NamedTuple):
+    """How near an image is to the real ones."""
+
+    similarity: float
+    """Cosine to the nearest real image."""
+    usual: float
+    """What all but one in a hundred real images have to another real one."""
+
+
+def how_alike(atlas: Atlas, query: int | np.ndarray) -> Likeness | None:
+    """Compare an image's nearest real image with those that real images have; None where there are none.
+
+    Parameters
+    ----------
+    query
+        Number of an image of the atlas, or an embedding.
+    """
+    found = atlas.nearest_images(query, "real", 1)["similarity"]
+    usual = _usual_similarity(atlas)
+    return Likeness(float(found.iloc[0]), usual) if len(found) and usual is not None else None
+
+
+@lru_cache(maxsize=8)
+def _usual_similarity(atlas: Atlas) -> float | None:
+    images = atlas.info.image_range("real")
+    chosen = np.linspace(images.start, images.stop - 1, min(len(images), COMPARED)).round().astype(int)
+    near = [atlas.nearest_images(int(image), "real", 1)["similarity"] for image in chosen]
+    values = [float(one.iloc[0]) for one in near if len(one)]
+    return float(np.quantile(values, 0.01)) if len(values) >= FEWEST else None
 
 
 def heat_map(atlas: Atlas, codes: sparse.csc_matrix, concept: int) -> Float[np.ndarray, "h w"]:

@@ -80,13 +80,18 @@ def rows_of(atlas: Atlas, concept: int | None = None) -> list[StressRow]:
 def stress_sentence(row: StressRow) -> str:
     """What a test found of one concept in one model."""
     said = {"true blindspot": "True blindspot", "promptable": "Promptable"}.get(row.verdict, "Not decided")
-    judge = f" The judge sees it in {row.recognised / row.judged:.0%}." if row.judged else ""
+    judge = f" The judge sees it in {_percent(row.recognised / row.judged)}." if row.judged else ""
     other = "real images" if row.against == "real" else row.against
-    share = "" if row.share is None else f" Asking adds {max(row.share, 0):.0%} of what it adds in {other}."
+    share = "" if row.share is None else f" Asking adds {_percent(max(row.share, 0))} of what it adds in {other}."
     return (
-        f"{said}: asked for “{row.word}” by {row.prompts} prompts, {row.model} shows it in {row.rate:.0%} "
-        f"[{row.ci_low:.0%}, {row.ci_high:.0%}] of {row.images} images (unasked: {row.control:.0%}).{share}{judge}"
+        f"{said}: asked for “{row.word}” by {row.prompts} prompts, {row.model} shows it in {_percent(row.rate)} "
+        f"[{100 * row.ci_low:.0f} to {_percent(row.ci_high)}] of {row.images} images "
+        f"(unasked: {_percent(row.control)}).{share}{judge}"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def is_blind(row: StressRow) -> bool:

@@ -188,7 +188,7 @@ def _formats_of(path: str | Path | BinaryIO) -> tuple[str, ...]:
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise ImageError(
-            f"The image {name} has {image.width} x {image.height} pixels, more than the limit of {max_pixels}; "
+            f"The image {name} has {image.width} x {image.height} pixels, more than the limit of {max_pixels:,}; "
             "reduce it first, or raise limits.max_pixels.",
             "too many pixels",
         )

@@ -37,8 +37,9 @@ def show_concept(view: View) -> None:
         )  # fmt: skip
         with st.popover("Note" if noted.note else "Add a note", icon=":material/edit_note:"):
             key = f"w_note_{concept}"
-            st.text_area("What you saw", noted.note, max_chars=LONGEST_NOTE, key=key)
-            st.button("Save", on_click=_save, args=(concept, noted.starred, key), key=f"w_save_{concept}")
+            with st.form(f"note_{concept}", border=False):
+                st.text_area("What you saw", noted.note, max_chars=LONGEST_NOTE, key=key)
+                st.form_submit_button("Save", on_click=_save, args=(concept, noted.starred, key))
     _say()
     if noted.note:
         html.show("parts.quoted", key="noted", text=noted.note)
@@ -48,12 +49,13 @@ def show_selections(view: View) -> None:
     """Offer to keep the view's selection under a name, and the selections that are kept."""
     kept, starred = notes().selections(), notes().starred()
     starred = [concept for concept in starred if concept < session.atlas().count]
-    if not (kept or starred or is_narrowed(view)):
-        return
     with st.popover("Kept selections", icon=":material/bookmark:", key="w_kept"):
         if is_narrowed(view):
-            st.text_input("Keep this selection as", max_chars=LONGEST_NAME, key="w_keep_name")
-            st.button("Keep", on_click=_keep, args=(view,), key="w_keep")
+            with st.form("keep", clear_on_submit=True, border=False):
+                st.text_input("Keep this selection as", max_chars=LONGEST_NAME, key="w_keep_name")
+                st.form_submit_button("Keep", on_click=_keep, args=(view,))
+        elif not (kept or starred):
+            st.caption("Narrow the concepts by words, filters or a lasso to keep them under a name, or star some.")
         if starred:
             st.button(f"Starred ({len(starred)})", on_click=_open, args=(_of_concepts(starred),), key="w_starred",
                       icon=":material/star:")  # fmt: skip

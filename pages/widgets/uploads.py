@@ -74,6 +74,12 @@ def uploads() -> _Uploads:
     return _Uploads()
 
 
+def key_of(file: BinaryIO) -> str:
+    """Return the key of an uploaded file: a hash of its content."""
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def keep(file: BinaryIO) -> str:
     """Keep an uploaded image and return its key.
 
@@ -82,12 +88,12 @@ def keep(file: BinaryIO) -> str:
     BlindspotError
         If it is no image that can be read.
     """
-    content = file.getvalue() if isinstance(file, io.BytesIO) else file.read()
-    key = hashlib.sha256(content).hexdigest()[:16]
+    key = key_of(file)
     if uploads().get(key) is None:
         from engine.vision.preprocess import load_image  # which brings torch: for those who upload
 
-        named = io.BytesIO(content)
+        file.seek(0)
+        named = io.BytesIO(file.read())
         named.name = getattr(file, "name", "upload")
         image = load_image(named)
         size = image.size

@@ -42,8 +42,12 @@ def test_images_are_brought_looked_at_and_refused_in_a_sentence_each():
     assert "upload" in url(app) and [len(error.value) > 20 for error in app.error] == [True]
     shown = html(app)
     assert "scene.png" in shown and "64 × 64 px" in shown and shown.count("of its best real images") == 12
+    app.file_uploader[0].set_value([*files, ("next.png", picture(260), "image/png")]).run()
+    assert not app.error and "next.png" in html(app)  # what was said of earlier files is not said again
+    app.file_uploader[0].set_value(files).run()
+    assert "next.png" in html(app)  # taking one away changes nothing
     again = html(opened(PAGE, upload=url(app)["upload"]))  # as a link in another tab, while it is kept
-    assert "scene.png" in again
+    assert "next.png" in again
 
 
 def test_a_link_to_an_upload_that_is_gone_says_so():

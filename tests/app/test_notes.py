@@ -36,7 +36,7 @@ def test_a_concept_is_starred_and_noted_and_the_starred_are_a_selection(own):
 
 def test_a_selection_is_kept_opened_on_another_page_and_forgotten(own):
     app = opened("concept_map", status="suppressed", model="beta")
-    app.text_input(key="w_keep_name").set_value("lost in *beta*").run()
+    app.text_input(key="w_keep_name").set_value("lost in *beta*")
     button(app, "Keep").click().run()
     assert Notes(own).selections() == {"lost in *beta*": "model=beta&status=suppressed"}
     other = opened("blindspots")

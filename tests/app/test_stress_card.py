@@ -37,8 +37,8 @@ def test_a_card_says_the_verdict_and_shows_the_images_of_both_models(use_atlas, 
     one, other = Atlas.open(tested_atlas).models[:2]
     shown = html(opened("concept_map", concept="5", model=one))
     said = unescape(shown)
-    assert f"by 50 prompts, {one} shows it in 2% [1%, 5%] of 250 images (unasked: 1%)" in said
-    assert f"Asking adds 2% of what it adds in {other}. The judge sees it in 0%." in said
+    assert f"by 50 prompts, {one} shows it in 2 % [1 to 5 %] of 250 images (unasked: 1 %)" in said
+    assert f"Asking adds 2 % of what it adds in {other}. The judge sees it in 0 %." in said
     assert "ba-said-blind" in shown and "49 of 50" not in shown and "50 of 50" in shown and "96 %" in shown
     assert shown.count("that show it most, best first") == 2 and "<b onclick" not in shown
     assert "stress" in shown and "--concept 5</code>" in shown

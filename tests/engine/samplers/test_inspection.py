@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.atlas import Atlas
 from engine.errors import BlindspotError
-from engine.samplers.inspection import foreign_image, heat_map, leading_concepts, stored_image
+from engine.samplers.inspection import foreign_image, heat_map, how_alike, leading_concepts, stored_image
 from tests.test_demo import DEMO
 
 IMAGE = 13
@@ -47,3 +48,11 @@ def test_leading_concepts_are_live_one_of_each_name_first(demo, stored):
     assert not demo.concepts["dead"].to_numpy()[every.concepts].any() and min(every.scores) > 0
     best = demo.exemplars("real", every.concepts[0], 8)["score"].mean()
     assert every.shares[0] == pytest.approx(every.scores[0] / best)
+
+
+def test_an_image_of_another_world_is_said_to_be_unlike(demo):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    found = how_alike(demo, foreign_image(demo, noise, "cpu").embedding)
+    assert found.similarity < found.usual
+    own = [how_alike(demo, image) for image in range(0, 500, 25)]
+    assert np.mean([one.similarity >= one.usual for one in own]) > 0.9

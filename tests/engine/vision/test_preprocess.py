@@ -152,7 +152,7 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
             load_image(tmp_path / name)
     with pytest.raises(BlindspotError, match="There is no image at"):
         load_image(tmp_path / "nowhere.png")
-    with pytest.raises(BlindspotError, match="64 x 64 pixels, more than the limit of 1000"):
+    with pytest.raises(BlindspotError, match="64 x 64 pixels, more than the limit of 1,000"):
         load_image(tmp_path / "whole.jpg", max_pixels=1000)
 
 
