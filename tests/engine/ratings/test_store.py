@@ -109,3 +109,8 @@ def test_what_is_no_study_is_one_sentence(study, tmp_path):
         connection.execute("UPDATE study SET value = ? WHERE key = 'protocol'", (json.dumps("later"),))
     with pytest.raises(BlindspotError, match="another version"):
         RatingStudy.open(study.path)
+
+
+def test_a_rater_comes_back_in_any_case(study):
+    study.rate("Ann", study.order("Ann")[0], 2)
+    assert study.spelling(" ann ") == "Ann" and study.spelling("Bo") == "Bo"
