@@ -69,13 +69,18 @@ class MemberSearch:
             self.each = 32 * request.iterations
         self._lock, self._done, self._acceptance = threading.Lock(), {}, []  # type: ignore[var-annotated]
         self._shown: dict[int, Tensor] = {}
+        self._stopped = False
 
     def run(self) -> tuple[Tensor, float | None]:
         """Images of members, or of what came nearest, and the share of walk steps that were taken."""
         count = self.request.count
         group = samples_together("auto", self.prior.device) or count
         firsts = range(0, count, group)
-        parts = parallel_map(lambda first: self._group(first, min(group, count - first)), firsts)
+        try:
+            parts = parallel_map(lambda first: self._group(first, min(group, count - first)), firsts)
+        except BaseException:
+            self._stopped = True  # other threads end at their next step
+            raise
         rates = self._acceptance
         return torch.cat(parts).cpu(), sum(rates) / len(rates) if rates else None
 
@@ -206,7 +211,8 @@ class MemberSearch:
             groups = -(-self.request.count // max(1, len(residuals)))
             shown = self._previews()
             done, total = sum(self._done.values()), self.each * max(groups, len(self._done))
-            if self.on_progress is not None and self.on_progress(min(done, total), total, shown) is False:
+            goes_on = self.on_progress is None or self.on_progress(min(done, total), total, shown) is not False
+            if self._stopped or not goes_on:
                 raise Cancelled
         return True
 

@@ -111,7 +111,9 @@ def _collect(tasks: list[Future[Result]]) -> list[Result]:
             wait([task for task in tasks if not task.cancel()])
         while tasks:
             results.append(tasks.pop(0).result())
-    finally:
+    finally:  # after Ctrl-C too: what has not begun would be run before the process ends
+        for task in tasks:
+            task.cancel()
         tasks.clear()
     return results
 

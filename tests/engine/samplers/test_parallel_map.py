@@ -1,6 +1,8 @@
 """Samples drawn side by side: the same results, the caller's modes, and errors that keep nothing alive."""
 
 import gc
+import os
+import signal
 import threading
 import time
 import weakref
@@ -93,3 +95,20 @@ def test_an_error_keeps_no_tensor_alive(threads):
         assert not any(one() for one in alive)
     finally:
         gc.enable()
+
+
+def test_ctrl_c_leaves_undone_what_has_not_begun(threads):
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        time.sleep(0.05)
+
+    timer = threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        parallel_map(work, range(200))
+    time.sleep(0.2)
+    at_the_end = len(begun)
+    time.sleep(0.2)
+    assert at_the_end == len(begun) < 100
