@@ -442,11 +442,11 @@ def first_problem(error: ValidationError) -> str:
             remedy["models"] = "; say where the generated images are, for example --set models.NAME=FOLDER"
             return f"the key '{where}' is missing{remedy.get(where, '')}."
         case "union_tag_not_found":
-            kinds = "folder, dataset, urls or world" if where == "real" else "folder or pipeline"
+            kinds = "folder or world, dataset or urls" if where == "real" else "folder or pipeline"
             has = ", ".join(map(str, given)) if isinstance(given, Mapping) and given else "nothing"
             return f"'{where}' needs exactly one of the keys {kinds}, and has {has}."
         case "union_tag_invalid":
-            kinds = "a folder, a dataset, urls or a world" if where == "real" else "a folder or a pipeline"
+            kinds = "a folder or a world, or a dataset or urls" if where == "real" else "a folder or a pipeline"
             return f"'{where}' must be {kinds}."
         case "literal_error":
             allowed = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")

@@ -34,14 +34,14 @@ HISTOGRAM_HOW = (
     "The height is the number of concepts. Mass at the left end is suppressed, at the right end exaggerated. "
     f"Pale: concepts with q of {LEVEL:g} or more, which may be there by chance."
 )
+WHOLE_HOW = " Dotted curves: all concepts, of which those that fire in no image stand at 0.5."
 DEAD_HOW = (
     " Hatched, cut off where they are many: concepts that fire in no image, which the paper's histogram holds, too."
 )
 DENSITY_HOW = (
     "Height is the density of concepts on a log axis, so that the tails show; at the bottom, none. Left of the first "
     "dotted line: "
-    "suppressed, right of the second: exaggerated. A longer left tail: the model leaves out more than it adds. Dotted "
-    "curves: all concepts, of which those that fire in no image stand at 0.5."
+    "suppressed, right of the second: exaggerated. A longer left tail: the model leaves out more than it adds."
 )
 RANKING_HOW = (
     "The concepts at both ends of the ranking. Dot: delta, bar: its 95 % interval. A concept's place is only as sure "
@@ -134,6 +134,9 @@ def delta_densities(
     """
     seen = densities.to_numpy()[densities.to_numpy() > 0]
     floor, ceiling = (seen.min() / 2, seen.max()) if seen.size else (0.1, 1.0)
+    silent = everything is not None and bool((summary["all_concepts"] > summary["concepts"]).any())
+    if everything is not None and silent:
+        ceiling = max(ceiling, everything.to_numpy().max())
     figure = go.Figure()
     for number, (model, row) in enumerate(summary.to_dict("index").items()):
         numbers = (
@@ -157,8 +160,8 @@ def delta_densities(
     ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
     ticks = [tick for tick in ticks if floor <= tick <= 1.3 * ceiling]
     return apply_layout(
-        figure, title="How delta is spread over concepts", how=DENSITY_HOW, height=380, legend=legend_below(),
-        subtitle=f"{basis.sentence()}; {int(summary['concepts'].max()):,} concepts",
+        figure, title="How delta is spread over concepts", how=DENSITY_HOW + (WHOLE_HOW if silent else ""), height=380,
+        legend=legend_below(), subtitle=f"{basis.sentence()}; {int(summary['concepts'].max()):,} concepts",
         xaxis=axis("delta (no unit)", range=[-0.01, 1.01], showgrid=False),
         yaxis=axis("concepts per unit of delta (share)", type="log",
                    range=np.log10([floor, 1.3 * ceiling]).tolist(), tickvals=ticks,
