@@ -67,7 +67,7 @@ def _tried(load: Any, ref: str) -> Any:
     """What `load` returns; whatever it says of a folder or id that does not hold what it should, in a sentence."""
     try:
         return load()
-    except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError) as error:
+    except Exception as error:  # of diffusers, transformers, safetensors, peft and the hub
         raise _unloadable(ref, error) from error
 
 

@@ -42,9 +42,13 @@ class DictionaryStage(Stage):
         super().__init__(context, "dictionary", params, [f"encode/{name}" for name in trained_on(context)], reads)
 
     def preflight(self) -> None:
-        """Open the dictionary to load, which is fetched if it must be, and compare its width with the encoder's."""
+        """Open the dictionary to load, which is fetched if it must be, and compare its width with the encoder's.
+
+        A folder that is empty may be filled while the models draw, by a training that runs beside.
+        """
         spec, encoder = self.context.recipe.dictionary, self.context.recipe.encoder
-        if spec.load is not None:
+        waited_for = spec.load is not None and Path(spec.load).is_dir() and not any(Path(spec.load).iterdir())
+        if spec.load is not None and not waited_for:
             dim = open_dictionary(spec.load).dim
             width = None if encoder.hook else _token_width(encoder)
             if width not in (None, dim):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ from diffusers import (
 )
 from diffusers.pipelines.kandinsky import MultilingualCLIP
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPImageProcessor,
@@ -280,3 +282,48 @@ def save_generator(name: str, folder: Path) -> Path:
             (tokenizer / "tokenizer.json").unlink()  # a repository has the sentencepiece model alone
             shutil.copy(scratch / "spiece" / "spiece.model", tokenizer)
     return folder
+
+
+RENAMED = {
+    "unet": (
+        *((r"down_blocks\.0\.downsamplers\.0\.conv", "input_blocks.2.0.op"), (r"^conv_in", "input_blocks.0.0")),
+        *((r"down_blocks\.0\.resnets\.0", "input_blocks.1.0"), (r"down_blocks\.1\.resnets\.0", "input_blocks.3.0")),
+        *((r"down_blocks\.1\.attentions\.0", "input_blocks.3.1"), (r"mid_block\.resnets\.0", "middle_block.0")),
+        *((r"mid_block\.attentions\.0", "middle_block.1"), (r"mid_block\.resnets\.1", "middle_block.2")),
+        *((rf"up_blocks\.0\.resnets\.{n}", f"output_blocks.{n}.0") for n in (0, 1)),
+        *((rf"up_blocks\.0\.attentions\.{n}", f"output_blocks.{n}.1") for n in (0, 1)),
+        *((rf"up_blocks\.1\.resnets\.{n}", f"output_blocks.{n + 2}.0") for n in (0, 1)),
+        *((r"up_blocks\.0\.upsamplers\.0", "output_blocks.1.2"), (r"conv_norm_out", "out.0"), (r"^conv_out", "out.2")),
+        *((r"time_embedding\.linear_1", "time_embed.0"), (r"time_embedding\.linear_2", "time_embed.2")),
+        *((r"(put_blocks\.\d\.0|middle_block\.\d)\.norm1\.", r"\1.in_layers.0."), (r"\.conv1\.", ".in_layers.2.")),
+        *((r"(put_blocks\.\d\.0|middle_block\.\d)\.norm2\.", r"\1.out_layers.0."), (r"\.conv2\.", ".out_layers.3.")),
+        *((r"\.time_emb_proj\.", ".emb_layers.1."), (r"\.conv_shortcut\.", ".skip_connection.")),
+    ),
+    "vae": (
+        (r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2"),
+        (r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample"),
+        *((r"mid_block\.resnets\.0", "mid.block_1"), (r"mid_block\.resnets\.1", "mid.block_2")),
+        *((r"mid_block\.attentions\.0", "mid.attn_1"), (r"group_norm", "norm"), (r"to_out\.0", "proj_out")),
+        *((r"to_([qkv])\.", r"\1."), (r"conv_norm_out", "norm_out"), (r"conv_shortcut", "nin_shortcut")),
+        *((rf"up_blocks\.{n}\.resnets\.(\d)", rf"up.{1 - n}.block.\1") for n in (0, 1)),
+        (r"up_blocks\.0\.upsamplers\.0", "up.1.upsample"),
+    ),
+    "text_encoder": ((r"^", "text_model."),),
+}  # fmt: skip
+"""From diffusers' names of the tiny Stable Diffusion's tensors to those of the first checkpoints."""
+PREFIXES = {
+    "unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model.transformer."
+}  # fmt: skip
+
+
+def save_single_file(folder: Path, file: Path) -> Path:
+    """A `StableDiffusionPipeline` as one file, with the names that its authors gave."""
+    tensors = {}
+    for part, renames in RENAMED.items():
+        for name, value in load_file(next((folder / part).glob("*.safetensors"))).items():
+            for pattern, other in renames:
+                name = re.sub(pattern, other, name)
+            convolution = part == "vae" and re.search(r"attn_1\.(q|k|v|proj_out)\.weight", name)
+            tensors[PREFIXES[part] + name] = value[..., None, None].contiguous() if convolution else value
+    save_file(tensors, file)
+    return file

@@ -22,7 +22,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Path, gener
     save_images(base / "real", range(6))
     TopK(16, 12, 3).save_pretrained(base / "dictionary")
     TopK(8, 12, 3).save_pretrained(base / "narrow")
-    (base / "empty").mkdir()
     drawn = {"steps": 3, "batch": 2, "height": SIZE, "width": SIZE}
     return save_recipe(
         base / "r.yaml",
@@ -100,7 +99,7 @@ def test_the_doctor_names_packages_devices_and_what_each_recipe_lacks(recipe: Pa
     [
         (("prior.id=FLUX",), "holds a FluxPipeline, but a latent prior needs a StableDiffusionPipeline"),
         (("prior.scheduler=DDIMShceduler",), "The scheduler DDIMShceduler cannot be guided"),
-        (("dictionary.load=EMPTY",), "has no config.json; point to a saved dictionary"),
+        (("dictionary.load=NONE",), "There is no file or folder NONE"),
         (("dictionary.load=nobody/nothing",), "nobody/nothing is not on this machine and could not be fetched"),
         (("dictionary.load=NARROW",), "reads tokens of width 8, but the encoder gives 16"),
         (("judge={id: FLUX}",), "The judge FLUX cannot be loaded"),
@@ -116,7 +115,7 @@ def test_the_doctor_names_packages_devices_and_what_each_recipe_lacks(recipe: Pa
 def test_what_is_wrong_is_said_before_any_model_draws(
     recipe: Path, settings: tuple[str, ...], words: str, generator_folder: Callable, run_command: Callable
 ):
-    names = {"FLUX": generator_folder("flux-schnell"), "EMPTY": recipe.parent / "empty"}
+    names = {"FLUX": generator_folder("flux-schnell"), "NONE": recipe.parent / "none"}
     names["NARROW"] = recipe.parent / "narrow"
     out, options = recipe.parent / "refused", []
     for setting in settings:

@@ -17,6 +17,7 @@ from engine.pipelines.loading import check_pipeline, load_pipeline
 from precompute.recipe import Pipeline, load_recipe, presets
 from precompute.stages.corpus import read_manifest
 from precompute.stages.generate import Prompt, drawing_inputs, generate
+from tests.precompute.generators import save_single_file
 from tests.precompute.materials import save_recipe
 
 CLASSES = {
@@ -131,6 +132,16 @@ def test_lora_adapters_add_by_their_scale_and_learned_words_are_read(sd: Pipelin
     with pytest.raises(BlindspotError) as caught:
         load_pipeline(odd)
     assert "odd.safetensors" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_single_file_draws_what_its_folder_draws_and_needs_the_configs_of_such_a_model(sd: Pipeline, tmp_path: Path):
+    file = save_single_file(Path(sd.pipeline), tmp_path / "one.safetensors")
+    single = sd.model_copy(update={"pipeline": str(file), "config": sd.pipeline})
+    check_pipeline(single)
+    assert np.array_equal(one(single), one(sd))
+    assert drawing_inputs("models.m", single)[1] == (file, Path(sd.pipeline))
+    with pytest.raises(BlindspotError, match=r"one\.safetensors cannot be loaded \("):
+        check_pipeline(single.model_copy(update={"config": None}))
 
 
 def test_a_negative_prompt_a_scheduler_and_further_arguments_reach_the_call(sd: Pipeline):
