@@ -100,7 +100,7 @@ def plan(recipe: Recipe, out: Path) -> Plan:
         _model_plan(name, block, real, work) for name, block in recipe.models.items() if isinstance(block, Pipeline)
     )
     counts = [real, *(one.images for one in models)]
-    counts += [count_images(recipe, name) for name, block in recipe.models.items() if isinstance(block, Folder)]
+    counts += [count_images(recipe, name) for name, block in recipe.models.items() if not isinstance(block, Pipeline)]
     images = None if None in counts else sum(count for count in counts if count is not None)
     encoder = stored_weights(recipe.encoder.id, recipe.encoder.revision)
     shape = token_shape(recipe.encoder, encoder)
