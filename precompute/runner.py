@@ -328,7 +328,7 @@ def _run_stage(
     return Outcome(stage.name, "resumed" if resumed else "ran", time.monotonic() - started, mark, summary)
 
 
-_ENDINGS = ".npy .npz .json .parquet .pt .safetensors .png .webp .sha256 .jpg .gif .tif .bmp .image .txt"
+_ENDINGS = ".npy .npz .json .parquet .pt .safetensors .png .webp .sha256 .jpg .gif .tif .bmp .image"
 ENDINGS = frozenset(("", *_ENDINGS.split()))
 """Of the files that stages write."""
 
@@ -338,7 +338,7 @@ def _clear(folder: Path, record: Mapping[str, Any]) -> None:
     found = {name for name in sizes(folder) if not Path(name).name.startswith(".") and not name.endswith(PARTIAL)}
     # An unfinished stage has no list of its files yet.
     foreign = sorted(found - {*record["files"]} if "files" in record else
-                     {name for name in found if not record or Path(name).suffix not in ENDINGS})  # fmt: skip
+                     {name for name in found if not record or not _of_a_stage(Path(name))})  # fmt: skip
     if foreign or folder.is_symlink():
         raise BlindspotError(
             f"{folder / (foreign or [''])[0]} is of no earlier run and is kept: move it, or use another --out."
@@ -346,6 +346,11 @@ def _clear(folder: Path, record: Mapping[str, Any]) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+
+
+def _of_a_stage(file: Path) -> bool:
+    """Whether a stage writes files like this one, named within its folder: marks of images left out have an end too."""
+    return file.suffix in ENDINGS or (file.parts[0] == "left-out" and file.suffix == ".txt")
 
 
 def _drop_damaged(folder: Path) -> None:

@@ -358,7 +358,7 @@ class AtlasInfo:
         version = document.get("version")
         if not isinstance(version, int) or version > VERSION:
             raise BlindspotError(
-                f"{where} is a {FORMAT} of version {version}, newer than the version {VERSION} read here: "
+                f"{where} is a {FORMAT} of version {str(version)[:20]}, newer than the version {VERSION} read here: "
                 "update this project to open it."
             )
         known = {key: value for key, value in document.items() if key in cls.__dataclass_fields__}

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.atlas.schema import REAL
 from engine.atlas.writer import AtlasWriter
-from engine.dictionary.base import Dictionary
+from engine.dictionary.base import CONFIG, WEIGHTS, Dictionary
 from engine.dictionary.fitting import fit
 from engine.dictionary.published import open_dictionary
 from engine.dictionary.spec import DictionarySpec
@@ -109,7 +109,8 @@ def make_dictionary(spec: DictionarySpec, shards: Sequence[Path], folder: Path, 
     BlindspotError
         If the dictionary to load is missing, or does not fit the encoder's tokens.
     """
-    if (folder / REPORT).exists():
+    saved = [folder / REPORT, *(folder / DICTIONARY / name for name in (CONFIG, WEIGHTS))]
+    if all(path.exists() for path in saved):
         return read_json(folder / REPORT)
     reached: dict[str, float] = {}
     if spec.load is not None:

@@ -52,10 +52,13 @@ def test_models_are_asked_for_in_the_device_and_dtype(two_gpus, monkeypatch):
     from types import SimpleNamespace
 
     from engine.samplers import models
+    from engine.vision.spec import EncoderSpec
 
     asked = []
     monkeypatch.setattr(models, "load_prior", lambda spec, **where: asked.append(where))
-    monkeypatch.setattr(models.Encoder, "from_pretrained", lambda config, **where: asked.append((config.dtype, where)))
+    monkeypatch.setattr(
+        models.Encoder, "from_pretrained", lambda config, **where: asked.append((config.dtype, where)) or loaded
+    )
     monkeypatch.setattr(models, "agreed_model", lambda found, *_: found)
     spec = {
         "id": "e",
@@ -71,8 +74,9 @@ def test_models_are_asked_for_in_the_device_and_dtype(two_gpus, monkeypatch):
         "mean": [0, 0, 0],
         "std": [1, 1, 1],
     }
+    loaded = SimpleNamespace(spec=EncoderSpec.from_dict(spec))
     info = SimpleNamespace(name="a", prior={"id": "p", "kind": "pixel"}, priors={}, encoder=spec)
     atlas = SimpleNamespace(path="nowhere", info=info, resolve=lambda ref: ref)
     bundle = models.ModelBundle(atlas, *drawing_placement("cuda:1", "bfloat16"))
-    assert bundle.prior is None and bundle.encoder is None
+    assert bundle.prior is None and bundle.encoder is loaded
     assert asked == [{"device": "cuda:1", "dtype": torch.bfloat16}, ("bfloat16", {"device": "cuda:1"})]

@@ -94,6 +94,7 @@ def test_the_app_draws_where_it_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(serve.subprocess, "run", lambda words, **more: started.append(more["env"]) or Done())
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    (tmp_path / "atlas.json").touch()
     serve.serve(tmp_path, browser=False, device="cuda:1", dtype="bfloat16")
     serve.serve(tmp_path, browser=False)
     assert (started[0][DEVICE], started[0][DTYPE]) == ("cuda:1", "bfloat16")

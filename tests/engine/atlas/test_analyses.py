@@ -199,7 +199,7 @@ def test_tables_that_cannot_be_true_are_found(spoiled_path, name, columns, messa
     ("key", "change", "message"),
     [
         ("alpha/l0", lambda array: array[::-1], "'alpha': its L0 curve rises"),
-        ("alpha/size", lambda array: array + 1, "'alpha': its images and tokens are not the header's"),
+        ("alpha/size", lambda array: array + 1, "'alpha': its images and rows are not the header's"),
         ("real/unique", lambda array: array + 2, "'real': unique is not between 0 and 1"),
         ("beta/eigenvalues", lambda array: -array, "'beta': its eigenvalues are negative or rise"),
         ("beta/eigenvectors", lambda array: 2 * array, "'beta': an eigenvector is not of length 1"),

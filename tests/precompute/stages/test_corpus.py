@@ -43,7 +43,7 @@ def test_unusable_images_are_skipped_counted_and_listed(tmp_path: Path):
     assert gather(images, tmp_path / "work", max_pixels=5000) == {"images": 2, "skipped": 3}
     skipped = {one.stem: one.reason for one in read_skipped(tmp_path / "work")}
     assert set(skipped) == {"broken", "text", "huge"}
-    assert "cannot be read as an image" in skipped["broken"] and "limit of 5000" in skipped["huge"]
+    assert "cannot be read as an image" in skipped["broken"] and "limit of 5,000" in skipped["huge"]
 
 
 def test_the_limit_takes_a_random_sample_that_its_seed_repeats(tmp_path: Path):
