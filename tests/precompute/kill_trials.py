@@ -32,7 +32,7 @@ from precompute.recipe import load_recipe
 
 LOADED = (StableDiffusionPipeline, Dinov2WithRegistersModel, sklearn.cluster, sklearn.decomposition, precompute.stages)
 """What the stages import when they run, so that no attempt spends its seconds on it."""
-MOST = {"reports": 12, "seconds": 6}
+MOST = {"reports": 10, "seconds": 4}
 """Kills of each kind, after which an attempt is let through."""
 
 

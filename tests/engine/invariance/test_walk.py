@@ -90,7 +90,7 @@ def curve(network, target, cells=600):
 def test_members_of_the_circles_cover_their_level_curve_by_its_law(query):
     network = planar.circle_classifier()
     target = float(network(torch.tensor([query], dtype=DOUBLE)))
-    members, largest, converged, _ = planar.sample_curve(network, target, "walk", 5_000, tolerance=1e-4)
+    members, largest, converged, _ = planar.sample_curve(network, target, "walk", 3_000, tolerance=1e-4)
     assert largest <= 1e-3 and converged > 0.99
     known = curve(network, target)
     known = known[np.linalg.norm(known, axis=1) < 3]
