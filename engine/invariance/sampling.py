@@ -112,12 +112,8 @@ def sample_invariants(
     Cancelled
         If `on_progress` returned False.
     """
-    from engine.invariance.filters import parse_low_pass
-    from engine.invariance.parsing import check_request
     from engine.samplers.models import ModelBundle
 
-    check_request(atlas, request)  # before models are loaded
-    parse_low_pass(request.low_pass)
     result = find_members(ModelBundle(atlas, device), request, on_progress, download)
     if not any(member.converged for member in result.members):
         nearest = min(member.residual for member in result.members)
@@ -133,15 +129,16 @@ def find_members(
     models: ModelBundle, request: InvariantRequest, on_progress: OnProgress | None = None, download: bool = False
 ) -> InvariantResult:
     """Search as `sample_invariants` does, and return what was found even where no image is a member."""
-    from engine.invariance.parsing import parse_target
+    from engine.invariance.filters import parse_low_pass
+    from engine.invariance.parsing import check_request, parse_target
     from engine.invariance.search import MemberSearch
     from engine.samplers.models import thumbnails
 
+    check_request(models.atlas, request)
+    parse_low_pass(request.low_pass)  # before models are loaded
     began, spec, atlas = time.perf_counter(), parse_target(request.target), models.atlas
     query = None
     if request.image is not None:
-        if not 0 <= request.image < len(atlas.images):
-            raise BlindspotError(f"There is no image {request.image}: choose from 0 to {len(atlas.images) - 1}.")
         query = thumbnails(atlas, [request.image], models.encoder.spec).to(models.device)
     target = spec.build(models, query, download)
     wanted = target.target_of(query) if query is not None else target.value(request.values)
