@@ -59,6 +59,9 @@ def doctor(
     from precompute.plan import device_memory, device_name, free_disk
     from precompute.recipe import read_yaml
 
+    for path in recipes or ():
+        if not path.exists():
+            read_yaml(path)  # says so
     paths = recipes or [path for path in sorted((DATA / "recipes").glob("*.yaml")) if "encoder" in read_yaml(path)]
     found: dict[str, Any] = {
         "python": platform.python_version(),
