@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def watch(event, found, log=open(os.environ["WATCHED"], "a")):
         print(where[0] if isinstance(where, tuple) else where, file=log, flush=True)
 sys.addaudithook(watch)
 """
+THIS_MACHINE = {"127.0.0.1", "localhost", "::1", "None", "b'127.0.0.1'"}
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +59,25 @@ def use_atlas(monkeypatch):
     return use
 
 
-@pytest.fixture(scope="session")
-def watched(drawable_atlas, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+@contextmanager
+def watching(atlas: Path, folder: Path) -> Iterator[tuple[str, Path]]:
     """The app as the command `app` starts it, and a file with every host that one of its processes looks for."""
-    folder = tmp_path_factory.mktemp("watched")
     (folder / "sitecustomize.py").write_text(WATCH)
     environment = {"PYTHONPATH": str(folder), "WATCHED": str(folder / "hosts")}
-    with serving(drawable_atlas, folder, environment, by_command=True) as address:
+    with serving(atlas, folder, environment, by_command=True) as address:
         yield address, folder / "hosts"
+
+
+def looked_for(hosts: Path) -> set[str]:
+    """What such a file names."""
+    return set(hosts.read_text().split()) if hosts.exists() else set()
+
+
+@pytest.fixture(scope="session")
+def watched(drawable_atlas, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """The app on the drawable atlas, and the file of the hosts it looks for."""
+    with watching(drawable_atlas, tmp_path_factory.mktemp("watched")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from engine.atlas import Atlas
-from tests.app.conftest import DEMO
+from tests.app.conftest import DEMO, THIS_MACHINE, looked_for
 from tests.app.serving import ARTIFACTS, foreign, point, settled, visit, wait_for_map
 
 pytestmark = pytest.mark.browser
@@ -89,8 +89,8 @@ def test_a_neighbour_chip_opens_that_concept_and_back_returns(server, tab):
     assert "concept=5" in tab.url
 
 
-def test_generate_draws_four_images_and_a_reload_finds_them(server, tab):
-    asked = []
+def test_generate_draws_four_images_asks_no_other_host_and_a_reload_finds_them(watched, tab):
+    (server, hosts), asked = watched, []
     tab.on("request", lambda request: asked.append(request.url))
     visit(tab, f"{server}/concept_map?concept=5")
     tab.get_by_label("Steps").fill("5")
@@ -100,6 +100,7 @@ def test_generate_draws_four_images_and_a_reload_finds_them(server, tab):
     tab.wait_for_selector("[data-job]", timeout=WAIT)
     assert "job=" in tab.url
     assert asked and foreign(asked, server) == []
+    assert looked_for(hosts) <= THIS_MACHINE
 
 
 def test_a_shared_selection_rings_the_concept_in_every_compared_map(server, tab):
