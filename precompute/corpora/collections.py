@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -53,7 +55,7 @@ def gather_dataset(source: Dataset, limits: Limits, folder: Path, progress: Prog
             break
         name = printable(f"{source.dataset} {source.split} {number}")
         try:
-            content = _content(row[columns["image"]])
+            content = _content(row[columns["image"]], source.dataset)
             digest = hashlib.sha256(content).hexdigest()
             if digest in seen:
                 raise ImageError(f"{name} is a copy of {seen[digest]}.", "duplicate")
@@ -154,15 +156,26 @@ def _write(content: bytes, path: Path) -> None:
     path.write_bytes(content)
 
 
-def _content(value: Any) -> bytes:
-    """The bytes of an image that was not decoded."""
+def _content(value: Any, data_set: str) -> bytes:
+    """The bytes of an image that was not decoded; a file that a row names is read only where the data set lies."""
     if isinstance(value, Mapping) and value.get("bytes"):
         return bytes(value["bytes"])
-    if isinstance(value, Mapping) and value.get("path") and Path(value["path"]).is_file():
-        return Path(value["path"]).read_bytes()
     if isinstance(value, bytes):
         return value
-    raise ImageError("The row holds no image.", "missing")
+    path = value.get("path") if isinstance(value, Mapping) else None
+    if not path:
+        raise ImageError("The row holds no image.", "missing")
+    place = path.rpartition("::")[2]  # zip://0.png::/data/images.zip lies in that archive
+    inside = (f"hf://datasets/{data_set}@", f"hf://datasets/{data_set}/", os.path.join(os.path.abspath(data_set), ""))
+    if not (place if place.startswith("hf://") else os.path.abspath(place)).startswith(inside):
+        raise ImageError("The row holds no image, and names one outside its data set.", "missing")
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb") as file:
+            return file.read()
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ImageError(f"The row's image cannot be read: {error}.", "missing") from error
 
 
 def _text(row: Mapping[str, Any], column: str | None, columns: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ import json
 import tarfile
 import threading
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -207,7 +208,7 @@ def test_inner_networks_are_refused_by_default(server):
     assert is_public(ip_address("93.184.216.34")) and is_public(ip_address("2606:2800:220:1:248:1893:25c8:1946"))
 
 
-@pytest.mark.parametrize("kind", ["folder", "parquet", "tar"])
+@pytest.mark.parametrize("kind", ["folder", "archive", "parquet", "tar"])
 def test_data_sets_give_images_with_captions_and_leave_out_copies(tmp_path: Path, kind: str):
     pytest.importorskip("datasets")
     images = save_images(tmp_path / "images", range(5))
@@ -216,7 +217,13 @@ def test_data_sets_give_images_with_captions_and_leave_out_copies(tmp_path: Path
     rows += [{"file_name": "broken.png", "text": "broken"}]
     where = images
     (images / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if kind == "parquet":
+    if kind == "archive":
+        where = tmp_path / "packed"
+        where.mkdir()
+        with zipfile.ZipFile(where / "images.zip", "w") as archive:
+            for file in images.iterdir():
+                archive.write(file, file.name)
+    elif kind == "parquet":
         where = tmp_path / "rows.parquet"
         rows += [rows[0]]
         content = [{"bytes": (images / row["file_name"]).read_bytes(), "path": row["file_name"]} for row in rows]
@@ -244,6 +251,30 @@ def test_data_sets_give_images_with_captions_and_leave_out_copies(tmp_path: Path
     assert (
         gather_dataset(Dataset(dataset=str(where)), Limits(images=2, seed=3), tmp_path / "some", quiet)["images"] == 2
     )
+
+
+@pytest.mark.parametrize("where", ["beside", "relative", "archive"])
+def test_a_row_reads_no_file_outside_its_data_set(tmp_path: Path, monkeypatch, where: str):
+    pytest.importorskip("datasets")
+    save_images(tmp_path / "private", range(2))
+    with zipfile.ZipFile(tmp_path / "private.zip", "w") as archive:
+        archive.write(tmp_path / "private" / "0000.png", "0.png")
+    monkeypatch.chdir(tmp_path)
+    named = {
+        "beside": str(tmp_path / "data" / ".." / "private" / "0000.png"),
+        "relative": "private/0000.png",
+        "archive": f"zip://0.png::{tmp_path}/private.zip",
+    }
+    (tmp_path / "data").mkdir()
+    whole = (tmp_path / "private" / "0001.png").read_bytes()
+    rows = [{"bytes": whole, "path": None}, {"bytes": None, "path": named[where]}]
+    features = {"info": {"features": {"image": {"_type": "Image"}}}}
+    table = pa.table({"image": rows}).replace_schema_metadata({"huggingface": json.dumps(features)})
+    pq.write_table(table, tmp_path / "data" / "rows.parquet")
+    (tmp_path / "work").mkdir()
+    gather_dataset(Dataset(dataset=str(tmp_path / "data")), Limits(), tmp_path / "work", quiet)
+    assert len(read_manifest(tmp_path / "work")) == 1
+    assert [one.kind for one in read_skipped(tmp_path / "work")] == ["missing"]
 
 
 def test_what_is_no_data_set_is_one_sentence(tmp_path: Path):
