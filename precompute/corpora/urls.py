@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import ipaddress
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from precompute.corpora.records import ImageRecord, SkippedImage, write_manifest
 from precompute.recipe import Limits, Urls
 from precompute.runner import Progress
 
+AHEAD = 16
+"""Blocks that are asked for at once."""
 BLOCK = 32
 """Rows that are asked for before what they came to is written down."""
 UNSAFE_WORDS = frozenset(("nsfw", "likely", "unsure", "unsafe", "true", "yes", "1", "1.0"))
@@ -75,21 +79,22 @@ def gather_urls(source: Urls, limits: Limits, folder: Path, progress: Progress) 
     fetched: list[TableRow] = []
     seen: dict[str, str] = {}
     good = 0
-    for block in _blocks(table, source, limits, folder):
-        for one in block:
-            if one.file and good == wanted:
+    with closing(_blocks(table, source, limits, wanted, folder)) as blocks:
+        for block in blocks:
+            for one in block:
+                if one.file and good == wanted:
+                    break
+                if one.file and one.sha256 in seen:
+                    (folder / one.file).unlink(missing_ok=True)
+                    same = {"file": "", "kind": "duplicate", "reason": f"duplicate of {seen[one.sha256]}"}
+                    one = TableRow(**asdict(one) | same)
+                elif one.file:
+                    seen[one.sha256] = one.url
+                    good += 1
+                fetched.append(one)
+            progress(good, wanted)
+            if good == wanted:
                 break
-            if one.file and one.sha256 in seen:
-                (folder / one.file).unlink(missing_ok=True)
-                same = {"file": "", "kind": "duplicate", "reason": f"duplicate of {seen[one.sha256]}"}
-                one = TableRow(**asdict(one) | same)
-            elif one.file:
-                seen[one.sha256] = one.url
-                good += 1
-            fetched.append(one)
-        progress(good, wanted)
-        if good == wanted:
-            break
     kept = {one.file for one in fetched if one.file}
     for path in (folder / "images").glob("*"):  # of the last block, beyond what was wanted
         if path.relative_to(folder).as_posix() not in kept:
@@ -183,23 +188,42 @@ def _read(path: Path) -> pd.DataFrame:
     raise BlindspotError(f"The table {path} is none of parquet, csv, tsv and jsonl.")
 
 
-def _blocks(table: pd.DataFrame, source: Urls, limits: Limits, folder: Path) -> Iterator[list[TableRow]]:
-    """What the rows came to, in their random order, some at a time."""
+def _blocks(
+    table: pd.DataFrame, source: Urls, limits: Limits, wanted: int, folder: Path
+) -> Generator[list[TableRow], None, None]:
+    """What the rows came to, in their random order, some at a time; later ones are asked for while early ones answer.
+
+    One address that does not answer takes all of its time: were the others of its block alone in the meantime, they
+    would wait for it. No more blocks are asked for ahead than may be needed.
+    """
     allowed = tuple(ipaddress.ip_network(network, strict=False) for network in source.allow_networks)
     bounds = FetchLimits(source.max_bytes, source.timeout, allowed)
     order = np.random.default_rng(limits.seed).permutation(len(table))
     captioned = bool(table["caption"].notna().any())
     records = table.to_dict("records")
+    starts = deque(range(0, len(order), BLOCK))
+    begun: deque[tuple[Path, list[Future[TableRow]]]] = deque()
+    good = 0
 
     def got(row: int) -> TableRow:
         return _row(int(row), records[row], captioned, bounds, limits.max_pixels, folder)
 
-    with ThreadPoolExecutor(source.workers) as pool:
-        for start in range(0, len(order), BLOCK):
-            path = folder / "rows" / f"{start // BLOCK:06d}.json"
-            if not path.exists():
-                write_json(path, [asdict(one) for one in pool.map(got, order[start : start + BLOCK])])
-            yield [TableRow(**one) for one in read_json(path)]
+    pool = ThreadPoolExecutor(source.workers)
+    try:
+        while starts or begun:
+            while starts and len(begun) < min(AHEAD, max(1, -(-(wanted - good) // BLOCK))):
+                start = starts.popleft()
+                path = folder / "rows" / f"{start // BLOCK:06d}.json"
+                rows = () if path.exists() else order[start : start + BLOCK]
+                begun.append((path, [pool.submit(got, row) for row in rows]))
+            path, answers = begun.popleft()
+            if answers:
+                write_json(path, [asdict(one.result()) for one in answers])
+            block = [TableRow(**one) for one in read_json(path)]
+            good += sum(bool(one.file) for one in block)
+            yield block
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _row(
