@@ -13,7 +13,9 @@ Each query is a real image that shows a concept; what is held constant is the co
 * `evaluations`: of the prior's network, a member; `seconds`: a member.
 
 `--descent N` also runs Algorithm 1 of the thesis from draws of the prior for N of the concepts, with `--descent-steps`
-gradient steps at most (the thesis has 512 to 1024), and reports the same, with the ratio of evaluations.
+gradient steps at most (the thesis has 512 to 1024), and reports the same, with the ratio of evaluations. Its loss has
+the responses to filtered images in it (lines 14 to 20, `--descent-low-pass multi-printed`), and it stops where the
+whole loss is as small as the tolerance makes that of the response alone; `--descent-low-pass none` is section 3.3.2.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from engine.errors import BlindspotError
 from engine.files import DATA
 from engine.invariance.parsing import parse_target
 from engine.invariance.request import InvariantRequest
-from engine.invariance.sampling import CUTOFFS, InvariantResult, sample_invariants
+from engine.invariance.sampling import CUTOFFS, InvariantResult, find_members
 from engine.samplers.metrics import diversity, embed
 from engine.samplers.models import ModelBundle, thumbnails
 from engine.samplers.registry import SamplerSettings, create
@@ -98,6 +100,7 @@ def main() -> None:
     arguments.add_argument("--low-pass", default=InvariantRequest.low_pass, help="filters held constant, too")
     arguments.add_argument("--descent", type=int, default=0, help="concepts for Algorithm 1 of the thesis")
     arguments.add_argument("--descent-steps", type=int, default=512)
+    arguments.add_argument("--descent-low-pass", default="multi-printed", help="filters in its loss, or none")
     arguments.add_argument("--no-guided", action="store_true", help="leave out the diversity of energy guidance")
     arguments.add_argument("--minutes", type=float, default=1e9, help="begin no further concept after these")
     arguments.add_argument("--json", action="store_true")
@@ -116,10 +119,13 @@ def main() -> None:
         )  # fmt: skip
         requests = {"walk": walking}
         if number < options.descent:
-            requests["descent"] = replace(walking, method="descent", iterations=max(1, options.descent_steps // 32))
+            requests["descent"] = replace(
+                walking, method="descent", iterations=max(1, options.descent_steps // 32),
+                low_pass=options.descent_low_pass,
+            )  # fmt: skip
         for method, request in requests.items():
             try:
-                drawn[method].append(sample_invariants(atlas, request, options.device))
+                drawn[method].append(find_members(models, request))
                 one = summary(models, drawn[method][-1:])
                 print(f"concept {concept}, image {image}, {method}: {one}", file=sys.stderr, flush=True)
             except BlindspotError as error:

@@ -49,7 +49,7 @@ class InvariantRequest:
     """Filters after which the response is to be the same, too, see `engine.invariance.filters.parse_low_pass`: what is
     left is what people see. The descent adds their deviations to its loss (eqs. 3.3, 3.6); the other methods hold the
     responses to the filtered images at f(x*) exactly. `auto` is ideal:0.5, given up in a member's last try if it
-    cannot be held; the descent then has none, as printed in Algorithm 1."""
+    cannot be held; the descent then has none, as in section 3.3.2. The whole of Algorithm 1 is `multi-printed`."""
     optimiser: str = "sgd"
     """Of the descent: one of `OPTIMISERS`."""
     learning_rate: float = 10.0
