@@ -37,7 +37,7 @@ def images() -> None:
         own, skipped = table[table["source"] == source.name], info.left_out.get(source.name)
         rows.append(
             {
-                "name": source.label or source.name, "images": len(own), "captions": int((own["caption"] != "").sum()),
+                "name": source.name, "images": len(own), "captions": int((own["caption"] != "").sum()),
                 "pairs": int((own["pair"] >= 0).sum()) if source.kind == "model" else None, "skipped": source.skipped,
                 "reasons": skipped, "broken": sum(n for why, n in (skipped or {}).items() if "finite" in why),
             }

@@ -15,7 +15,8 @@ CARDS = 6
 def model_section(model: str, table: pd.DataFrame, summary: Summary, view: session.View) -> None:
     """One model: its numbers, its histogram, and its twelve most extreme concepts."""
     basis = session.basis(view, model)
-    st.header(html.plain(atlas.info.source(model).label or model), anchor=model, divider="gray")
+    alias = atlas.info.source(model).alias
+    st.header(html.plain(f"{model} · {alias}" if alias else model), anchor=model, divider="gray")
     numbers, spread = st.columns([2, 3], gap="large", vertical_alignment="center")
     with numbers:
         html.show(

@@ -193,6 +193,12 @@ class Source:
     skipped: int = 0
     description: str = ""
 
+    @property
+    def alias(self) -> str:
+        """The label, where it says more than the name, by which a source is called everywhere."""
+        plain = [re.sub(r"[\W_]+", "", text).casefold() for text in (self.label or "", self.name)]
+        return self.label if plain[0] and plain[0] != plain[1] else ""
+
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise BlindspotError(
