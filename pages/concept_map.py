@@ -13,7 +13,7 @@ from engine.reports.selection import is_narrowed, select
 from pages.widgets import activation, card, controls, generate, html, notes, selection, session, stress
 from pages.widgets.plot import plot
 
-KEYS = (*session.SETTINGS, "concept", "image", "colour", "side", "top", "job", *session.NARROWING)
+KEYS = (*session.SETTINGS, "concept", "image", "colour", "side", "top", "job", "draw", "beside", *session.NARROWING)
 
 
 @html.fragment

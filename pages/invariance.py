@@ -13,7 +13,7 @@ from engine.invariance.parsing import parse_target
 from engine.invariance.records import finished_invariants, load_invariants, members_command, submit_invariants
 from engine.invariance.request import InvariantRequest
 from engine.samplers.records import generated_images
-from pages.widgets import generate, html, session
+from pages.widgets import generate, html, running, session
 from pages.widgets.session import View
 
 KEYS = (*session.SETTINGS, "concept", "image", "job")
@@ -87,7 +87,9 @@ def form(view: View, concept: int, image: int) -> None:
         except BlindspotError as error:
             st.error(html.plain(error, code=True), icon=":material/error:")
             return
-        session.change(job=job.id, concept=concept, image=image)
+        go = {"concept": concept, "image": image, "job": job.id}
+        running.announce(job.id, f"Members for image {image}", go)
+        session.change(**go)
         st.rerun()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from engine.errors import BlindspotError
-from pages.widgets import html, session
+from pages.widgets import html, running, session
 
 # A file of our own: the browser would fetch a named symbol from elsewhere. (A docstring here would show on the page.)
 ICON = Path(__file__).parent / "widgets" / "icon.png"
@@ -18,6 +18,7 @@ PAGES = [
     st.Page("blindspots.py", title="Blindspots", icon=":material/visibility_off:"),
     st.Page("pairs.py", title="Images", icon=":material/image:"),
     st.Page("my_image.py", title="My image", icon=":material/add_photo_alternate:"),
+    st.Page("generate.py", title="Generate", icon=":material/auto_awesome:"),
     st.Page("composition.py", title="Composition", icon=":material/hub:"),
     st.Page("compare.py", title="Compare", icon=":material/compare:"),
     st.Page("dictionary.py", title="Dictionary", icon=":material/bar_chart:"),
@@ -35,6 +36,7 @@ try:
     if session.was_rebuilt():
         st.toast("The atlas was rebuilt; this is the new one.", icon=":material/refresh:")
     html.notice()
+    running.show()
     page.run()
 except BlindspotError as error:
     if session.is_rebuilt():

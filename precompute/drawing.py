@@ -31,6 +31,9 @@ States = Annotated[int, typer.Option("--states", help="States that each sample o
 Matching = Annotated[
     bool, typer.Option("--match", help="Find the strength whose mean score is that of the four best real images.")
 ]
+Level = Annotated[
+    float, typer.Option("--level", help="With --match: the mean score to find, as a share of the real images'.")
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="Where to draw: auto (the first CUDA GPU, or else the CPU), cpu, cuda, cuda:1.")
 ]
@@ -72,6 +75,7 @@ def sample(
     ] = None,
     method: Method = GenerationRequest.method,
     match: Matching = False,
+    level: Level = GenerationRequest.level,
     strength: Strength = GenerationRequest.strength,
     cap: Annotated[
         float | None,
@@ -146,9 +150,10 @@ def sample(
     with Reporter() as reporter, full_disk_explained(out):
         bar = reporter.task(f"concept {', '.join(map(str, concept))}", "steps")
         request = GenerationRequest(
-            concept[0], method, count, seed, tuple(concept[1:]), weights, match=match, steps=steps, strength=strength,
-            particles=particles, candidates=states, score_cap=cap, guidance_end=until, gradient=gradient, zeta=zeta,
-            prior=prior, text=text, text_encoder=text_encoder, like=like, like_by=by, task_weight=task_weight,
+            concept[0], method, count, seed, tuple(concept[1:]), weights, match=match, level=level, steps=steps,
+            strength=strength, particles=particles, candidates=states, score_cap=cap, guidance_end=until,
+            gradient=gradient, zeta=zeta, prior=prior, text=text, text_encoder=text_encoder, like=like, like_by=by,
+            task_weight=task_weight,
         )  # fmt: skip
         report = step_reporter(bar, "trial" if match else "batch")
         record = draw_into(out, opened, request, device, report, dtype)

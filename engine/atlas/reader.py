@@ -17,6 +17,7 @@ from engine.atlas.loading import DictionaryReport, Pieces
 from engine.atlas.schema import AtlasInfo, Source
 from engine.atlas.storage import CSR, ROWS_PER_BYTE, damaged, decode_thumb, read_document, read_thumb
 from engine.blindspots.delta import ESTIMATORS, classify, delta_columns
+from engine.blindspots.significance import measure_gap, shared_pairs
 from engine.errors import BlindspotError
 from engine.hub import find_model
 
@@ -41,6 +42,7 @@ class Atlas(Analyses):
         self.info = info
         self._pieces = Pieces(path, info)
         self._delta_frame = lru_cache(maxsize=16)(self._measure_delta)
+        self._error = lru_cache(maxsize=16)(self._measure_error)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Atlas:
@@ -109,27 +111,36 @@ class Atlas(Analyses):
         """Indexed by image: source, pair, caption, file, width, height, sha256."""
         return self._pieces.images.copy()
 
-    def delta(self, model: str, estimator: str = "gap", temperature: float | None = None) -> pd.DataFrame:
+    def delta(
+        self, model: str, estimator: str = "gap", temperature: float | None = None, reference: str = schema.REAL
+    ) -> pd.DataFrame:
         """How much `model` under- or over-produces each concept.
 
-        Recomputed from the stored moments and standard errors, so any estimator and temperature is instant.
+        Recomputed from the stored moments and standard errors, so any estimator and temperature is instant. Against
+        another model the standard errors are computed from the image energies once, paired where both models have an
+        image of the same pair.
 
         Parameters
         ----------
         model : one of `models`.
         estimator : `gap`, `relative`, `share` or `standardised` (`engine.blindspots.delta`).
         temperature : T of the sigmoid; by default the atlas's for its default estimator, else the estimator's own.
+        reference : what the model is compared with: `real` or another of `models`, such as the one before fine-tuning.
 
         Returns
         -------
         DataFrame
-            Indexed by concept: energy_real, energy_model, gap, relative, delta, ci_low and ci_high (95 % interval of
-            delta), p and q (of no gap, the same for every estimator), paired (whether pairing went into them).
+            Indexed by concept: energy_real (of the reference, whatever it is), energy_model, gap, relative, delta,
+            ci_low and ci_high (95 % interval of delta), p and q (of no gap, the same for every estimator; over the
+            concepts that fire in real images), paired (whether pairing went into them).
             Interval, p and q are NaN in an atlas of published statistics.
         """
         if model not in self.models:
             known = ", ".join(self.models) or "none"
             raise BlindspotError(f"Atlas {self.info.called} has no model {model!r}: choose one of {known}.")
+        if reference == model or reference not in (schema.REAL, *self.models):
+            others = ", ".join([schema.REAL, *(name for name in self.models if name != model)])
+            raise BlindspotError(f"Model {model!r} cannot be compared with {reference!r}: choose {others}.")
         if estimator in ESTIMATORS and estimator not in self.estimators:
             raise BlindspotError(
                 f"Atlas {self.info.called} holds published means without their spread, which {estimator!r} needs: "
@@ -137,7 +148,7 @@ class Atlas(Analyses):
             )
         if temperature is None and estimator == self.info.delta.estimator:
             temperature = self.info.delta.temperature
-        return self._delta_frame(model, estimator, temperature).copy()
+        return self._delta_frame(model, estimator, temperature, reference).copy()
 
     def status(
         self,
@@ -288,13 +299,23 @@ class Atlas(Analyses):
         missing = f"The atlas {self.path} refers to the model {ref!r}, but there is no folder {self.path / ref}."
         return find_model(ref, missing, base=self.path, files=files)
 
-    def _measure_delta(self, model: str, estimator: str, temperature: float | None) -> pd.DataFrame:
-        real, generated = (self._pieces.energies[name] for name in (schema.REAL, model))
-        paired = self.info.source(model).paired
+    def _measure_error(self, model: str, reference: str) -> tuple[np.ndarray, bool]:
+        """The standard error of a model's gap to a reference [K], and whether pairs went into it."""
+        if reference == schema.REAL or self.info.published:
+            return self._pieces.standard_errors[model], self.info.source(model).paired
+        pairs = self._pieces.images["pair"].to_numpy()
+        rows, model_rows = shared_pairs(*(pairs[list(self.info.image_range(name))] for name in (reference, model)))
+        real, generated = (self._pieces.matrix("energy", name) for name in (reference, model))
+        found = measure_gap(real, generated, rows, model_rows)
+        return found.se, found.pairs >= 2
+
+    def _measure_delta(self, model: str, estimator: str, temperature: float | None, reference: str) -> pd.DataFrame:
+        real, generated = (self._pieces.energies[name] for name in (reference, model))
+        error, paired = self._error(model, reference)
         columns = delta_columns(
             real.moments,
             generated.moments,
-            self._pieces.standard_errors[model],
+            error,
             live=~self._pieces.concepts["dead"].to_numpy(),
             active=(real.images_active, generated.images_active),
             paired=paired,

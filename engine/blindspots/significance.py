@@ -121,6 +121,29 @@ def measure_gap(real: Rows, model: Rows, real_rows: np.ndarray, model_rows: np.n
     return Gap(pairs, generated.mean - reference.mean, se)
 
 
+def shared_pairs(
+    first: Int[np.ndarray, " n"], second: Int[np.ndarray, " m"]
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
+    """Rows of two sources whose images belong to the same pair, each row at most once.
+
+    Parameters
+    ----------
+    first, second : the pair of every image of a source; below 0 where it has none. Where a source has several images
+        of a pair, its first goes with the other's first, and so on.
+    """
+
+    def keyed(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(pairs, kind="stable")
+        order = order[pairs[order] >= 0]
+        found = pairs[order].astype(np.int64)
+        place = np.arange(len(found)) - np.searchsorted(found, found)
+        return found * (len(first) + len(second) + 1) + place, order
+
+    (a, a_rows), (b, b_rows) = keyed(np.asarray(first)), keyed(np.asarray(second))
+    _, left, right = np.intersect1d(a, b, assume_unique=True, return_indices=True)
+    return a_rows[left], b_rows[right]
+
+
 def _constant(energies: Moments) -> np.ndarray:
     """[K] whether the energies do not differ between images, but for rounding."""
     return energies.variance <= SAME**2 * energies.mean**2

@@ -30,6 +30,8 @@ PAIRS_HOW = (
 )
 QUANTITIES = {"relative": "relative gap", "delta": "delta"}
 SCATTER_HEIGHT = 460
+MANY = 4_000
+"""Concepts beyond which the dots of `delta_scatter` are small and pale, so that where many lie is brighter."""
 CELLS = 40
 """Cells along each side of a panel of `scatter_matrix`."""
 
@@ -50,7 +52,9 @@ def delta_scatter(a: pd.DataFrame, b: pd.DataFrame, *, names: tuple[str, str], b
     x, y = a["delta"].to_numpy(np.float32)[live], b["delta"].to_numpy(np.float32)[live]
     frequency = np.log10(np.clip(a["frequency"].to_numpy(np.float32)[live], 1e-4, 1))
     bar = colour_bar("share of real images", 0.6, tickvals=[-4, -3, -2, -1, 0], ticktext=FREQUENCIES)
-    marker = {"size": 6, "color": frequency, "colorscale": AMOUNT_SCALE, "cmin": -4, "cmax": 0, "colorbar": bar}
+    many = len(x) > MANY
+    marker = {"size": 4 if many else 6, "opacity": 0.4 if many else 0.95, "color": frequency,
+              "colorscale": AMOUNT_SCALE, "cmin": -4, "cmax": 0, "colorbar": bar}  # fmt: skip
     if np.isnan(frequency).all():
         marker = {"size": 3, "color": AMOUNT_SCALE[-1][1], "opacity": 0.3}
     figure = go.Figure([

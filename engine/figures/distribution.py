@@ -272,7 +272,7 @@ def delta_intervals(rows: pd.DataFrame, *, concept: int, basis: Basis) -> go.Fig
         marker={"size": 12, "color": [delta_colour(value) for value in delta], "line": {"width": 1.5, "color": GREY}},
         error_x=None if bare else bar,
         customdata=rows[["ci_low", "ci_high", "q", "energy_real", "energy_model"]].to_numpy(np.float64),
-        hovertemplate=f"%{{y}}: delta %{{x:.3f}}{certainty} energy %{{customdata[3]:.3f}} real, "
+        hovertemplate=f"%{{y}}: delta %{{x:.3f}}{certainty} energy %{{customdata[3]:.3f}} {basis.reference}, "
                       "%{customdata[4]:.3f} here<extra></extra>",
     )  # fmt: skip
     fixed = {"showgrid": False, "fixedrange": True}

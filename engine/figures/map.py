@@ -86,7 +86,7 @@ def colourings(table: pd.DataFrame, basis: Basis) -> dict[str, dict[str, Any]]:
     log_frequency = np.log10(np.clip(table["frequency"].to_numpy(np.float64), 1e-4, 1.0))
     cluster = table["cluster"].to_numpy(np.int64)
     count = len(CLUSTERS)
-    marks = {0.0: "0", basis.low: f"{basis.low:g} suppressed", 0.5: "0.5 as real",
+    marks = {0.0: "0", basis.low: f"{basis.low:g} suppressed", 0.5: f"0.5 as {basis.reference}",
              basis.high: f"{basis.high:g} exaggerated", 1.0: "1"}  # fmt: skip
     return {
         "delta": _marker(
@@ -95,7 +95,7 @@ def colourings(table: pd.DataFrame, basis: Basis) -> dict[str, dict[str, Any]]:
         ),
         "relative": _marker(
             quantise(table["relative"].to_numpy(), -1, 1), DELTA_SCALE, "relative difference",
-            [0, LEVELS / 2, LEVELS], ["-1 only real", "0 equal", "+1 only model"],
+            [0, LEVELS / 2, LEVELS], [f"-1 only {basis.reference}", "0 equal", "+1 only model"],
         ),
         "frequency": _marker(
             quantise(log_frequency, -4, 0), AMOUNT_SCALE, "share of real images",

@@ -60,10 +60,13 @@ class Basis:
     images: int = 0
     """Images per source (pairs when paired); 0 for published statistics, which do not say."""
     paired: bool = False
+    reference: str = "real"
+    """What models were compared with."""
 
     def sentence(self) -> str:
         """Return estimator, temperature and n in a few words."""
-        return f"{ESTIMATORS.get(self.estimator, self.estimator)}, T = {self.temperature:g} · {self.count()}"
+        against = "" if self.reference == "real" else f"against {self.reference} · "
+        return f"{ESTIMATORS.get(self.estimator, self.estimator)}, T = {self.temperature:g} · {against}{self.count()}"
 
     def count(self) -> str:
         """Return n in a few words."""

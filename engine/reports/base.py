@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from engine.atlas import Atlas
+from engine.atlas.schema import REAL
 from engine.blindspots.delta import ESTIMATORS
 from engine.blindspots.distribution import MARGIN
 from engine.errors import BlindspotError
@@ -19,7 +20,7 @@ from engine.figures.style import Basis
 
 DELTA_PARAMETERS = ("estimator", "temperature", "low", "high")
 """What every table of deltas depends on."""
-MODEL_PARAMETERS = ("model", *DELTA_PARAMETERS)
+MODEL_PARAMETERS = ("model", *DELTA_PARAMETERS, "reference")
 
 
 class Report(NamedTuple):
@@ -48,6 +49,8 @@ class ReportView:
     """Delta below which a concept is suppressed."""
     high: float = 0.9
     """Delta above which a concept is exaggerated."""
+    reference: str = REAL
+    """What models are compared with: the real images or another model."""
     quantity: str = "relative"
     """What models are correlated on: ``relative`` (the relative gap) or ``delta``."""
     margin: float = MARGIN
@@ -148,25 +151,27 @@ def figure_report(figure: go.Figure, table: pd.DataFrame) -> Report:
 
 
 @lru_cache(maxsize=32)
-def concept_table(atlas: Atlas, model: str, estimator: str, temperature: float) -> pd.DataFrame:
+def concept_table(atlas: Atlas, model: str, estimator: str, temperature: float, reference: str = REAL) -> pd.DataFrame:
     """Return the concept table of one model: layout, words, delta with its interval, frequency; indexed by concept.
 
     The same table is returned again to the next caller, so none may change it.
     """
-    delta = atlas.delta(model, estimator=estimator, temperature=temperature)
+    delta = atlas.delta(model, estimator, temperature, reference)
     concepts = atlas.concepts.assign(label=atlas.shown_labels())
     return concepts.join(delta).assign(frequency=np.asarray(atlas.frequency(), np.float32))
 
 
 def view_table(atlas: Atlas, view: ReportView, model: str | None = None) -> pd.DataFrame:
     """Return the concept table at a view's estimator and temperature, of its model unless another is named."""
-    return concept_table(atlas, model or view.model, view.estimator, view.temperature)
+    return concept_table(atlas, model or view.model, view.estimator, view.temperature, view.reference)
 
 
 def view_basis(atlas: Atlas, view: ReportView, model: str | None = None) -> Basis:
     """Return what the deltas of a view's model, or of another one, are computed with."""
     source = atlas.info.source(model or view.model)
-    return Basis(view.estimator, view.temperature, view.low, view.high, source.images, source.paired)
+    against_real = view.reference == REAL or source.name == view.reference
+    paired = source.paired if against_real else bool(view_table(atlas, view, model)["paired"].iloc[0])
+    return Basis(view.estimator, view.temperature, view.low, view.high, source.images, paired, view.reference)
 
 
 def has(name: str) -> Callable[[Atlas], bool]:

@@ -61,7 +61,7 @@ def one_map(atlas: Atlas, view: ReportView) -> Report:
     return figure_report(figure, table[~table["dead"]].reset_index()[MAP_COLUMNS])
 
 
-@register("maps", "models", *DELTA_PARAMETERS, possible=lambda atlas: 1 < len(atlas.models) <= MOST_MAPS)
+@register("maps", "models", *DELTA_PARAMETERS, "reference", possible=lambda atlas: 1 < len(atlas.models) <= MOST_MAPS)
 def several_maps(atlas: Atlas, view: ReportView) -> Report:
     """The maps of the view's models with matched axes."""
     tables = {model: view_table(atlas, view, model) for model in view.models}
@@ -72,7 +72,7 @@ def several_maps(atlas: Atlas, view: ReportView) -> Report:
     return figure_report(figure, rows.reset_index())
 
 
-@register("delta-scatter", "models", *DELTA_PARAMETERS, possible=several)
+@register("delta-scatter", "models", *DELTA_PARAMETERS, "reference", possible=several)
 def scatter(atlas: Atlas, view: ReportView) -> Report:
     """Delta against delta of the view's first two models."""
     names = (view.models * 2)[:2]

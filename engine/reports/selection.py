@@ -12,7 +12,7 @@ import binascii
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +20,7 @@ import pandas as pd
 from jaxtyping import Bool, Int
 
 from engine.atlas import Atlas
+from engine.atlas.schema import REAL
 from engine.errors import BlindspotError
 from engine.figures.tables import Filters, certain, clearance, keep, status_of
 from engine.reports.base import MODEL_PARAMETERS, Report, ReportView, register, view_table
@@ -27,8 +28,8 @@ from engine.reports.base import MODEL_PARAMETERS, Report, ReportView, register, 
 SELECTION = ("text", "status", "frequency", "q", "cluster", "within", "ids")
 """The fields of `ReportView` that narrow a selection."""
 SORTS = ("clear", "delta", "q", "frequency", "label", "concept", "range", "apart")
-"""What a selection may be sorted by, besides `of:MODEL`, the delta of a model; a minus before it turns it round. The
-range of delta is over all models, how far it lies apart is over the models that a view compares."""
+"""What a selection may be sorted by, besides `of:MODEL` and `q:MODEL`, a model's delta and q; a minus before it turns
+it round. The range of delta is over all models, how far it lies apart is over the models that a view compares."""
 MOST_IDS = 12_000
 """Characters of ``ids``: an address of more than 16 KiB is refused by servers."""
 NAMES = {"delta": "δ of", "relative": "relative gap of"}
@@ -143,8 +144,8 @@ def _select(atlas: Atlas, view: ReportView) -> np.ndarray:
         mask &= atlas.matching(view.text)
     if view.cluster:
         mask &= np.isin(table["cluster"].to_numpy(), [int(one) for one in view.cluster])
-    for model, column, low, high in delta_ranges(view.within):
-        values = view_table(atlas, view, model)[column].to_numpy()
+    for model, column, low, high in delta_ranges(view.within):  # which were chosen against the real images
+        values = view_table(atlas, replace(view, reference=REAL), model)[column].to_numpy()
         mask &= (values >= low) & ((values < high) | (high == 1.0))
     if view.ids:
         chosen = unpack_concepts(view.ids, atlas.count)
@@ -164,7 +165,7 @@ def _ordered(atlas: Atlas, view: ReportView) -> np.ndarray:
         ranks = [-rank if turned and rank.dtype != bool else ~rank if turned else rank for rank in first]
     else:
         values, known = _values(atlas, view, table, column)
-        models = {"range": tuple(atlas.models), "apart": view.models}.get(column, ())
+        models = {"range": tuple(against(atlas, view)), "apart": view.models}.get(column, ())
         sure = [certain(view_table(atlas, view, model).loc[table.index]) for model in models]
         doubted = [~np.logical_or.reduce(sure)] if sure else []
         ranks = [~known, *doubted, -values if turned else values, *first]
@@ -179,13 +180,19 @@ def _values(atlas: Atlas, view: ReportView, table: pd.DataFrame, column: str) ->
         codes, _ = pd.factorize(table["label"].fillna("").str.lower(), sort=True)
         return codes, (table["label"].fillna("") != "").to_numpy()
     if column in ("range", "apart"):
-        models = view.models if column == "apart" else tuple(atlas.models)
+        models = view.models if column == "apart" else tuple(against(atlas, view))
         values = delta_range(atlas, view, table.index, models)
-    elif column.startswith("of:"):
-        values = view_table(atlas, view, column.removeprefix("of:"))["delta"].to_numpy()[table.index]
+    elif column.startswith(("of:", "q:")):
+        kind, model = column.split(":", 1)
+        values = view_table(atlas, view, model)["delta" if kind == "of" else "q"].to_numpy()[table.index]
     else:
         values = table.index.to_numpy() if column == "concept" else table[column].to_numpy(np.float64)
     return np.nan_to_num(values, nan=0.0), ~np.isnan(values)
+
+
+def against(atlas: Atlas, view: ReportView) -> list[str]:
+    """Return the models that have a delta against a view's reference: all others."""
+    return [model for model in atlas.models if model != view.reference]
 
 
 def delta_range(atlas: Atlas, view: ReportView, concepts: pd.Index, models: Sequence[str]) -> np.ndarray:
@@ -196,8 +203,9 @@ def delta_range(atlas: Atlas, view: ReportView, concepts: pd.Index, models: Sequ
 
 def describe(view: ReportView) -> list[tuple[str, str]]:
     """Return what narrows a view's selection in words, and the parameter that says it."""
+    beside = "" if view.reference == REAL else f" against {view.reference}"
     words = [("text", f"“{view.text}”")] if view.text else []
-    words += [("status", f"{' or '.join(view.status)} in {view.model}")] if view.status else []
+    words += [("status", f"{' or '.join(view.status)} in {view.model}{beside}")] if view.status else []
     words += [("frequency", f"in {100 * view.frequency:g} % of real images or more")] if view.frequency > 0 else []
     words += [("q", f"q ≤ {view.q:g}")] if view.q < 1 else []
     words += [("cluster", f"cluster {' or '.join(view.cluster)}")] if view.cluster else []
@@ -208,14 +216,17 @@ def describe(view: ReportView) -> list[tuple[str, str]]:
 
 @register("selection", *MODEL_PARAMETERS, "models", *SELECTION, "sort")
 def selection(atlas: Atlas, view: ReportView) -> Report:
-    """The concepts of a selection in its order, with the delta and the q of every model."""
+    """The concepts of a selection in its order, with delta, interval and q of every model."""
     order = ordered(atlas, view)
     table = view_table(atlas, view).loc[order]
     status = status_of(table["delta"].to_numpy(), view.low, view.high)
     words = ["; ".join(some) if some is not None else "" for some in table["words"]]
     rows = table.assign(status=status, words=words).reset_index()[COLUMNS]
-    for model in atlas.models:
+    for model in against(atlas, view):
         other = view_table(atlas, view, model).loc[order]
-        rows[f"delta of {model}"], rows[f"q of {model}"] = other["delta"].to_numpy(), other["q"].to_numpy()
-    of = ", ".join(text for _, text in describe(view)) or "all live concepts"
-    return Report(f"{view.model}: {len(rows):,} concepts, {of}", rows)
+        for name in ("delta", "ci_low", "ci_high", "q"):
+            rows[f"{name} of {model}"] = other[name].to_numpy()
+    of, beside = ", ".join(text for _, text in describe(view)) or "all live concepts", ""
+    if view.reference != REAL:
+        rows, beside = rows.rename(columns={"energy_real": "energy_reference"}), f" against {view.reference}"
+    return Report(f"{view.model}{beside}: {len(rows):,} concepts, {of}", rows)

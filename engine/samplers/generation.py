@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from engine.samplers.scores import ConceptScore
     from engine.samplers.tasks import TaskScore
 
-MAX_COUNT, MAX_CANDIDATES = 10_000, 256
+MAX_COUNT, MAX_CANDIDATES, MAX_LEVEL = 10_000, 256, 4
 MAX_AT_ONCE = 64
 """Images that are held in memory at once, and whose scores at each step are kept."""
 REFERENCES = 4
@@ -45,6 +45,7 @@ STORED_NAMES = {"candidates": "states", "score_cap": "cap", "guidance_end": "unt
 """Fields of `GenerationRequest` that files, the gallery table and the command line spell otherwise."""
 LATER_FIELDS = {
     "prior": None, "text": None, "text_encoder": None, "like": None, "like_by": "encoder", "task_weight": None,
+    "level": 1.0,
 }  # fmt: skip
 """Fields of `GenerationRequest` that older files lack, and their defaults."""
 
@@ -86,6 +87,8 @@ class GenerationRequest(SamplerSettings, TaskSettings):
     match: bool = False
     """Look for the strength at which the mean score is that of the best real images, starting from `strength`; cap and
     end of guidance are then by default those of `SamplerSettings.towards`."""
+    level: float = 1.0
+    """The mean score that `match` looks for, in units of the best real images'."""
     prior: str | None = None
     """Name of the diffusion prior, where the atlas names several; None: its first."""
     task_weight: float | None = None
@@ -119,6 +122,10 @@ class GenerationRequest(SamplerSettings, TaskSettings):
             )
         if self.given and self.method in WITHOUT_STRENGTH:
             raise BlindspotError(f"Method {self.method!r} has no strength, so it cannot serve a task: choose another.")
+        if not 0 < self.level <= MAX_LEVEL:
+            raise BlindspotError(
+                f"A share of {self.level:g} of the real images' score cannot be matched: give up to {MAX_LEVEL}."
+            )
         if self.match and self.method in WITHOUT_STRENGTH:
             raise BlindspotError(
                 f"Method {self.method!r} has no strength, so it cannot be matched to a score: leave out the matching."
@@ -263,7 +270,7 @@ def prepare_generation(
     from engine.samplers.tasks import injected, task_of
 
     require_method(request.method)
-    _require_alive(atlas, request.concepts)
+    require_alive(atlas, request.concepts)
     models = ModelBundle(atlas, *drawing_placement(device, dtype), request.prior)
     score = ConceptScore(models.encoder, models.dictionary, request.concepts, request.weights or None)
     target, task, references = math.nan, task_of(models, request), best_real_images(models, score)
@@ -271,7 +278,7 @@ def prepare_generation(
     if request.method in GUIDED:  # the name of a method alone meant another scale in older files
         request = replace(request, gradient=request.gradient or ("raw" if request.method == "energydps" else "eps"))
     if request.match:
-        target = mean_of_best([reference.score for reference in references])
+        target = request.level * mean_of_best([reference.score for reference in references])
         default = default.towards(target)
     if request.score_cap is not None and request.score_cap < target:
         raise BlindspotError(
@@ -328,7 +335,7 @@ def default_cap(references: tuple[Reference, ...]) -> float | None:
     return OVERSHOOT * mean if mean > 0 else None
 
 
-def _require_alive(atlas: Atlas, concepts: tuple[int, ...]) -> None:
+def require_alive(atlas: Atlas, concepts: tuple[int, ...]) -> None:
     """Raise `BlindspotError` for a concept that the atlas does not have, or that never fires."""
     dead = atlas.concepts["dead"]
     wrong = [concept for concept in concepts if not 0 <= concept < len(dead)]

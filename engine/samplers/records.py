@@ -47,7 +47,7 @@ LARGEST_RECORD, LARGEST_IMAGE = 8 << 20, 64 << 20
 IMAGE_NAME, PNG = re.compile(r"[0-9]{2,4}\.png"), b"\x89PNG\r\n\x1a\n"
 OPTIONS = (
     "method", "count", "seed", "steps", "strength", "particles", "candidates", "score_cap", "guidance_end",
-    "gradient", "zeta", *LATER_FIELDS,
+    "gradient", "zeta", *(name for name in LATER_FIELDS if name != "level"),
 )  # fmt: skip
 """Fields of `GenerationRequest` that are command line options of the stored name."""
 
@@ -287,14 +287,14 @@ def read_own(folder: Path, name: str, limit: int) -> bytes:
     return content
 
 
-def finished_generations(queue: JobQueue, atlas: Atlas, concept: int) -> list[tuple[Job, dict[str, Any]]]:
-    """All finished generations of one concept of an atlas, also of earlier processes, newest first."""
+def finished_generations(queue: JobQueue, atlas: Atlas, concept: int | None = None) -> list[tuple[Job, dict[str, Any]]]:
+    """All finished generations of one concept of an atlas, or of all, also of earlier processes, newest first."""
     folders = ((job, job.result_dir) for job in queue.finished())
     found = ((job, _record(folder, folder.stat().st_mtime_ns)) for job, folder in folders if folder)
     return [
         (job, record)
         for job, record in found
-        if record and record.get("atlas") == str(atlas.path) and record["parameters"]["concept"] == concept
+        if record and record.get("atlas") == str(atlas.path) and concept in (None, record["parameters"]["concept"])
     ]
 
 

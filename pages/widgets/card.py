@@ -12,6 +12,7 @@ from engine.atlas.schema import web_address
 from engine.blindspots.label_scores import label_sentence
 from engine.figures.distribution import delta_intervals
 from engine.figures.images import heat_sheet
+from engine.reports.citation import cite_concept
 from engine.samplers.recognition import concept_label, fooling_sentence
 from pages.widgets import html, selection, session
 from pages.widgets.plot import show_figure
@@ -66,6 +67,7 @@ def show_card(view: View, table: pd.DataFrame) -> None:
         "card.card", key="card", view=view, row=row, numbers=numbers, details=details, exemplars=exemplars,
         fooling=fooling, beside=selection.beside(view), naming=naming(view.concept),
     )  # fmt: skip
+    html.show("card.cite", key="cite", found=cite_concept(atlas, view.concept, view))
     if atlas.info.published:
         linked_images(view)
     rows = pd.DataFrame({model: session.table(view, model).loc[view.concept] for model in atlas.models}).T

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
+from engine.atlas.schema import REAL
+from engine.reports.selection import against
 from pages.widgets import session
 from pages.widgets.html import plain
 from pages.widgets.selection import named_clusters
@@ -28,6 +30,10 @@ WHY = {
     "share": "The share of the concept's energy that is the model's: the same on any scale, kind to rare concepts.",
     "standardised": "The gap in standard deviations of an image's energy (Cohen's d): an effect size.",
 }
+REFERENCE_HELP = (
+    "Choose a model to see what others draw more or less often than it does, such as a model before fine-tuning. δ, "
+    "its interval and q are then against that model's images, paired where both drew the same caption."
+)
 FREQUENCIES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 SIGNIFICANCE = (1.0, 0.1, 0.05, 0.01, 0.001)
 
@@ -66,9 +72,18 @@ def caption_search(view: View) -> None:
 
 
 def models_choice(view: View) -> None:
-    """Choose two to four models to compare."""
+    """Choose up to four models to compare with the view's reference."""
     bound = _bind("models", list(view.models))
-    st.multiselect("Models, up to four", session.atlas().models, max_selections=MOST_MODELS, **bound)
+    st.multiselect("Models, up to four", against(session.atlas(), view), max_selections=MOST_MODELS, **bound)
+
+
+def reference_choice(view: View) -> None:
+    """Choose what the models are compared with: the real images, or one of the models."""
+    sources = [source.name for source in session.atlas().sources]
+    st.selectbox(
+        "Compared with", sources, format_func=lambda name: "real images" if name == REAL else plain(name),
+        help=REFERENCE_HELP, **_bind("reference", view.reference),
+    )  # fmt: skip
 
 
 def two_models_choice(chosen: tuple[str, str], models: list[str]) -> None:

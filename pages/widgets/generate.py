@@ -1,17 +1,15 @@
-"""Generate: a form, a job on the queue, its progress and previews, and its images beside the best real ones."""
+"""Generate: a form, a job on the queue, its progress and previews; the same on a concept's card and on its own page."""
 
 from __future__ import annotations
 
 import gc
 import os
 import stat
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
-import pandas as pd
 import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -22,36 +20,35 @@ from engine.errors import BlindspotError
 from engine.files import user_data
 from engine.jobs import Job, JobQueue
 from engine.reports.samplers import METHODS
-from engine.samplers.generation import GenerationRequest, warm_up
-from engine.samplers.recognition import concept_label, recognition_sentence, verdicts
-from engine.samplers.records import (
-    drawn_with,
-    finished_generations,
-    generated_images,
-    load_generation,
-    reproduction_command,
-    stored_method,
-    submit_generation,
-    tilt_sentence,
-)
-from engine.samplers.registry import WITHOUT_PRIOR
+from engine.samplers.generation import GenerationRequest, require_alive, warm_up
+from engine.samplers.links import DEFAULTS, check_limits, parse_concepts, parse_settings, settings_text
+from engine.samplers.records import submit_generation
+from engine.samplers.registry import SAMPLERS
+from engine.samplers.sweeps import submit_sweep
 from engine.stress.records import is_stress
-from pages.widgets import html, session, shelf
+from pages.widgets import drawings, html, running, session, shelf
 from pages.widgets.session import View
 
 RESULTS = "BLINDSPOT_RESULTS"
-EARLIER = 8
-"""Finished drawings of a concept that its card lists."""
-OFFERED = ("energy-guidance", "energydps", "energydps-smc", "retrieval")
-"""Methods that the form offers; the command `sample` has all."""
 METHOD_HELP = (
     "Energy guidance reaches the score of real images; its strength is no inverse temperature. EnergyDPS is the "
-    "paper's Algorithm 1; its particle filter converges to the tilt p exp(βs). Retrieval shows the best real images."
+    "paper's Algorithm 1; its particle filter converges to the tilt p exp(βs). Retrieval shows real images. MACO, "
+    "optimisation and accentuation climb the score without a prior. Soft prompts need a prior that reads text."
 )
 STRENGTH_HELP = (
     "Energy guidance: a push, as a share of a step's own noise. EnergyDPS and its particle filter: β is 32 times this, "
     "over the score from which an image is not pushed any more. 0: the prior alone."
 )
+MATCH_HELP = (
+    "Looks for the strength whose mean score is that of the four best real images, starting from the strength above: "
+    "how drawings of several methods are compared fairly. Takes several times as long."
+)
+OTHERS_HELP = (
+    "A weighted set is drawn: numbers of further concepts, each with a weight where it is not 1, such as 54, 60:0.5. "
+    "This concept has weight 1; to give it another, name it here, too. Negative weights push away."
+)
+SWEEP_HELP = "Draws at 0, 0.5, 1 and 2 times this strength, one job: what the push changes."
+LADDER_HELP = "Draws at a half, three quarters and all of the best real images' score, one job: each strength is found."
 BEGINNINGS = (
     "Energy guidance: each image begins as so many; those that promise the concept go on, the last is guided. More "
     "take longer and show the concept more often."
@@ -133,13 +130,14 @@ def _warmed(path: Path) -> Thread:
     return thread
 
 
-def generate(view: View) -> None:
-    """Show the form, or the job that the URL names."""
-    st.subheader("Generate", anchor=False)
+def generate(view: View, titled: bool = True) -> None:
+    """Show the atlas's own drawings of the view's concept, the form, the job that the URL names and earlier results."""
+    if titled:
+        st.subheader("Generate", anchor=False)
     atlas = session.atlas()
     gallery = atlas.gallery(view.concept)
-    if view.job is None and len(gallery):
-        show_gallery(gallery)
+    if len(gallery):
+        drawings.show_gallery(gallery)
     if atlas.info.published:
         st.caption("Published statistics come without the encoder and the dictionary, so nothing can be drawn.")
         return
@@ -162,48 +160,85 @@ def _jobs(view: View) -> None:
     """Show the form, the job that the URL names, and earlier drawings of the concept."""
     _form(view)
     job = queue().get(view.job) if view.job else None
-    if view.job and job is None:
+    if view.job and job is None and view.draw:
+        st.caption("These images are not kept on this machine: press Generate to draw the same ones again.")
+    elif view.job and job is None:
         st.caption("That job is unknown here (its results were cleared): generate it again.")
     elif job is not None and job.state == "done" and is_stress(job.result_dir):
         st.caption("The stress test stands above.")
     elif job is not None and job.state == "done":
-        show_results(job, load_generation(job.result_dir))
+        drawings.show_finished(queue(), job, view)
     elif job is not None:
         progress(job.id)
-    earlier = [(other, record) for other, record in finished_generations(queue(), session.atlas(), view.concept)
-               if other.id != view.job][:EARLIER]  # fmt: skip
-    if earlier:
-        rows = [(other.id, how_drawn(record["parameters"])) for other, record in earlier]
-        html.show("generate.earlier", key="earlier", rows=rows)
+    drawings.show_earlier(queue(), view)
 
 
 def _form(view: View) -> None:
-    usual, priors = GenerationRequest, priors_of(session.atlas().info)
+    """Ask for a drawing, a sweep or a ladder; a link's settings are filled in."""
+    usual, priors, asked = DEFAULTS, priors_of(session.atlas().info), parse_settings(view.draw) or {}
+    usual = {**usual, **asked}
     with st.form("generate", border=False):
         method, strength = st.columns((2, 1))
         count, seed, steps, candidates, particles = st.columns(5)
-        settings = {
-            "method": method.selectbox("Method", OFFERED, format_func=METHODS.__getitem__, help=METHOD_HELP),
-            "count": count.number_input("Images", 1, 16, usual.count),
-            "seed": seed.number_input("Seed", 0, 2**31 - 1, 0),
-            "steps": steps.number_input("Steps", 5, 250, usual.steps),
-            "strength": strength.number_input("Strength", 0.0, 20.0, usual.strength, 0.1, help=STRENGTH_HELP),
-            "candidates": candidates.number_input("Beginnings", 1, 128, usual.candidates, help=BEGINNINGS),
-            "particles": particles.number_input("Particles", 1, 64, usual.particles, help=PARTICLES_HELP),
+        methods = list(SAMPLERS)
+        settings: dict[str, Any] = {
+            "method": method.selectbox(
+                "Method", methods, methods.index(usual["method"]), format_func=METHODS.__getitem__, help=METHOD_HELP
+            ),
+            "count": count.number_input("Images", value=usual["count"]),
+            "seed": seed.number_input("Seed", value=usual["seed"]),
+            "steps": steps.number_input("Steps", value=usual["steps"]),
+            "strength": strength.number_input("Strength", value=usual["strength"], step=0.1, help=STRENGTH_HELP),
+            "candidates": candidates.number_input("Beginnings", value=usual["candidates"], help=BEGINNINGS),
+            "particles": particles.number_input("Particles", value=usual["particles"], help=PARTICLES_HELP),
         }
+        others, match = st.columns((3, 2), vertical_alignment="bottom")
+        with_text = others.text_input(
+            "With other concepts", asked.get("with", ""), max_chars=200, placeholder="54, 60:0.5", help=OTHERS_HELP
+        )
+        settings["match"] = match.checkbox("Match the real images' score", asked.get("match", False), help=MATCH_HELP)
         if len(priors) > 1:
-            chosen = st.selectbox("Prior", list(priors), help=PRIOR_HELP)
-            settings["prior"] = None if chosen == next(iter(priors)) else chosen
-        if not st.form_submit_button("Generate", type="primary", icon=":material/auto_awesome:"):
-            return
-        try:
-            request = GenerationRequest(view.concept, **settings)
-            job = submit_generation(queue(), session.atlas(), request, me(), dtype())
-        except BlindspotError as error:
-            st.error(html.plain(error, code=True), icon=":material/error:")
-            return
-        session.change(job=job.id)
-        st.rerun()
+            names = list(priors)
+            place = names.index(asked["prior"]) if asked.get("prior") in names else 0
+            chosen = st.selectbox("Prior", names, place, help=PRIOR_HELP)
+            settings["prior"] = None if chosen == names[0] else chosen
+        with st.container(horizontal=True):
+            pressed = {
+                "one": st.form_submit_button("Generate", type="primary", icon=":material/auto_awesome:"),
+                "strength": st.form_submit_button("Sweep the strength", help=SWEEP_HELP),
+                "level": st.form_submit_button("Activation ladder", help=LADDER_HELP),
+            }
+    if any(pressed.values()):
+        _submit(view, settings, with_text, asked.get("weight", 1.0), next(kind for kind, yes in pressed.items() if yes))
+
+
+def _submit(view: View, settings: dict[str, Any], others: str, weight: float, kind: str) -> None:
+    """Queue what the form asks for and put its link into the URL, or say in a sentence what cannot be."""
+    atlas, concept = session.atlas(), view.concept or 0
+    try:
+        check_limits(settings)
+        further, weights = parse_concepts(others, weight)
+        if concept in further:  # names its own weight
+            place = further.index(concept) + 1
+            weights = weights or (1.0,) * (len(further) + 1)
+            weights = (weights[place], *(one for i, one in enumerate(weights[1:], 1) if i != place))
+            further = tuple(other for other in further if other != concept)
+        require_alive(atlas, further)
+        request = GenerationRequest(concept, others=further, weights=weights, **settings)
+        name = html.title_of(concept, atlas.shown_labels()[concept])
+        if kind == "one":
+            job, what = submit_generation(queue(), atlas, request, me(), dtype()), f"{name} · {concept}"
+        else:
+            sweep: Literal["strength", "level"] = "level" if kind == "level" else "strength"
+            job = submit_sweep(queue(), atlas, request, sweep, me(), dtype())
+            what = f"{name} · {concept}, {'ladder' if kind == 'level' else 'sweep'}"
+    except BlindspotError as error:
+        st.error(html.plain(error, code=True), icon=":material/error:")
+        return
+    draw = settings_text(request)
+    running.announce(job.id, f"Drawing {what}", {"model": view.model, "concept": concept, "job": job.id, "draw": draw})
+    session.change(job=job.id, draw=draw, beside=())
+    st.rerun()
 
 
 @html.fragment(run_every=0.5)
@@ -238,56 +273,3 @@ def progress_text(job: Job) -> str:
         return "Loading the models (once per start of the app)"
     left = "" if job.seconds_left is None else f", about {max(1, round(job.seconds_left))} s left"
     return f"Step {job.step} of {job.steps}{left}"
-
-
-def show_results(job: Job, record: Mapping[str, Any]) -> None:
-    """Show a finished job's images with their scores, then the best real images by the same score."""
-    settings, images = record["parameters"], session.atlas().info.images
-    sources = [html.data_uri(content, "png") for content in generated_images(job.result_dir, record)]
-    judged = record.get("recognition") or {"label": "", "recognised": [], "missing": ""}
-    below = verdicts(judged["recognised"] or [None] * len(sources), record["scores"], record["reference_score"])
-    references = [real for real in record["references"] if 0 <= real["image"] < images]
-    html.show(
-        "generate.drawn", key="results", title=f"Drawn for concept {settings['concept']}",
-        how=", ".join(filter(None, [how_drawn(settings), drawn_with(record), f"{record['seconds']:.1f} s"])),
-        scores=record["scores"], best=record["reference_score"],
-        images=list(zip(sources, record["scores"], record["codes_scores"], below, strict=True)),
-        judged=recognition_sentence(judged["label"], judged["recognised"], judged.get("missing", "")),
-        command=command(settings), job=job.id, references=references,
-        tilt=tilt_sentence(record["tilt"]) if record.get("tilt") else None,
-    )  # fmt: skip
-
-
-def how_drawn(settings: Mapping[str, Any]) -> str:
-    """Return method, seed, steps and strength in a few words."""
-    settings = {"seed": 0, "steps": GenerationRequest.steps, "strength": GenerationRequest.strength, **settings}
-    method = METHODS.get(name := stored_method(settings), name)
-    return f"{method}, seed {settings['seed']}, {settings['steps']} steps, strength {settings['strength']:.3g}"
-
-
-def show_gallery(rows: pd.DataFrame) -> None:
-    """Show the images that were drawn into the atlas for a concept."""
-    first, atlas = rows.iloc[0], session.atlas()
-    known = {name: value for name, value in first.items() if isinstance(value, str)}
-    priors, own = priors_of(atlas.info), stored_method(known) not in WITHOUT_PRIOR
-    prior = priors.get(known["prior"]) if "prior" in known else next(iter(priors.values()), None)
-    how = drawn_with({**known, "parameters": known, "prior": prior if own else None})
-    sources = [html.data_uri(atlas.gallery_bytes(row.concept, row.rank), "webp") for row in rows.itertuples()]
-    label = concept_label(atlas, [int(first["concept"])])
-    seen = [None if label is None or pd.isna(one) else bool(one) for one in rows["recognised"]]
-    below = verdicts(seen, rows["score"], first["reference_score"])
-    html.show(
-        "generate.drawn", key="gallery", title="Drawn with the atlas",
-        how=", ".join(filter(None, [how_drawn(first), how])), scores=rows["score"].tolist(),
-        images=list(zip(sources, rows["score"], rows["codes_score"], below, strict=True)),
-        judged=recognition_sentence(label, seen) if label and None not in seen else "",
-        best=first["reference_score"], command=command({**first, "count": len(rows)}),
-    )  # fmt: skip
-
-
-def command(parameters: Mapping[str, Any]) -> str:
-    """Return the command that draws these images again."""
-    path = session.atlas_path()
-    return reproduction_command(
-        parameters, path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name
-    )

@@ -37,7 +37,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (copied) {
       event.preventDefault();
       const words = copied.textContent;
-      navigator.clipboard.writeText(location.href).then(() => "Copied", () => "Not allowed here").then((said) => {
+      navigator.clipboard.writeText(copied.dataset.copy || location.href).then(() => "Copied", () => "Not allowed here").then((said) => {
         copied.textContent = said;
         setTimeout(() => { copied.textContent = words; }, 1600);
       });

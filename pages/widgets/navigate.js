@@ -55,7 +55,7 @@ window.blindspotVisit ??= (() => {
 window.blindspotCarry ??= (address) => {
   const target = new URL(address, location.href);
   const here = new URLSearchParams(location.search);
-  if (!/\/(concept_map|blindspots|compare)$/.test(target.pathname)) return address;
+  if (!/\/(concept_map|blindspots|compare|generate)$/.test(target.pathname)) return address;
   for (const name of ["text", "status", "frequency", "q", "cluster", "within", "ids"]) {
     if (here.has(name) && !target.searchParams.has(name)) target.searchParams.set(name, here.get(name));
   }

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 import streamlit as st
 
 from engine.atlas import Atlas
+from engine.atlas.schema import REAL
 from engine.errors import BlindspotError
 from engine.reports import REPORTS, Report, ReportView, report, samplers
 from pages.widgets import html, session
@@ -37,7 +38,8 @@ class FoundReport(NamedTuple):
         used = REPORTS[self.name].parameters
         view = session.read(dict(parse_qsl(self.query)), session.known())
         models = [view.model] if "model" in used else list(view.models) if "models" in used else []
-        return "_".join([self.name, *models, *([view.estimator] if "estimator" in used else [])])
+        against = [f"against-{view.reference}"] if "reference" in used and view.reference != REAL else []
+        return "_".join([self.name, *models, *against, *([view.estimator] if "estimator" in used else [])])
 
 
 def find_report(name: str, view: View) -> FoundReport:

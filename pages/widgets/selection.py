@@ -22,12 +22,26 @@ ROWS = 24
 TOOLBAR = "toolbar_view"
 """Session key: the parameters that the controls outside a page's fragment showed last."""
 CONTROLLED = ("model", "text", "status", "frequency", "q", "cluster", "estimator", "temperature", "low", "high")
+CELL = ["delta", "ci_low", "ci_high", "q"]
 RANKINGS = {
     "clear": "Ranked by the end of the 95 % interval that is nearest to 0.5, so that noisy concepts do not lead; "
     f"those with q < {LEVEL:g} come first.",
     "range": f"Ranked by how far the δ of all models lie apart; those with q < {LEVEL:g} in any of them come first.",
     "apart": f"Ranked by how far the δ of {{models}} lie apart; those with q < {LEVEL:g} in any of them come first.",
 }
+
+
+class ModelCell(NamedTuple):
+    """One model's numbers in a row."""
+
+    model: str
+    delta: float
+    low: float
+    high: float
+    """95 % interval of delta."""
+    q: float
+    certain: bool
+    """Whether q is below the level, or was not published."""
 
 
 class Listed(NamedTuple):
@@ -38,8 +52,7 @@ class Listed(NamedTuple):
     words: str
     numbers: pd.Series
     """Its row of the concept table."""
-    models: list[tuple[str, float, bool]]
-    """Every model, its delta, and whether its q is below the level."""
+    models: list[ModelCell]
     range: float
     """Largest minus smallest delta of these models."""
     image: str | None
@@ -78,15 +91,15 @@ def show_bar(view: View, models: Sequence[str] | None = None) -> None:
         model: summarise(session.table(view, model)[mask], view.low, view.high) for model in models or [view.model]
     }
     html.show(
-        "selection.bar", key="selection", view=view, chips=_chips(view), count=int(mask.sum()), counts=counts,
+        "selection.bar", key="selection", view=view, chips=chips(view), count=int(mask.sum()), counts=counts,
         total=total, query=report_query("selection", view), near=[] if mask.any() else _near(view),
     )  # fmt: skip
 
 
-def _chips(view: View) -> list[tuple[str, str]]:
+def chips(view: View) -> list[tuple[str, str]]:
+    """Return what narrows a view's selection: the parameter, and what it says in words."""
     names = named_clusters(session.atlas()) if view.cluster else {}
-    clusters = " or ".join(names.get(one, one) for one in view.cluster)
-    words = {"cluster": clusters, "status": f"{' or '.join(view.status)} in {view.model}"}
+    words = {"cluster": " or ".join(names.get(one, one) for one in view.cluster)}
     return [(name, words.get(name, text)) for name, text in describe(view)]
 
 
@@ -112,19 +125,19 @@ def show_list(view: View, page: str | None = None, compared: bool = False) -> No
     compared
         Show only the models that the view compares, and at first where they lie apart most.
     """
-    atlas, view = session.atlas(), view if view.sort else replace(view, sort="-apart" if compared else "clear")
-    models = list(view.models) if compared else atlas.models
+    atlas, models = session.atlas(), list(view.models) if compared else session.atlas().models
+    view = view if view.sort else replace(view, sort="-apart" if compared and len(models) > 1 else "clear")
     order = ordered(atlas, view)
     start = min(view.start, max(len(order) - 1, 0)) // ROWS * ROWS
     shown = pd.Index(order[start : start + ROWS])
     table = session.table(view).loc[shown]
-    others = {model: session.table(view, model).loc[shown, ["delta", "q"]] for model in models}
+    others = {model: session.table(view, model).loc[shown, CELL] for model in models}
     thumbs = html.asset("thumb/%d.webp")
     ranges = delta_range(atlas, view, shown, models)
     rows = [
         Listed(
             concept, row["label"], " · ".join(list(row["words"])[:4]) if row["words"] is not None else "", row,
-            [(model, other["delta"].iloc[place], bool(other["q"].iloc[place] < LEVEL) or atlas.info.published)
+            [ModelCell(model, *other.iloc[place], bool(other["q"].iloc[place] < LEVEL) or atlas.info.published)
              for model, other in others.items()],
             ranges[place], None if (image := html.best_image_of(atlas, concept, "real")) is None else thumbs % image,
         )
@@ -133,7 +146,7 @@ def show_list(view: View, page: str | None = None, compared: bool = False) -> No
     ranking = RANKINGS.get(view.sort.removeprefix("-"), "").format(models=" and ".join(models))
     html.show(
         "selection.list", key="list", view=view, rows=rows, models=models, start=start, size=ROWS, total=len(order),
-        ranking=ranking, page=page, apart="apart" if compared else "range",
+        ranking=ranking, page=page, compared=compared,
     )  # fmt: skip
 
 

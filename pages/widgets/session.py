@@ -23,15 +23,18 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from engine.atlas import Atlas, checks
 from engine.atlas.loading import header_state
+from engine.atlas.schema import REAL
 from engine.blindspots.delta import ESTIMATORS
 from engine.errors import BlindspotError
 from engine.figures.style import Basis
 from engine.figures.tables import STATUSES
+from engine.jobs import JOB_ID
 from engine.ratings.store import LONGEST_RATER, NAME
 from engine.reports import ReportView
 from engine.reports.base import view_basis, view_table
 from engine.reports.selection import SELECTION, SORTS, delta_ranges, pack_concepts, select, unpack_concepts
 from engine.reports.theory import TARGETS
+from engine.samplers.links import parse_settings
 from pages.widgets import shelf
 from pages.widgets.shelf import atlas_path
 
@@ -41,12 +44,14 @@ QUANTITIES = ("relative", "delta")
 MARGINS = (0.0, 0.4)
 """Margins on offer: from any to the neutral delta at the usual thresholds."""
 MOST_MODELS = 4
+MOST_BESIDE = 3
+"""Drawings beside another one."""
 MOST_RANGES = 6
 """Ranges of delta in a selection."""
 LONGEST_TEXT = 80
 SETTINGS = ("model", "estimator", "temperature", "low", "high")
 """What every link to another page takes along."""
-SHARED = (*SETTINGS, "concept", "study", "rater", *SELECTION)
+SHARED = (*SETTINGS, "concept", "study", "rater", "models", "reference", *SELECTION)
 """What follows a person from page to page."""
 NARROWING = (*SELECTION, "sort", "start")
 """What the list of a selection depends on; a page that shows one has these in its address."""
@@ -79,9 +84,15 @@ class View(ReportView):
     colour: str = "delta"
     start: int = 0
     """Place in the list of the selection."""
+    axes: tuple[str, ...] = ()
+    """The two models of the scatter, of those compared; empty: the first two."""
     side: str = "suppressed"
     top: int = 12
     job: str | None = None
+    draw: str = ""
+    """Settings of a drawing (`engine.samplers.links`): what its link can be drawn again with."""
+    beside: tuple[str, ...] = ()
+    """Finished drawings to show beside the job's."""
     study: str | None = None
     """A rating study beside the atlas."""
     rater: str | None = None
@@ -158,12 +169,18 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
         "within": _ranges(known.models),
         "ids": lambda text: text if unpack_concepts(text, known.concepts) is not None else None,
         "sort": _one_of(
-            tuple(sign + name for name in (*SORTS, *map("of:{}".format, known.models)) for sign in ("", "-"))
+            tuple(
+                sign + name
+                for name in (*SORTS, *(f"{kind}:{model}" for kind in ("of", "q") for model in known.models))
+                for sign in ("", "-")
+            )
         ),
         "start": whole(0, known.concepts - 1),
         "side": _one_of(SIDES),
         "top": whole(6, 96),
         "models": _several(known.models, 1, MOST_MODELS),
+        "axes": _several(known.models, 2, 2),
+        "reference": _one_of((REAL, *known.models)),
         "quantity": _one_of(QUANTITIES),
         "margin": _number(*MARGINS),
         "target": _number(*TARGETS),
@@ -171,6 +188,8 @@ def _parsers(known: Known) -> dict[str, Callable[[str], Any]]:
         "rater": lambda text: text if 0 < len(text) <= LONGEST_RATER and text.isprintable() else None,
         "upload": lambda text: text if len(text) == 16 and text.isascii() and text.isalnum() else None,
         "job": lambda text: text if len(text) <= 64 and text.isascii() and text.isalnum() else None,
+        "draw": lambda text: text if parse_settings(text) is not None else None,
+        "beside": _job_ids,
     }
 
 
@@ -184,6 +203,11 @@ def _several(allowed: tuple[str, ...], fewest: int, most: int) -> Callable[[str]
         return chosen if fewest <= len(chosen) <= most else None
 
     return parse
+
+
+def _job_ids(text: str) -> tuple[str, ...] | None:
+    found = tuple(dict.fromkeys(part for part in text.split(",") if JOB_ID.fullmatch(part)))
+    return found if 1 <= len(found) <= MOST_BESIDE else None
 
 
 def _ranges(models: tuple[str, ...]) -> Callable[[str], tuple[str, ...] | None]:
@@ -364,13 +388,15 @@ def change(**values: Any) -> None:
 
 def follow(go: Mapping[str, Any]) -> None:
     """Change this page's view as a clicked link says; None removes a parameter."""
-    params = {**dict(st.query_params), **_from_the_top(go), **go}
+    changed = {name: value or None for name, value in _from_the_top(go).items()}
+    params = {**dict(st.query_params), **changed, **go}
     put(read({name: str(value) for name, value in params.items() if value is not None}, known()))
 
 
-def _from_the_top(changed: Mapping[str, Any]) -> dict[str, int]:
-    """Another selection or order is listed from its first concept."""
-    return {"start": 0} if set(changed) & set(NARROWING) else {}
+def _from_the_top(changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Another selection or order is listed from its first concept; another concept has no settings of a drawing yet."""
+    first = {"start": 0} if set(changed) & set(NARROWING) else {}
+    return first | ({"draw": "", "beside": ()} if "concept" in changed else {})
 
 
 def choose(mask: np.ndarray, add: bool = False) -> None:

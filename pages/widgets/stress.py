@@ -16,7 +16,7 @@ from engine.stress.records import (
     strip_bytes,
     submit_stress,
 )
-from pages.widgets import generate, html, session
+from pages.widgets import generate, html, running, session
 from pages.widgets.session import View
 
 PROMPTS, IMAGES = 20, 2
@@ -76,5 +76,7 @@ def _form(view: View) -> None:
         except BlindspotError as error:
             st.error(html.plain(error, code=True), icon=":material/error:")
             return
+        go = {"model": view.model, "concept": view.concept, "job": job.id}
+        running.announce(job.id, f"Stress test of concept {view.concept}", go)
         session.change(job=job.id)
         st.rerun()
