@@ -4,7 +4,7 @@ import streamlit as st
 
 from engine.atlas.schema import REAL
 from engine.reports.selection import is_narrowed, ordered
-from pages.widgets import controls, drawings, generate, html, selection, session
+from pages.widgets import controls, drawings, generate, html, jobs, selection, session
 
 KEYS = (*session.SETTINGS, "concept", "job", "draw", "beside", *session.NARROWING)
 OFFERED = 12  # concepts to choose from; a string below it would show on the page
@@ -23,7 +23,7 @@ def studio() -> None:
     if view.text or view.concept is None:
         choices(view)
     if view.concept is None:
-        if not drawings.show_earlier(generate.queue(), view, every=True):
+        if not drawings.show_earlier(jobs.queue(), view, every=True):
             html.show("generate.none_yet", key="none", view=view)
         return
     left, right = st.columns([11, 9], gap="large")

@@ -13,7 +13,7 @@ from engine.invariance.parsing import parse_target
 from engine.invariance.records import finished_invariants, load_invariants, members_command, submit_invariants
 from engine.invariance.request import InvariantRequest
 from engine.samplers.records import generated_images
-from pages.widgets import generate, html, running, session
+from pages.widgets import html, jobs, running, session
 from pages.widgets.session import View
 
 KEYS = (*session.SETTINGS, "concept", "image", "job")
@@ -83,7 +83,7 @@ def form(view: View, concept: int, image: int) -> None:
             if parse_target(target).source is not None:  # a browser names no folder of this machine
                 raise BlindspotError("Classifiers are for the command: run `python -m precompute invariants`.")
             request = InvariantRequest(target, image, **settings)
-            job = submit_invariants(generate.queue(), session.atlas(), request, generate.me())
+            job = submit_invariants(jobs.queue(), session.atlas(), request, jobs.me())
         except BlindspotError as error:
             st.error(html.plain(error, code=True), icon=":material/error:")
             return
@@ -109,9 +109,9 @@ def results(view: View, record: Mapping[str, Any], sources: list[str]) -> None:
     )  # fmt: skip
 
 
-def jobs(view: View) -> None:
+def show_jobs(view: View) -> None:
     """Show the job that the URL names, and earlier searches."""
-    queue = generate.queue()
+    queue = jobs.queue()
     job = queue.get(view.job) if view.job else None
     if view.job and job is None:
         st.caption("That search is unknown here (its results were cleared): draw its members again.")
@@ -119,7 +119,7 @@ def jobs(view: View) -> None:
         record = load_invariants(job.result_dir)
         results(view, record, [html.data_uri(one, "png") for one in generated_images(job.result_dir, record)])
     elif job is not None:
-        generate.progress(job.id)
+        jobs.progress(job.id)
     earlier = [(other, record) for other, record in finished_invariants(queue, session.atlas()) if other.id != view.job]
     if earlier:
         rows = [(other.id, record["request"]) for other, record in earlier[:EARLIER]]
@@ -142,4 +142,4 @@ with left:
 with right, html.explained():
     form(view, concept, image)
 with html.explained():
-    jobs(view)
+    show_jobs(view)

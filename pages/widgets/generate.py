@@ -1,24 +1,17 @@
-"""Generate: a form, a job on the queue, its progress and previews; the same on a concept's card and on its own page."""
+"""Generate: a form, its job and results; the same on a concept's card and on a page of its own."""
 
 from __future__ import annotations
 
 import gc
-import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
 
 import streamlit as st
-from streamlit import runtime
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from engine.atlas.schema import priors_of
-from engine.devices import DEVICE, DTYPE
 from engine.errors import BlindspotError
-from engine.files import user_data
-from engine.jobs import Job, JobQueue
 from engine.reports.samplers import METHODS
 from engine.samplers.generation import GenerationRequest, require_alive, warm_up
 from engine.samplers.links import DEFAULTS, check_limits, parse_concepts, parse_settings, settings_text
@@ -26,10 +19,9 @@ from engine.samplers.records import submit_generation
 from engine.samplers.registry import SAMPLERS
 from engine.samplers.sweeps import submit_sweep
 from engine.stress.records import is_stress
-from pages.widgets import drawings, html, running, session, shelf
+from pages.widgets import drawings, html, jobs, running, session, shelf
 from pages.widgets.session import View
 
-RESULTS = "BLINDSPOT_RESULTS"
 METHOD_HELP = (
     "Energy guidance reaches the score of real images; its strength is no inverse temperature. EnergyDPS is the "
     "paper's Algorithm 1; its particle filter converges to the tilt p exp(βs). Retrieval shows real images. MACO, "
@@ -58,60 +50,6 @@ PARTICLES_HELP = "EnergyDPS, particle filter: particles behind each image."
 
 
 @st.cache_resource(show_spinner=False)
-def queue() -> JobQueue:
-    """Return the process's queue; its results outlive it, so that a link to a job keeps working."""
-    return JobQueue(results_folder(), devices=(device(),), alive=_is_here)
-
-
-def device() -> str:
-    """Return the device that BLINDSPOT_DEVICE names; "auto" is the GPU if there is one."""
-    return os.environ.get(DEVICE) or "auto"
-
-
-def dtype() -> str | None:
-    """Return the precision that BLINDSPOT_DTYPE names, if it names one."""
-    return os.environ.get(DTYPE) or None
-
-
-def results_folder() -> Path:
-    """Return the folder of all drawings: what BLINDSPOT_RESULTS says, else one that only this user may open.
-
-    Raises
-    ------
-    BlindspotError
-        If it cannot be made, or if the default one is somebody else's.
-    """
-    named = os.environ.get(RESULTS)
-    folder = Path(named).expanduser() if named else user_data() / "jobs"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-        if not named and os.name == "posix":
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                raise BlindspotError(
-                    f"Drawings are not kept in {folder}, which is a link or somebody else's: remove it, or set "
-                    f"{RESULTS} to a folder of your own."
-                )
-            folder.chmod(0o700)
-    except OSError as error:
-        raise BlindspotError(
-            f"Drawings cannot be kept in {folder}: {error.strerror or error}; set {RESULTS} to a folder of your own."
-        ) from error
-    return folder
-
-
-def me() -> str:
-    """Return the id of this browser tab's session."""
-    context = get_script_run_ctx()
-    return context.session_id if context is not None else ""
-
-
-def _is_here(holder: str) -> bool:
-    """Return whether a session's tab is still open."""
-    return not runtime.exists() or runtime.get_instance().is_active_session(holder)
-
-
-@st.cache_resource(show_spinner=False)
 def _warmed(path: Path) -> Thread:
     """Load the demo atlas's models in the background, once, while its first card is being read.
 
@@ -121,7 +59,7 @@ def _warmed(path: Path) -> Thread:
 
     def load() -> None:
         with suppress(BlindspotError):  # the drawing itself will say it to the person
-            warm_up(atlas, device(), dtype())
+            warm_up(atlas, jobs.device(), jobs.dtype())
         gc.collect()
         gc.freeze()  # torch and the models stay for good: no collection looks through them again, half a second each
 
@@ -159,7 +97,7 @@ def generate(view: View, titled: bool = True) -> None:
 def _jobs(view: View) -> None:
     """Show the form, the job that the URL names, and earlier drawings of the concept."""
     _form(view)
-    job = queue().get(view.job) if view.job else None
+    job = jobs.queue().get(view.job) if view.job else None
     if view.job and job is None and view.draw:
         st.caption("These images are not kept on this machine: press Generate to draw the same ones again.")
     elif view.job and job is None:
@@ -167,10 +105,10 @@ def _jobs(view: View) -> None:
     elif job is not None and job.state == "done" and is_stress(job.result_dir):
         st.caption("The stress test stands above.")
     elif job is not None and job.state == "done":
-        drawings.show_finished(queue(), job, view)
+        drawings.show_finished(jobs.queue(), job, view)
     elif job is not None:
-        progress(job.id)
-    drawings.show_earlier(queue(), view)
+        jobs.progress(job.id)
+    drawings.show_earlier(jobs.queue(), view)
 
 
 def _form(view: View) -> None:
@@ -227,10 +165,10 @@ def _submit(view: View, settings: dict[str, Any], others: str, weight: float, ki
         request = GenerationRequest(concept, others=further, weights=weights, **settings)
         name = html.title_of(concept, atlas.shown_labels()[concept])
         if kind == "one":
-            job, what = submit_generation(queue(), atlas, request, me(), dtype()), f"{name} · {concept}"
+            job, what = submit_generation(jobs.queue(), atlas, request, jobs.me(), jobs.dtype()), f"{name} · {concept}"
         else:
             sweep: Literal["strength", "level"] = "level" if kind == "level" else "strength"
-            job = submit_sweep(queue(), atlas, request, sweep, me(), dtype())
+            job = submit_sweep(jobs.queue(), atlas, request, sweep, jobs.me(), jobs.dtype())
             what = f"{name} · {concept}, {'ladder' if kind == 'level' else 'sweep'}"
     except BlindspotError as error:
         st.error(html.plain(error, code=True), icon=":material/error:")
@@ -239,37 +177,3 @@ def _submit(view: View, settings: dict[str, Any], others: str, weight: float, ki
     running.announce(job.id, f"Drawing {what}", {"model": view.model, "concept": concept, "job": job.id, "draw": draw})
     session.change(job=job.id, draw=draw, beside=())
     st.rerun()
-
-
-@html.fragment(run_every=0.5)
-def progress(key: str) -> None:
-    """Follow one job while it lives; the page runs again when it has ended."""
-    job = queue().follow(key, me())
-    if job is None or job.state == "done":
-        st.rerun()
-    if job.ended:
-        if job.state == "failed":
-            st.error(html.plain(job.error, code=True), icon=":material/error:")
-        else:
-            st.info("Cancelled.")
-        if st.button("Clear", key="clear_job"):
-            session.change(job=None)
-            st.rerun()
-        return
-    st.progress(job.step / job.steps if job.steps else 0.0, text=progress_text(job))
-    if job.preview:
-        st.html(html.render("generate.preview", src=html.data_uri(job.preview, "jpeg")))
-    if st.button("Cancel", icon=":material/close:", key="cancel_job") and not queue().cancel(key, me()):
-        st.toast("Somebody else waits for these images too, so they are drawn all the same.")
-        session.change(job=None)
-        st.rerun()
-
-
-def progress_text(job: Job) -> str:
-    """Say where a job is: its place in the queue, or its step and the time left."""
-    if job.state == "queued":
-        return f"Waiting, {job.position} before this one" if job.position else "Starts next"
-    if job.step == 0:
-        return "Loading the models (once per start of the app)"
-    left = "" if job.seconds_left is None else f", about {max(1, round(job.seconds_left))} s left"
-    return f"Step {job.step} of {job.steps}{left}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from engine.jobs import Job
-from pages.widgets import html, session
+from pages.widgets import html, jobs, session
 
 MINE = "begun_jobs"
 """Session key: the jobs that this tab began and has not seen finished."""
@@ -55,10 +55,8 @@ def _followed() -> None:
 
 
 def _rows() -> list[tuple[Job, Begun]]:
-    from pages.widgets.generate import queue
-
     here, shown, mine = str(session.atlas().path), st.query_params.get("job"), st.session_state.setdefault(MINE, set())
-    found = [(job, begun()[job.id]) for job in queue().jobs() if job.id in begun()]
+    found = [(job, begun()[job.id]) for job in jobs.queue().jobs() if job.id in begun()]
     mine -= {job.id for job, _ in found if job.ended and job.id == shown}
     return [
         (job, what) for job, what in found
@@ -67,8 +65,6 @@ def _rows() -> list[tuple[Job, Begun]]:
 
 
 def _line(rows: list[tuple[Job, Begun]]) -> None:
-    from pages.widgets.generate import progress_text
-
     html.show("generate.running", key="running", rows=[
-        (what.title, "done" if job.ended else progress_text(job), what.page, what.go) for job, what in rows
+        (what.title, "done" if job.ended else jobs.progress_text(job), what.page, what.go) for job, what in rows
     ])  # fmt: skip

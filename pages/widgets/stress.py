@@ -16,7 +16,7 @@ from engine.stress.records import (
     strip_bytes,
     submit_stress,
 )
-from pages.widgets import generate, html, running, session
+from pages.widgets import html, jobs, running, session
 from pages.widgets.session import View
 
 PROMPTS, IMAGES = 20, 2
@@ -35,7 +35,7 @@ def show_stress(view: View) -> None:
         return
     if not atlas.info.pipelines or not atlas.has_images:
         return
-    found = finished_stress(generate.queue(), atlas, concept)
+    found = finished_stress(jobs.queue(), atlas, concept)
     if found is not None and found[0].result_dir is not None:
         folder, rows = found[0].result_dir, found[1]
         _results(view, rows, {row.model: strip_bytes(folder, row) for row in _shown(view, rows)}, "png")
@@ -72,7 +72,7 @@ def _form(view: View) -> None:
         if not st.form_submit_button("Ask every model"):
             return
         try:
-            job = submit_stress(generate.queue(), session.atlas(), view.concept or 0, count, each, generate.me())
+            job = submit_stress(jobs.queue(), session.atlas(), view.concept or 0, count, each, jobs.me())
         except BlindspotError as error:
             st.error(html.plain(error, code=True), icon=":material/error:")
             return

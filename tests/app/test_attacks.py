@@ -22,7 +22,7 @@ from engine.errors import BlindspotError
 from engine.samplers.generation import GenerationRequest
 from engine.samplers.records import generated_images, load_generation
 from pages import routes
-from pages.widgets import generate, html, session
+from pages.widgets import generate, html, jobs, session
 from pages.widgets.plot import picked
 from tests.app.test_pages import html as html_of
 from tests.app.test_pages import opened
@@ -178,35 +178,35 @@ def test_a_whole_record_is_read_and_links_are_not_followed(tmp_path):
 def test_results_are_the_user_s_own_and_nobody_else_reads_them(tmp_path, monkeypatch):
     monkeypatch.delenv("BLINDSPOT_RESULTS", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    folder = generate.results_folder()
+    folder = jobs.results_folder()
     assert folder == tmp_path / "data" / "blindspot-atlas" / "jobs" and folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
-    assert generate.results_folder().stat().st_mode & 0o777 == 0o700
+    assert jobs.results_folder().stat().st_mode & 0o777 == 0o700
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
     with pytest.raises(BlindspotError, match="somebody else's"):
-        generate.results_folder()
+        jobs.results_folder()
     monkeypatch.undo()
     monkeypatch.delenv("BLINDSPOT_RESULTS", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     folder.rmdir()
     folder.symlink_to("/etc")
     with pytest.raises(BlindspotError, match="a link"):
-        generate.results_folder()
+        jobs.results_folder()
     monkeypatch.setenv("BLINDSPOT_RESULTS", str(tmp_path / "mine"))
-    assert generate.results_folder() == tmp_path / "mine"
+    assert jobs.results_folder() == tmp_path / "mine"
     monkeypatch.setenv("BLINDSPOT_RESULTS", "/dev/null/x")
     with pytest.raises(BlindspotError, match="set BLINDSPOT_RESULTS to a folder of your own"):
-        generate.results_folder()
+        jobs.results_folder()
 
 
 @pytest.fixture
 def drawable(use_atlas, drawable_atlas, tmp_path, monkeypatch):
     use_atlas(drawable_atlas)
     monkeypatch.setenv("BLINDSPOT_RESULTS", str(tmp_path))
-    generate.queue.clear()
+    jobs.queue.clear()
     yield tmp_path
-    generate.queue().close()
-    generate.queue.clear()
+    jobs.queue().close()
+    jobs.queue.clear()
 
 
 def test_a_card_loads_no_model_until_a_person_asks(drawable, monkeypatch):
@@ -332,7 +332,7 @@ def test_links_in_an_atlas_are_not_followed(use_atlas, plain_atlas, tmp_path, ta
 @pytest.fixture
 def held(drawable, monkeypatch):
     """The app's queue, whose work waits until it is let go, and one job that somebody else asked for."""
-    going, queue = threading.Event(), generate.queue()
+    going, queue = threading.Event(), jobs.queue()
 
     def wait(task):
         while not going.wait(0.02):
@@ -362,7 +362,7 @@ def press(app, label: str) -> None:
 
 def test_one_person_cannot_fill_the_queue(held, monkeypatch):
     queue, _ = held
-    monkeypatch.setattr(generate, "me", lambda: "me")
+    monkeypatch.setattr(jobs, "me", lambda: "me")
     mine = [queue.submit({"mine": number}, lambda task: None, "me") for number in range(4)]
     app = opened("concept_map", concept="5")
     press(app, "Generate")
@@ -373,7 +373,7 @@ def test_a_browser_tab_is_a_holder_while_it_is_open(held, monkeypatch):
     asked = []
     monkeypatch.setattr(generate, "submit_generation", lambda *given: asked.append(given) or held[1])
     press(opened("concept_map", concept="5"), "Generate")
-    assert asked[0][3] and generate._is_here(asked[0][3])
-    monkeypatch.setattr(generate.runtime, "exists", lambda: True)
-    monkeypatch.setattr(generate.runtime, "get_instance", lambda: Namespace(is_active_session={"a": True}.get))
-    assert generate._is_here("a") and not generate._is_here("b")
+    assert asked[0][3] and jobs._is_here(asked[0][3])
+    monkeypatch.setattr(jobs.runtime, "exists", lambda: True)
+    monkeypatch.setattr(jobs.runtime, "get_instance", lambda: Namespace(is_active_session={"a": True}.get))
+    assert jobs._is_here("a") and not jobs._is_here("b")

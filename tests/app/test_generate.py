@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from engine.errors import BlindspotError
 from engine.jobs import Job
-from pages.widgets import generate
+from pages.widgets import jobs
 
 
 def jpeg() -> bytes:
@@ -24,16 +24,16 @@ def shown(use_atlas, plain_atlas, tmp_path, monkeypatch):
     """Show one job's progress as a page of its own."""
     use_atlas(plain_atlas)
     monkeypatch.setenv("BLINDSPOT_RESULTS", str(tmp_path))
-    generate.queue.clear()
+    jobs.queue.clear()
 
     def script(key: str) -> None:
-        from pages.widgets import generate
+        from pages.widgets import jobs
 
-        generate.progress(key)
+        jobs.progress(key)
 
     yield lambda key: AppTest.from_function(script, args=(key,), default_timeout=120)
-    generate.queue().close()
-    generate.queue.clear()
+    jobs.queue().close()
+    jobs.queue.clear()
 
 
 def test_a_running_job_shows_step_preview_and_a_cancel_that_works(shown):
@@ -45,7 +45,7 @@ def test_a_running_job_shows_step_preview_and_a_cancel_that_works(shown):
         go_on.wait(20)
         task.report(4, 10)
 
-    job = generate.queue().submit({"test": 1}, work)
+    job = jobs.queue().submit({"test": 1}, work)
     assert reported.wait(20)
     app = shown(job.id).run()
     assert not app.exception
@@ -53,7 +53,7 @@ def test_a_running_job_shows_step_preview_and_a_cancel_that_works(shown):
     assert "data:image/jpeg;base64," in app.get("html")[0].proto.body
     app.button(key="cancel_job").click().run()
     go_on.set()
-    generate.queue().wait(job.id, 20)
+    jobs.queue().wait(job.id, 20)
     assert shown(job.id).run().info[0].value == "Cancelled."
 
 
@@ -61,8 +61,8 @@ def test_a_failed_job_says_why_in_one_sentence(shown):
     def work(task):
         raise BlindspotError("The prior is broken: train it again.")
 
-    job = generate.queue().submit({"test": 2}, work)
-    generate.queue().wait(job.id, 20)
+    job = jobs.queue().submit({"test": 2}, work)
+    jobs.queue().wait(job.id, 20)
     assert shown(job.id).run().error[0].value == "The prior is broken: train it again."
 
 
@@ -76,7 +76,7 @@ def test_a_failed_job_says_why_in_one_sentence(shown):
     ],
 )
 def test_progress_says_where_the_job_is(job: Job, text: str):
-    assert generate.progress_text(job) == text
+    assert jobs.progress_text(job) == text
 
 
 def test_a_rerun_does_not_end_with_a_full_collection():

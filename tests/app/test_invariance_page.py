@@ -10,7 +10,7 @@ from engine.invariance import records, sampling
 from engine.invariance.request import InvariantRequest
 from engine.invariance.sampling import InvariantResult, Member
 from engine.jobs import JobQueue
-from pages.widgets import generate
+from pages.widgets import jobs
 from tests.app.test_pages import html, opened, url
 
 PAGE = "invariance"
@@ -21,7 +21,7 @@ def queue(tmp_path, monkeypatch, use_atlas, drawable_atlas):
     """A queue of its own whose searches end at once, on an atlas with models."""
     use_atlas(drawable_atlas)
     made = JobQueue(tmp_path / "jobs", devices=("cpu",))
-    monkeypatch.setattr(generate, "queue", lambda: made)
+    monkeypatch.setattr(jobs, "queue", lambda: made)
 
     def found(atlas: Atlas, request: InvariantRequest, device=None, on_progress=None, download=False):
         members = tuple(Member((1.5,), 0.01 * i, i < 3, (0.5, 0.2, 0.04, 0.02, 0.01)) for i in range(request.count))

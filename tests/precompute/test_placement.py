@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import costs
 from engine.devices import DEVICE, DTYPE
-from pages.widgets import generate
+from pages.widgets import jobs
 from precompute import cli, serve
 from tests.drawable import build_drawable_atlas
 from tests.engine.vision.tiny_text import tiny_clip
@@ -101,13 +101,13 @@ def test_the_app_draws_where_it_is_told(monkeypatch, tmp_path):
     assert not {DEVICE, DTYPE} & set(started[1])
     monkeypatch.setenv("BLINDSPOT_RESULTS", str(tmp_path / "results"))
     asked = []
-    monkeypatch.setattr(generate, "JobQueue", lambda results, devices, alive: asked.append(devices))
+    monkeypatch.setattr(jobs, "JobQueue", lambda results, devices, alive: asked.append(devices))
     for named, expected in ((None, "auto"), ("cuda:1", "cuda:1")):
-        generate.queue.clear()
+        jobs.queue.clear()
         monkeypatch.delenv(DEVICE, raising=False) if named is None else monkeypatch.setenv(DEVICE, named)
-        generate.queue()
+        jobs.queue()
         assert asked.pop() == (expected,)
-    generate.queue.clear()
+    jobs.queue.clear()
 
 
 class Done:
