@@ -200,9 +200,9 @@ def method_rows() -> list[list[str]]:
 
 def test_method_counts_images_captions_pairs_and_what_was_left_out(use_atlas, plain_atlas, tmp_path):
     assert method_rows()[1:] == [
-        ["Real scenes", "12", "12 of 12", "–", "–", "none"],
-        ["Model alpha", "12", "12 of 12", "12 of 12", "–", "none"],
-        ["Model beta", "12", "12 of 12", "12 of 12", "–", "none"],
+        ["real", "12", "12 of 12", "–", "–", "none"],
+        ["alpha", "12", "12 of 12", "12 of 12", "–", "none"],
+        ["beta", "12", "12 of 12", "12 of 12", "–", "none"],
     ]
     path = Path(shutil.copytree(plain_atlas, tmp_path / "atlas"))
     header = json.loads((path / "atlas.json").read_text())
