@@ -11,6 +11,7 @@ import re
 import stat
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ _CHECKOUT = Path(__file__).resolve().parents[1] / "data"
 DATA = _CHECKOUT if (_CHECKOUT / "recipes").is_dir() else Path(sys.prefix) / "share" / "blindspot-atlas" / "data"
 """Recipes, the demo and measured results: in a checkout, or where pip put them."""
 PARTIAL = ".partial"
-"""Ending of a file that is being written; one that a killed run left behind is overwritten or ignored."""
+"""Ending of a file that is being written; one that a killed run left behind is overwritten, ignored or deleted."""
+_writer = ""
 SYSTEM = ("/proc/", "/sys/", "/dev/")
 """Folders that hold no data but the machine itself; links into them are not followed."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -71,10 +73,16 @@ def regular_file(folder: Path, rel: str) -> Path:
     return path
 
 
+def name_writer() -> None:
+    """Give this process unfinished files of its own names, where another may write the same files at the same time."""
+    global _writer
+    _writer = f".{uuid.uuid4().hex[:12]}"
+
+
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a sibling of `path`, then move it into place, so that `path` is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
+    partial = path.with_name(path.name + _writer + PARTIAL)
     partial.unlink(missing_ok=True)
     try:
         write(partial)

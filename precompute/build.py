@@ -26,6 +26,7 @@ from engine.atlas.schema import REAL
 from engine.errors import printable
 from engine.files import write_json, write_whole
 from engine.hub import remember_model
+from precompute.engines import engine_named
 from precompute.recipe import Folder, Pipeline, Recipe
 from precompute.runner import Build, Context, Progress, Stage, WorkDirectory, build_stages
 from precompute.stages.assemble import AssembleStage
@@ -80,9 +81,13 @@ def analysis_stages(context: Context) -> list[Stage]:
     ]
 
 
-def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress]) -> Build:
-    """Run what is not done yet of a recipe and put the atlas at `out`; parameters and errors as for `build_stages`."""
-    made = build_stages(out, lambda work, where: stages_of(Context(recipe, work, where)), progress)
+def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress], engine: str = "local") -> Build:
+    """Run what is not done yet of a recipe and put the atlas at `out`; parameters and errors as for `build_stages`.
+
+    `engine` names what computes the images' part, see `precompute.engines`.
+    """
+    with engine_named(engine) as chosen:
+        made = build_stages(out, lambda work, where: stages_of(Context(recipe, work, where, chosen)), progress)
     models = [recipe.encoder, recipe.prior, *recipe.priors.values(), recipe.judge]
     pipelines = [model for model in recipe.models.values() if isinstance(model, Pipeline)]
     drawn = [ref for model in pipelines for ref in model.model_keys().values()]

@@ -64,6 +64,15 @@ def run(
     only_plan: Annotated[
         bool, typer.Option("--dry-run", help="Print images, steps, disk, memory and hours, and run nothing.")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="local|ray",
+            help="What draws, encodes and codes the images: this process, or the workers of the Ray cluster at "
+            "RAY_ADDRESS (else of this machine); the atlas is the same.",
+        ),
+    ] = "local",
     as_json: AsJson = False,
 ) -> None:
     """Run all stages of a recipe, resuming what is done; a second run does nothing.
@@ -79,7 +88,7 @@ def run(
     if only_plan:
         dry_run(read, out or ATLASES / read.name, as_json)
         return
-    _build(read, out or ATLASES / read.name, as_json)
+    _build(read, out or ATLASES / read.name, as_json, engine)
 
 
 @app.command()
@@ -287,12 +296,12 @@ def _print_biases(name: str, biases: Any) -> None:
     typer.echo("  ".join((f"  {name}", *(f"{key} {value:.4f}" for key, value in biases._asdict().items()))))
 
 
-def _build(recipe: Any, out: Path, as_json: bool) -> None:
+def _build(recipe: Any, out: Path, as_json: bool, engine: str = "local") -> None:
     from precompute.build import build
     from precompute.console import Reporter, as_document, print_summary
 
     with Reporter() as reporter:
-        made = build(recipe, out, lambda stage: reporter.task(stage.name, stage.unit))
+        made = build(recipe, out, lambda stage: reporter.task(stage.name, stage.unit), engine)
     if as_json:
         print_json(as_document(made))
     else:

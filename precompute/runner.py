@@ -42,6 +42,7 @@ from engine.files import (
     write_json,
 )
 from engine.hub import find_model
+from precompute.engines import Engine, LocalEngine
 from precompute.recipe import ImageSource, Pipeline, Recipe
 
 RECORD = "stage.json"
@@ -134,10 +135,11 @@ class Context:
     recipe : what is built.
     work : where the stages keep their results.
     out : the atlas's folder, absolute.
+    engine : computes what goes image by image; this process if not given.
     """
 
-    def __init__(self, recipe: Recipe, work: WorkDirectory, out: Path) -> None:
-        self.recipe, self.work, self.out = recipe, work, out
+    def __init__(self, recipe: Recipe, work: WorkDirectory, out: Path, engine: Engine | None = None) -> None:
+        self.recipe, self.work, self.out, self.engine = recipe, work, out, engine or LocalEngine()
         self.sources = (REAL, *recipe.models)
         """Names of all sources of images, the real one first."""
 
@@ -323,6 +325,9 @@ def _run_stage(
         _clear(folder, work.record(stage.name))
         write_json(folder / RECORD, {"fingerprint": mark, "done": False})
     summary = dict(stage.run(folder, progress(stage)) or {})
+    for name in sizes(folder):
+        if name.endswith(PARTIAL):  # of a process that was killed
+            (folder / name).unlink()
     record = {"fingerprint": mark, "done": True, "summary": summary}
     write_json(folder / RECORD, record | {"files": sizes(folder), "sha256": hashes(folder)})
     return Outcome(stage.name, "resumed" if resumed else "ran", time.monotonic() - started, mark, summary)

@@ -31,6 +31,7 @@ LONGEST = (
     "tests/app/test_published_atlas.py",
     "tests/precompute/test_build.py",
     "tests/test_docs.py",
+    "tests/precompute/test_ray.py",
     "tests/precompute/test_sample.py",
     "tests/precompute/test_ratings.py",
     "tests/precompute/demo_world/test_generators.py",

@@ -7,11 +7,13 @@ thumbnails are made from the same decoded images, and lie in `thumbs-<size>/` fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +27,17 @@ from engine.files import read_json, write_array, write_json
 from engine.vision.encoder import Encoder, Tokens
 from engine.vision.preprocess import decoded_image, to_tensor
 from engine.vision.spec import EncoderConfig, EncoderSpec
+from precompute.engines import Engine, LocalEngine
 from precompute.runner import Context, Progress, Stage, fingerprint_fields, model_input
 from precompute.stages.corpus import ImageRecord, images_of
 from precompute.stages.thumbnails import save_thumbnail, thumbnails_folder
 
 SHARD = 64
 """Images per shard; fixed, so that an interrupted run cuts the same shards."""
+AHEAD = 32
+"""Images, beyond those of the next batch, that are decoded before they are needed."""
+TOGETHER = 8
+"""Shards that a process of a cluster takes at a time: between these it waits for no image to be decoded."""
 SPEC = "spec.json"
 EMBEDDINGS = "embeddings.npy"
 
@@ -48,7 +55,8 @@ class EncodeStage(Stage):
         """Write shards of tokens and the embeddings."""
         recipe, images = self.context.recipe, images_of(self.context, self.source)
         config, limit = recipe.encoder, recipe.limits.max_pixels
-        return encode(config, images, limit, folder, progress, recipe.thumbs.size, self.source)
+        size, engine = recipe.thumbs.size, self.context.engine
+        return encode(config, images, limit, folder, progress, size, self.source, engine)
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
@@ -71,6 +79,95 @@ def token_shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("tokens-*.npy"))
 
 
+class Shard(NamedTuple):
+    """The images whose tokens one file holds."""
+
+    number: int
+    images: tuple[ImageRecord, ...]
+
+    def files(self, folder: Path) -> tuple[Path, Path]:
+        """Where their tokens and embeddings are kept."""
+        return folder / f"tokens-{self.number:05d}.npy", folder / f"embeddings-{self.number:05d}.npy"
+
+    def done(self, folder: Path) -> bool:
+        """Whether both are there."""
+        return all(path.exists() for path in self.files(folder))
+
+
+@dataclass
+class _EncodeShards:
+    """Worker: writes the tokens, embeddings and thumbnails of shards, as `encode` says; gives how many images.
+
+    Threads decode the images of the next batches, of the next shard too, while the encoder computes.
+    """
+
+    config: EncoderConfig
+    max_pixels: int
+    folder: Path
+    thumbnail_size: int | None
+    source: str
+    size: int
+    """Images of a full shard."""
+    encoder: Encoder | None = field(default=None, init=False)
+
+    def __call__(self, items: Sequence[Shard]) -> Iterator[int]:
+        encoder = self.encoder = self.encoder or self._load()
+        left = [shard for shard in items if not shard.done(self.folder)]
+        with ThreadPoolExecutor() as pool:
+            each = [(shard, at) for shard in left for at in range(len(shard.images))]
+            pixels = _ahead(pool, self._read, each, AHEAD + self.config.batch)
+            for shard in items:
+                if shard in left:
+                    self._encode(encoder, shard, pixels)
+                yield len(shard.images)
+
+    def _load(self) -> Encoder:
+        """The encoder; its spec goes beside the shards."""
+        encoder, path = Encoder.from_pretrained(self.config), self.folder / SPEC
+        if path.exists():  # what an older version began it finishes alike
+            encoder.spec = replace(encoder.spec, eight_bits=read_spec(self.folder).eight_bits)
+        write_json(path, encoder.spec.to_dict())
+        return encoder
+
+    def _read(self, place: tuple[Shard, int]) -> Tensor:
+        """One image as the encoder wants it; its thumbnail is made on the way."""
+        assert self.encoder is not None
+        shard, at = place
+        with decoded_image(shard.images[at].path, max_pixels=self.max_pixels) as image:
+            pixels = to_tensor([image], self.encoder.spec)
+            if self.thumbnail_size is not None:
+                folder, number = thumbnails_folder(self.folder, self.thumbnail_size), shard.number * self.size + at
+                save_thumbnail(image, self.thumbnail_size, folder, number)
+            return pixels
+
+    def _encode(self, encoder: Encoder, shard: Shard, pixels: Iterator[Tensor]) -> None:
+        config, tokens, embeddings = self.config, [], []
+        for start in range(0, len(shard.images), config.batch):
+            batch = list(islice(pixels, min(config.batch, len(shard.images) - start)))
+            with torch.inference_mode():
+                found = encoder(torch.cat(batch))
+            computed = found.flat().flatten(0, 1).float().cpu().numpy()
+            with np.errstate(over="ignore"):
+                tokens.append(computed.astype(config.store))
+            if (row := first_unusable(tokens[-1])) is not None:
+                file = shard.images[start + row // encoder.spec.tokens].file
+                raise _unusable(config, self.source, file, computed[row])
+            embeddings.append(embed(found.prefix, found.patches).cpu().numpy())
+        for path, parts in zip(shard.files(self.folder), (tokens, embeddings), strict=True):
+            write_array(path, np.concatenate(parts))
+
+
+def _ahead(pool: Executor, read: Callable[[Any], Tensor], items: Iterable[Any], most: int) -> Iterator[Tensor]:
+    """`pool.map(read, items)` that is at most so many items ahead of what was asked for."""
+    waiting: deque[Future[Tensor]] = deque()
+    for item in items:
+        waiting.append(pool.submit(read, item))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
 def encode(
     config: EncoderConfig,
     images: Sequence[ImageRecord],
@@ -79,6 +176,7 @@ def encode(
     progress: Progress,
     thumbnail_size: int | None = None,
     source: str = "images",
+    engine: Engine | None = None,
 ) -> dict[str, int]:
     """Encode the images of a source; shards that are there already are kept.
 
@@ -91,6 +189,7 @@ def encode(
     progress : called with the images encoded and all images.
     thumbnail_size : longest side, in pixels, of the thumbnails that are made too; none are if not given.
     source : name of the source, for messages.
+    engine : where they are encoded; here if not given.
 
     Raises
     ------
@@ -99,42 +198,17 @@ def encode(
         the store holds.
     """
     starts = range(0, len(images), SHARD)
-    embedded = [folder / f"embeddings-{number:05d}.npy" for number in range(len(starts))]
-    shards = [folder / f"tokens-{number:05d}.npy" for number in range(len(starts))]
-    left = [number for number in range(len(starts)) if not (embedded[number].exists() and shards[number].exists())]
-    progress((len(starts) - len(left)) * SHARD, len(images))
-    if left or not (folder / SPEC).exists():
-        encoder = Encoder.from_pretrained(config)
-        if (folder / SPEC).exists():  # what an older version began it finishes alike
-            encoder.spec = replace(encoder.spec, eight_bits=read_spec(folder).eight_bits)
-        write_json(folder / SPEC, encoder.spec.to_dict())
-
-    def read(position: int) -> Tensor:
-        with decoded_image(images[position].path, max_pixels=max_pixels) as image:
-            pixels = to_tensor([image], encoder.spec)
-            if thumbnail_size is not None:
-                save_thumbnail(image, thumbnail_size, thumbnails_folder(folder, thumbnail_size), position)
-            return pixels
-
-    for number in left:
-        end = min((number + 1) * SHARD, len(images))
-        tokens: list[np.ndarray] = []
-        embeddings: list[np.ndarray] = []
-        with ThreadPoolExecutor() as pool, torch.inference_mode():
-            pixels = pool.map(read, range(number * SHARD, end))
-            while batch := list(islice(pixels, config.batch)):
-                found = encoder(torch.cat(batch))
-                computed = found.flat().flatten(0, 1).float().cpu().numpy()
-                with np.errstate(over="ignore"):
-                    tokens.append(computed.astype(config.store))
-                if (row := first_unusable(tokens[-1])) is not None:
-                    position = number * SHARD + sum(map(len, embeddings)) + row // encoder.spec.tokens
-                    raise _unusable(config, source, images[position].file, computed[row])
-                embeddings.append(embed(found.prefix, found.patches).cpu().numpy())
-        write_array(shards[number], np.concatenate(tokens))
-        write_array(embedded[number], np.concatenate(embeddings))
-        progress(end, len(images))
-    write_array(folder / EMBEDDINGS, np.concatenate([np.load(path) for path in embedded]))
+    shards = [Shard(number, tuple(images[start : start + SHARD])) for number, start in enumerate(starts)]
+    left = [shard for shard in shards if not shard.done(folder)]
+    if not left and not (folder / SPEC).exists():
+        left = shards[:1]
+    done = len(images) - sum(len(shard.images) for shard in left)
+    progress(done, len(images))
+    worker = _EncodeShards(config, max_pixels, folder, thumbnail_size, source, SHARD)
+    for count in (engine or LocalEngine()).map(worker, left, config.device, TOGETHER):
+        done += count
+        progress(done, len(images))
+    write_array(folder / EMBEDDINGS, np.concatenate([np.load(shard.files(folder)[1]) for shard in shards]))
     return {"images": len(images)}
 
 

@@ -7,9 +7,10 @@ within the source); then they are deleted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,13 +24,15 @@ from engine.atlas.writer import AtlasWriter
 from engine.blindspots.energy import EnergyPass
 from engine.blindspots.significance import Moments
 from engine.devices import pick_device
-from engine.dictionary.base import Dictionary
+from engine.dictionary.base import CONFIG, Dictionary
 from engine.dictionary.tokens import first_unusable
 from engine.errors import BlindspotError
-from engine.files import read_arrays, write_arrays
+from engine.files import read_arrays, read_json, write_arrays
 from engine.vision.spec import EncoderSpec
+from precompute.corpora.records import read_manifest
+from precompute.engines import Engine, LocalEngine
 from precompute.runner import Context, Progress, Stage
-from precompute.stages.corpus import first_images, images_of
+from precompute.stages.corpus import first_images
 from precompute.stages.dictionary import dictionary_folder
 from precompute.stages.encode import read_spec, token_shards
 
@@ -55,10 +58,10 @@ class EnergiesStage(Stage):
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write codes, energies and statistics."""
-        device = pick_device(self.context.recipe.dictionary.device)
-        dictionary = Dictionary.from_pretrained(dictionary_folder(self.context), device)
-        spec = read_spec(self.tokens)
-        return measure_energies(dictionary, spec, self.tokens, folder, progress, _Files(self.context, self.source))
+        context, spec = self.context, read_spec(self.tokens)
+        names = _Files(context.folder(context.images_stage(self.source)))
+        worker = _Coder(dictionary_folder(context), context.recipe.dictionary.device, spec.tokens, names)
+        return measure_energies(worker, spec, self.tokens, folder, progress, engine=context.engine)
 
     @classmethod
     def add_to_atlas(cls, context: Context, writer: AtlasWriter) -> None:
@@ -74,19 +77,6 @@ class EnergiesStage(Stage):
                 writer.write_csr(f"{kind}/{name}", *_stored(context, name, kind)[:3])
         writer.write_table("energies", pd.concat(energies))
         writer.write_table("exemplars", pd.concat(exemplars))
-
-
-class _Files(Sequence[str]):
-    """The names of a source's images, read when one is needed."""
-
-    def __init__(self, context: Context, source: str) -> None:
-        self._context, self._source = context, source
-
-    def __len__(self) -> int:
-        return len(images_of(self._context, self._source))
-
-    def __getitem__(self, image: Any) -> Any:
-        return images_of(self._context, self._source)[image].file
 
 
 def codes_of(context: Context, source: str) -> sparse.csr_matrix:
@@ -128,52 +118,112 @@ def read_statistics(folder: Path) -> dict[str, np.ndarray]:
     return read_arrays(folder / STATISTICS)
 
 
+class _Files(Sequence[str]):
+    """The names of a source's images, read when one is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __len__(self) -> int:
+        return len(read_manifest(self._folder))
+
+    def __getitem__(self, image: Any) -> Any:
+        return read_manifest(self._folder)[image].file
+
+
+class _Part(NamedTuple):
+    """The codes of a shard of tokens."""
+
+    shard: Path
+    """Its tokens."""
+    first: int
+    """Its first image."""
+    codes: Path
+    """The file for its codes."""
+
+
+@dataclass
+class _Coder:
+    """Worker: writes the codes of shards of tokens, as `measure_energies` says."""
+
+    dictionary: Dictionary | Path
+    """On its device; or the folder that it is loaded from."""
+    device: str
+    tokens: int
+    """Of an image."""
+    files: Sequence[str] = ()
+
+    def __call__(self, items: Sequence[_Part]) -> Iterator[None]:
+        for part in items:
+            if not part.codes.exists():
+                self._encode(part)
+            yield
+
+    def _encode(self, part: _Part) -> None:
+        if isinstance(self.dictionary, Path):
+            self.dictionary = Dictionary.from_pretrained(self.dictionary, pick_device(self.device))
+        stored = np.load(part.shard, mmap_mode="r")
+        if (row := first_unusable(stored)) is not None:
+            image = part.first + row // self.tokens
+            raise BlindspotError(
+                f"The stored tokens of the image {self.files[image] if self.files else image} in {part.shard.parent} "
+                f"are not finite or more than {stored.dtype} holds: delete that folder and run again, with "
+                "--set encoder.store=float32 --set encoder.dtype=float32."
+            )
+        found = sparse_codes(self.dictionary, stored)
+        write_arrays(part.codes, indptr=found.indptr, indices=found.indices, values=found.values)
+
+
 def measure_energies(
-    dictionary: Dictionary,
+    dictionary: Dictionary | _Coder,
     spec: EncoderSpec,
     tokens: Path,
     folder: Path,
     progress: Progress,
     files: Sequence[str] = (),
+    engine: Engine | None = None,
 ) -> dict[str, int]:
     """Encode all token shards of a source with the dictionary and sum their codes; finished shards are kept.
 
     Parameters
     ----------
-    dictionary : on its device.
+    dictionary : on its device, or what loads it where the codes are computed.
     spec : the encoder's, for the tokens per image.
     tokens : folder of the source's encode stage.
     folder : the stage's folder.
     progress : called with the shards done and all shards.
     files : names of the images, for messages.
+    engine : where the codes are computed; here if not given.
 
     Raises
     ------
     BlindspotError
         If a token that an older version stored, or a code, is not finite or more than half precision holds.
     """
-    shards = token_shards(tokens)
-    parts = [folder / f"codes-{number:05d}.npz" for number in range(len(shards))]
+    coder = _Coder(dictionary, "auto", spec.tokens, files) if isinstance(dictionary, Dictionary) else dictionary
+    parts: list[_Part] = []
     first = 0
-    for number, (shard, part) in enumerate(zip(shards, parts, strict=True), start=1):
-        stored = np.load(shard, mmap_mode="r")
-        if not part.exists():
-            if (row := first_unusable(stored)) is not None:
-                image = first + row // spec.tokens
-                raise BlindspotError(
-                    f"The stored tokens of the image {files[image] if files else image} in {tokens} are not finite or "
-                    f"more than {stored.dtype} holds: delete that folder and run again, with "
-                    "--set encoder.store=float32 --set encoder.dtype=float32."
-                )
-            found = sparse_codes(dictionary, stored)
-            write_arrays(part, indptr=found.indptr, indices=found.indices, values=found.values)
-        first += len(stored) // spec.tokens
-        progress(number, len(shards))
-    codes = (CSR(**read_arrays(part), concepts=dictionary.concepts) for part in parts)
-    summary = sum_codes(codes, dictionary.concepts, spec.tokens, spec.prefix_tokens, folder)
+    for number, shard in enumerate(token_shards(tokens)):
+        parts.append(_Part(shard, first, folder / f"codes-{number:05d}.npz"))
+        first += len(np.load(shard, mmap_mode="r")) // spec.tokens
+    left = [part for part in parts if not part.codes.exists()]
+    done = len(parts) - len(left)
+    progress(done, len(parts))
+    for _ in (engine or LocalEngine()).map(coder, left, coder.device):
+        done += 1
+        progress(done, len(parts))
+    concepts = _concepts(coder.dictionary)
+    codes = (CSR(**read_arrays(part.codes), concepts=concepts) for part in parts)
+    summary = sum_codes(codes, concepts, spec.tokens, spec.prefix_tokens, folder)
     for part in parts:
-        part.unlink()
+        part.codes.unlink()
     return summary
+
+
+def _concepts(dictionary: Dictionary | Path) -> int:
+    if isinstance(dictionary, Path):
+        return read_json(dictionary / CONFIG)["concepts"]
+    return dictionary.concepts
 
 
 def sum_codes(parts: Iterable[CSR], concepts: int, tokens: int, prefix_tokens: int, folder: Path) -> dict[str, int]:

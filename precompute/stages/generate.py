@@ -9,8 +9,9 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -20,6 +21,7 @@ from engine.files import write_whole
 from engine.pipelines.drawing import NOT_FINITE, BatchDrawer, Prompt, count_truncated, draw
 from engine.pipelines.loading import check_pipeline, condition_of, load_pipeline
 from engine.pipelines.spec import PipelineSpec
+from precompute.engines import Engine, LocalEngine
 from precompute.recipe import Pipeline
 from precompute.runner import Context, Progress, Stage, model_input
 from precompute.stages.corpus import (
@@ -52,15 +54,14 @@ class GenerateStage(Stage):
 
     def check(self) -> None:
         """Draw one image."""
-        prompts = self._prompts()[:TRIALS]
-        pipeline = load_pipeline(self.pipeline)
-        tried = (draw(pipeline, self.pipeline, [prompt])[0].left_out for prompt in prompts)
-        if all(reasons := list(_until_empty(tried))):
-            raise _none_left(self.pipeline, reasons)
+        tried = [self._prompts()[:TRIALS]]
+        for reasons in self.context.engine.map(_Trial(self.pipeline), tried, self.pipeline.device):
+            if all(reasons):
+                raise _none_left(self.pipeline, reasons)
 
     def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
         """Write the images and the manifest; the summary says whether the images belong to captions."""
-        summary = generate(self.pipeline, self._prompts(), folder, progress)
+        summary = generate(self.pipeline, self._prompts(), folder, progress, self.context.engine)
         return summary | {"prompted": bool(condition_of(self.pipeline))}
 
     def _prompts(self) -> list[Prompt]:
@@ -117,7 +118,64 @@ def prompts_of(real: Sequence[ImageRecord], name: str) -> list[Prompt]:
     return prompts
 
 
-def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress: Progress) -> dict[str, int]:
+@dataclass
+class _Trial:
+    """Worker: draws prompts, one by one, up to the first image that can be used; gives why the others cannot."""
+
+    source: Pipeline
+
+    def __call__(self, items: Sequence[list[Prompt]]) -> Iterator[list[str]]:
+        pipeline = load_pipeline(self.source)
+        for prompts in items:
+            yield list(_until_empty(draw(pipeline, self.source, [prompt])[0].left_out for prompt in prompts))
+
+
+class _DrawnBatch(NamedTuple):
+    """What became of a batch of prompts."""
+
+    drawn: int
+    """Images, those left out included; those that were there already are not."""
+    truncated: int
+    """Prompts longer than the pipeline reads."""
+    at_once: int
+    """Images that the device has memory for."""
+
+
+@dataclass
+class _Draw:
+    """Worker: draws batches of prompts as PNG files, or marks of those left out, which are kept if they are there."""
+
+    source: Pipeline
+    folder: Path
+    drawer: BatchDrawer | None = field(default=None, init=False)
+
+    def __call__(self, items: Sequence[Sequence[Prompt]]) -> Iterator[_DrawnBatch]:
+        for prompts in items:
+            self.drawer = self.drawer or BatchDrawer(load_pipeline(self.source), self.source)
+            places = [_places(self.folder, prompt) for prompt in prompts]
+            missing = () if _all_there(places) else prompts
+            for (path, mark), one in zip(places, self.drawer(missing), strict=False):
+                if one.left_out:
+                    _mark(mark, one.left_out)
+                else:
+                    save_png(one.image, path)
+            truncated = count_truncated(self.drawer.pipeline, self.source, prompts)
+            yield _DrawnBatch(len(missing), truncated, self.drawer.batch)
+
+
+def _places(folder: Path, prompt: Prompt) -> tuple[Path, Path]:
+    """Where the image of a prompt is, or why it is left out."""
+    path = image_path(folder, prompt.position)
+    return path, folder / "left-out" / f"{path.stem}.txt"
+
+
+def _all_there(places: Sequence[tuple[Path, Path]]) -> bool:
+    return all(path.exists() or mark.exists() for path, mark in places)
+
+
+def generate(
+    source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress: Progress, engine: Engine | None = None
+) -> dict[str, int]:
     """Draw one image per prompt as PNG files; those that are there already are kept.
 
     Batches are cut from the list of prompts, so an interrupted run draws the same batches as an undisturbed one.
@@ -128,30 +186,29 @@ def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress
     prompts : what to draw.
     folder : the stage's folder; gets `images/` and the manifest.
     progress : called with the images drawn and all images.
+    engine : where they are drawn; here if not given.
 
     Raises
     ------
     BlindspotError
         If the pipeline cannot be loaded or called, its scheduler is not known or does not fit, or no image can be used.
     """
-    paths = [image_path(folder, prompt.position) for prompt in prompts]
-    marks = [folder / "left-out" / f"{path.stem}.txt" for path in paths]
-    batches = [range(start, min(start + source.batch, len(prompts))) for start in range(0, len(prompts), source.batch)]
-    left = [batch for batch in batches if not all(paths[at].exists() or marks[at].exists() for at in batch)]
-    done = len(prompts) - sum(map(len, left))
+    batches = [prompts[start : start + source.batch] for start in range(0, len(prompts), source.batch)]
+    there = [_all_there([_places(folder, prompt) for prompt in batch]) for batch in batches]
+    done = sum(len(batch) for batch, drawn in zip(batches, there, strict=True) if drawn)
     progress(done, len(prompts))
-    drawer: BatchDrawer | None = None
-    for batch in left:
-        drawer = drawer or BatchDrawer(load_pipeline(source), source)
-        for at, drawn in zip(batch, drawer([prompts[at] for at in batch]), strict=True):
-            if drawn.left_out:
-                _mark(marks[at], drawn.left_out)
-            else:
-                save_png(drawn.image, paths[at])
-        done += len(batch)
-        progress(done, len(prompts))
+    found: list[_DrawnBatch] = []
+    if not all(there):
+        # Those that are there come last, only to count the prompts that are too long.
+        order = sorted(range(len(batches)), key=there.__getitem__)
+        worker = _Draw(source, folder)
+        for one in (engine or LocalEngine()).map(worker, [batches[at] for at in order], source.device):
+            found.append(one)
+            done += one.drawn
+            progress(done, len(prompts))
     images, skipped = [], []
-    for prompt, path, mark in zip(prompts, paths, marks, strict=True):
+    for prompt in prompts:
+        path, mark = _places(folder, prompt)
         if path.exists():
             with Image.open(path) as image:
                 images.append(stored_image(path, folder, prompt.text or None, image.size))
@@ -162,10 +219,10 @@ def generate(source: Pipeline, prompts: Sequence[Prompt], folder: Path, progress
         shutil.rmtree(folder / "left-out")
         raise _none_left(source, [one.kind for one in skipped])
     summary = write_manifest(folder, images, skipped)
-    if drawer is not None:
-        summary["truncated"] = count_truncated(drawer.pipeline, source, prompts)
-        if drawer.batch < source.batch:
-            summary["batch"] = drawer.batch
+    if found:
+        summary["truncated"] = sum(one.truncated for one in found)
+        if (batch := min(one.at_once for one in found)) < source.batch:
+            summary["batch"] = batch
     return summary
 
 

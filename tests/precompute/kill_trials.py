@@ -92,4 +92,5 @@ def main() -> None:
     print(json.dumps({"kills": kills, "atlases": atlases, "left": left, "duration": duration}))
 
 
-main()
+if __name__ == "__main__":
+    main()
