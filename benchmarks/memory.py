@@ -3,9 +3,11 @@
     python -m precompute benchmark memory --images 2000 20000 --json
 
 Invented codes go through what the stages do: `energies` (codes of shards, written as they come), `delta` (gaps of
-pairs), `composition` (a row of Z per image) and `composition-tokens`, `index` (neighbours), `metrics`. Each runs in a
-process of its own; `peak_mb` is how much its memory rises above what it held before, `bytes_an_image` the slope between
-the smallest and the largest number of images, and `beyond_embeddings` that less the embeddings of both sources.
+pairs), `composition` (a row of Z per image) and `composition-tokens`, `index` (neighbours), `metrics`, `divergence`,
+`layout` (in memory up to 10,000 images, by blocks beyond), `words` (with invented captions) and `recognition` (with 40
+labels). Each runs in a process of its own; `peak_mb` is how much its memory rises above what it held before,
+`bytes_an_image` the slope between the smallest and the largest number of images, and `beyond_embeddings` that less the
+embeddings of both sources.
 """
 
 from __future__ import annotations
@@ -22,13 +24,19 @@ import numpy as np
 
 from benchmarks.scale import highest, resident
 from engine.atlas.storage import CSR, CSRFolder
+from engine.blindspots.recognition import match_labels
 from engine.blindspots.significance import measure_gap
+from precompute.recipe import LayoutConfig, WordsConfig
 from precompute.stages.composition import compose_model, compose_real
+from precompute.stages.divergence import measure_pairs
 from precompute.stages.energies import sum_codes
+from precompute.stages.layout import concept_layout
 from precompute.stages.metrics import compare_model
 from precompute.stages.neighbours import find_neighbours
+from precompute.stages.words import name_concepts
 
 SHARD, SPARSITY, PREFIX = 64, 5, 1
+LABELS = 40
 LIMIT = 2048
 """Bytes an image beyond the embeddings that are allowed."""
 
@@ -56,6 +64,13 @@ def vectors(folder: Path, images: int, dim: int) -> None:
             stored[start : start + 1024] = part / np.linalg.norm(part, axis=1, keepdims=True)
 
 
+def captions(images: int) -> list[str]:
+    """Ten words each, of 5,000 of which few are frequent."""
+    words = (5000 * np.random.default_rng(0).random((images, 10)) ** 3).astype(int)
+    return [" ".join(f"w{chr(97 + word % 26)}{'abcdefgh'[word % 7]}{'x' * (word % 5)}{chr(97 + word // 200)}"
+                     for word in row) for row in words]  # fmt: skip
+
+
 def run_task(name: str, folder: Path, images: int, concepts: int, tokens: int) -> None:
     """One stage's work on what lies in the folder."""
     sides = {kind: [CSRFolder(folder / side / kind, concepts) for side in ("real", "model")]
@@ -73,13 +88,26 @@ def run_task(name: str, folder: Path, images: int, concepts: int, tokens: int) -
     elif name == "index":
         atoms = np.random.default_rng(0).normal(size=(concepts, 16)).astype(np.float32)
         find_neighbours(sides["codes"][0], atoms, atoms[:, :2], tokens)
+    elif name == "layout":
+        atoms = np.random.default_rng(0).normal(size=(concepts, 16)).astype(np.float32)
+        concept_layout(sides["energy"][0], atoms, LayoutConfig())
+    elif name == "words":
+        name_concepts(sides["energy"][0], captions(images), WordsConfig().count)
+    elif name == "recognition":
+        shown = np.random.default_rng(0).random((images, LABELS)) < 0.2
+        match_labels(sides["energy"][0], shown, np.arange(concepts))
+    elif name == "divergence":
+        embeddings = [np.load(folder / side / "embeddings.npy", mmap_mode="r") for side in ("real", "model")]
+        measure_pairs((sides["energy"][0], sides["energy"][1]), (embeddings[0], embeddings[1]), rows,
+                      np.ones(concepts, bool), 0.8)  # fmt: skip
     else:
         embeddings = [np.load(folder / side / "embeddings.npy") for side in ("real", "model")]
         spaces = [{"encoder": one, "concepts": two} for one, two in zip(embeddings, sides["energy"], strict=True)]
         compare_model("model", spaces[0], spaces[1], rows, _silent)
 
 
-TASKS = ("energies", "delta", "composition", "composition-tokens", "index", "metrics")
+TASKS = ("energies", "delta", "composition", "composition-tokens", "index", "metrics", "divergence", "layout", "words",
+         "recognition")  # fmt: skip
 
 
 def _silent(done: int, total: int) -> None:

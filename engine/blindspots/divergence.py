@@ -22,12 +22,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse, special
 
+from engine.blindspots.rows import Rows, take_rows
 from engine.blindspots.significance import student_p, student_quantile
 from engine.errors import BlindspotError
 
 BINS = 60
 """Of the histograms of `compare_divergence`."""
-_CHUNK = 2048
+_CHUNK = 1024
 """Pairs at once: bounds the memory, does not touch the result."""
 
 
@@ -41,8 +42,8 @@ class Divergence(NamedTuple):
 
 
 def pair_divergence(
-    real: sparse.csr_matrix,
-    model: sparse.csr_matrix,
+    real: Rows,
+    model: Rows,
     real_rows: np.ndarray,
     model_rows: np.ndarray,
     *,
@@ -73,7 +74,8 @@ def pair_divergence(
     mean_delta = np.full(len(real_rows), 0.5)
     for start in range(0, len(real_rows), _CHUNK):
         part = slice(start, start + _CHUNK)
-        left, right = real[real_rows[part]].astype(np.float64), model[model_rows[part]].astype(np.float64)
+        left, right = take_rows(real, real_rows[part]), take_rows(model, model_rows[part])
+        left, right = left.astype(np.float64), right.astype(np.float64)
         difference = (right - left).tocsr()
         row = np.repeat(np.arange(difference.shape[0]), np.diff(difference.indptr))
         counted = weight[difference.indices]

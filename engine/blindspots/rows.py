@@ -27,6 +27,11 @@ class StoredRows(Protocol):
         ...
 
 
+ENTRIES = 4_000_000
+"""Entries whose columns are in memory at once."""
+_COUNTED = 4096
+"""Rows whose entries are counted or put in their columns at once."""
+
 Rows = sparse.csr_matrix | StoredRows
 """[rows, K] codes of tokens or energies of images, not negative, in memory or on disk."""
 
@@ -50,3 +55,36 @@ def take_rows(source: Rows, rows: np.ndarray) -> sparse.csr_matrix:
     runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > CLOSE) + 1)
     parts = [source.rows(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]
     return sparse.vstack(parts, format="csr")[place]
+
+
+def column_groups(source: Rows, entries: int = ENTRIES) -> Iterator[tuple[int, sparse.csc_matrix]]:
+    """All columns in order, some at a time, each group with the number of its first column.
+
+    A group has at most so many entries, or one column. The rows are read once more for every group.
+    """
+    count = np.zeros(source.shape[1], np.int64)
+    for _, block in row_blocks(source, _COUNTED):
+        count += np.bincount(block.indices, minlength=len(count))
+    first = 0
+    while first < len(count):
+        inside = np.searchsorted(np.cumsum(count[first:]), entries, side="right")
+        end = first + max(1, int(inside))
+        yield first, _columns(source, first, end, count[first:end])
+        first = end
+
+
+def _columns(source: Rows, first: int, end: int, count: np.ndarray) -> sparse.csc_matrix:
+    """Columns `first` to `end`, of which the number of entries is known."""
+    indptr = np.concatenate([[0], np.cumsum(count)])
+    rows, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    filled = indptr[:-1].copy()
+    for start, block in row_blocks(source, _COUNTED):
+        row = np.repeat(np.arange(start, start + block.shape[0], dtype=np.int32), np.diff(block.indptr))
+        here = np.flatnonzero((block.indices >= first) & (block.indices < end))
+        here = here[np.argsort(block.indices[here], kind="stable")]
+        column = block.indices[here] - first
+        added = np.bincount(column, minlength=end - first)
+        place = np.arange(len(here)) + (filled - np.cumsum(added) + added)[column]
+        rows[place], values[place] = row[here], block.data[here]
+        filled += added
+    return sparse.csc_matrix((values, rows, indptr), shape=(source.shape[0], end - first))

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import faiss
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from engine.atlas.schema import REAL
 from engine.atlas.tables import divergence_table
 from engine.atlas.writer import AtlasWriter
 from engine.blindspots.delta import ESTIMATORS
 from engine.blindspots.divergence import Divergence, memorisation_p, pair_divergence
+from engine.blindspots.rows import Rows
 from engine.files import read_arrays, write_arrays
 from precompute.runner import Context, Progress, Stage
 from precompute.stages.corpus import first_images
 from precompute.stages.encode import embeddings_of
-from precompute.stages.energies import energy_of, live_concepts
+from precompute.stages.energies import live_concepts, stored_energy
 from precompute.stages.pairing import pair_numbers, pairing_of
 
 TABLE = "divergence.npz"
+AT_ONCE, FEW = 4096, 64
+"""Images that are looked up at once, as FAISS does; fewer of them join those before: it would round them otherwise."""
 
 
 class PairDistances(NamedTuple):
@@ -65,8 +68,8 @@ class DivergenceStage(Stage):
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write `divergence.npz`."""
         context, model = self.context, self.model
-        energies = energy_of(context, REAL), energy_of(context, model)
-        embeddings = embeddings_of(context, REAL), embeddings_of(context, model)
+        energies = stored_energy(context, REAL), stored_energy(context, model)
+        embeddings = embeddings_of(context, REAL, mapped=True), embeddings_of(context, model, mapped=True)
         pair_index, live = pairing_of(context, model).pair_index, live_concepts(context)
         found = measure_pairs(energies, embeddings, pair_index, live, self.temperature)
         write_arrays(folder / TABLE, **found._asdict())
@@ -85,7 +88,7 @@ class DivergenceStage(Stage):
 
 
 def measure_pairs(
-    energies: tuple[sparse.csr_matrix, sparse.csr_matrix],
+    energies: tuple[Rows, Rows],
     embeddings: tuple[np.ndarray, np.ndarray],
     pair_index: np.ndarray,
     live: np.ndarray,
@@ -104,27 +107,34 @@ def measure_pairs(
     rows = np.flatnonzero(pair_index >= 0)
     own = pair_index[rows]
     found = pair_divergence(*energies, own, rows, live=live, temperature=temperature)
-    nearest, similarity = nearest_real(embeddings[0], embeddings[1][rows])
+    nearest, similarity = nearest_real(embeddings[0], embeddings[1], rows)
     p = np.ones(len(rows))
     if len(embeddings[0]) > 1:
         p = memorisation_p(similarity, nearest_other(embeddings[0]))
     return PairDistances(rows, *found, nearest, similarity, p)
 
 
-def nearest_real(real: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The most similar real image of each drawn one, with its cosine; both are unit vectors."""
-    similarity, nearest = _index(real).search(np.ascontiguousarray(drawn, np.float32), 1)
+def nearest_real(real: np.ndarray, drawn: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The most similar real image of some drawn ones, with its cosine; both are unit vectors `[images, dim]`."""
+    similarity, nearest = _search(real, drawn, rows, 1)
     return nearest[:, 0], np.clip(similarity[:, 0], -1, 1)
 
 
 def nearest_other(real: np.ndarray) -> np.ndarray:
     """float32 `[images]` cosine of each real image to its nearest other one, a duplicate included."""
-    found, positions = _index(real).search(np.ascontiguousarray(real, np.float32), 2)
+    found, positions = _search(real, real, np.arange(len(real)), 2)
     # Of duplicates, FAISS may name the other one first: then the first is the neighbour.
     return np.clip(np.where(positions[:, 0] == np.arange(len(real)), found[:, 1], found[:, 0]), -1, 1)
 
 
-def _index(vectors: np.ndarray) -> faiss.IndexFlatIP:
+def _search(vectors: np.ndarray, asked: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and positions `[rows, count]` of the vectors nearest to some rows of `asked`; either may lie on disk."""
     index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors, np.float32))
-    return index
+    for start in range(0, len(vectors), AT_ONCE):
+        index.add(np.ascontiguousarray(vectors[start : start + AT_ONCE], np.float32))
+    cosines, positions = np.empty((len(rows), count), np.float32), np.empty((len(rows), count), np.int64)
+    ends = [*range(AT_ONCE, len(rows) - FEW, AT_ONCE), len(rows)]
+    for start, end in pairwise([0, *ends]):
+        part = np.ascontiguousarray(asked[rows[start:end]], np.float32)
+        cosines[start:end], positions[start:end] = index.search(part, count)
+    return cosines, positions

@@ -64,9 +64,9 @@ class EncodeStage(Stage):
         writer.write_index("images.faiss", np.concatenate([embeddings_of(context, name) for name in context.sources]))
 
 
-def embeddings_of(context: Context, source: str) -> np.ndarray:
-    """One unit vector per image of a source, float32 `[images, dim]`."""
-    return np.load(context.folder(f"encode/{source}") / EMBEDDINGS)
+def embeddings_of(context: Context, source: str, mapped: bool = False) -> np.ndarray:
+    """One unit vector per image of a source, float32 `[images, dim]`; on disk, read where it is used, if `mapped`."""
+    return np.load(context.folder(f"encode/{source}") / EMBEDDINGS, mmap_mode="r" if mapped else None)
 
 
 def read_spec(folder: Path) -> EncoderSpec:

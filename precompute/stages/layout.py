@@ -9,6 +9,7 @@ out by their principal components; concepts that nothing tells apart, in a circl
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +19,21 @@ import numpy as np
 from scipy import sparse
 
 from engine.atlas.schema import REAL
+from engine.blindspots.rows import Rows, row_blocks
 from engine.files import read_arrays, write_arrays
 from precompute.recipe import LayoutConfig
 from precompute.runner import Context, Progress, Stage, fingerprint_fields
 from precompute.stages.dictionary import atoms_of
-from precompute.stages.energies import energy_of
+from precompute.stages.energies import stored_energy
 
 COMPONENTS = 100
 """Dimensions of a profile, at most."""
+WHOLE, FEW = 10_000, 2
+"""Images up to which, or live concepts up to which, the profiles are reduced in memory."""
+BLOCK = 2048
+"""Images read at once."""
+OVERSAMPLES, ITERATIONS = 10, 5
+"""Of the reduction by blocks, as scikit-learn has them."""
 SMALL = 15
 """Fewer live concepts, or fewer different profiles, than this are laid out by principal components."""
 SAME = 1e-6
@@ -54,7 +62,7 @@ class LayoutStage(Stage):
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write `map.npz`."""
         context = self.context
-        found = concept_layout(energy_of(context, REAL), atoms_of(context), context.recipe.layout)
+        found = concept_layout(stored_energy(context, REAL), atoms_of(context), context.recipe.layout)
         write_arrays(folder / MAP, **found._asdict())
         return {"clusters": int(found.cluster.max()) + 1}
 
@@ -64,20 +72,25 @@ def concept_map(context: Context) -> ConceptMap:
     return ConceptMap(**read_arrays(context.folder("layout") / MAP))
 
 
-def concept_layout(energy: sparse.csr_matrix, atoms: np.ndarray, config: LayoutConfig) -> ConceptMap:
+def concept_layout(energy: Rows, atoms: np.ndarray, config: LayoutConfig) -> ConceptMap:
     """Place the concepts of a dictionary.
 
     Parameters
     ----------
-    energy : energies of the real images, `[images, concepts]`.
+    energy : energies of the real images, `[images, concepts]`, in memory or on disk.
     atoms : `[concepts, dim]`; a concept that fires in no real image is placed on the one with the most similar atom.
     config : seed, neighbours, spacing and number of clusters.
     """
-    live = np.flatnonzero(np.asarray((energy > 0).sum(axis=0)).ravel())
+    norms = _profile_norms(energy)
+    live = np.flatnonzero(norms)
     xy, cluster = np.zeros((energy.shape[1], 2), np.float32), np.zeros(energy.shape[1], np.int32)
     if len(live) == 0:
         return ConceptMap(xy, cluster)
-    profiles = concept_profiles(energy[:, live], config.seed)
+    if energy.shape[0] <= WHOLE or len(live) <= FEW:
+        whole = sparse.vstack([block[:, live] for _, block in row_blocks(energy, BLOCK)], format="csr")
+        profiles = concept_profiles(whole, config.seed)
+    else:
+        profiles = profiles_by_blocks(energy, live, norms, config.seed)
     xy[live] = framed(_plane(profiles, config))
     cluster[live] = clusters(xy[live], config)
     silent = np.setdiff1d(np.arange(energy.shape[1]), live)
@@ -114,6 +127,48 @@ def concept_profiles(energy: sparse.csr_matrix, seed: int) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):  # of the share of variance, where there is none
         reduced = TruncatedSVD(components, random_state=seed).fit_transform(rows)
     return unit(reduced)
+
+
+def _profile_norms(energy: Rows) -> np.ndarray:
+    """Norm of every concept's log energies, float64 `[concepts]`; 0 of those that fire nowhere."""
+    total = np.zeros(energy.shape[1])
+    for _, block in row_blocks(energy, BLOCK):
+        squares = np.log1p(block.data.astype(np.float64)) ** 2
+        total += np.bincount(block.indices, squares, minlength=len(total))
+    return np.sqrt(total)
+
+
+def profiles_by_blocks(energy: Rows, live: np.ndarray, norms: np.ndarray, seed: int) -> np.ndarray:
+    """`concept_profiles` of the live concepts of many images, which are read some at a time, once for every product.
+
+    With R the concepts' unit profiles over the images, subspace iteration on R R^T (Halko, Martinsson and Tropp 2011,
+    "Finding structure with randomness", algorithms 4.4 and 5.1) needs products R (R^T Y) only.
+    """
+
+    def blocks() -> Iterator[sparse.csr_matrix]:
+        for _, block in row_blocks(energy, BLOCK):
+            block = block[:, live].astype(np.float64)
+            block.data = np.log1p(block.data) / norms[live][block.indices]
+            yield block
+
+    random = np.random.default_rng(seed)
+    components = min(COMPONENTS, min(energy.shape[0], len(live)) - 1)
+    width = min(components + OVERSAMPLES, len(live))
+    sketch = np.zeros((len(live), width))
+    for block in blocks():
+        sketch += block.T @ random.standard_normal((block.shape[0], width))
+    for _ in range(ITERATIONS):
+        basis = np.linalg.qr(sketch)[0]
+        sketch = np.zeros_like(basis)
+        for block in blocks():
+            sketch += block.T @ (block @ basis)
+    basis, small = np.linalg.qr(sketch)[0], np.zeros((width, width))
+    for block in blocks():
+        seen = block @ basis
+        small += seen.T @ seen
+    variances, turn = np.linalg.eigh(small)
+    best = np.argsort(-variances)[:components]
+    return unit(basis @ turn[:, best] * np.sqrt(np.maximum(variances[best], 0)))
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

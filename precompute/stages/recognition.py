@@ -19,7 +19,7 @@ from engine.vision.judge import Judge
 from engine.vision.preprocess import decoded_image, to_tensor
 from precompute.runner import Context, Progress, Stage, model_input
 from precompute.stages.corpus import LABELS, ImageRecord, images_of
-from precompute.stages.energies import energy_of, live_concepts, statistics_of
+from precompute.stages.energies import live_concepts, statistics_of, stored_energy
 
 TABLE = "recognition.json"
 CHUNK = 256
@@ -53,10 +53,10 @@ class RecognitionStage(Stage):
         context = self.context
         judge = Judge.from_pretrained(self.spec, pick_device(context.recipe.encoder.device))
         images = images_of(context, REAL)
-        seen = judge.decide(judge_images(judge, images, context.recipe.limits.max_pixels, folder, progress))
+        seen = judge_images(judge, images, context.recipe.limits.max_pixels, folder, progress)
         truth = context.folder(context.images_stage(REAL)) / LABELS
         shown = with_ground_truth(seen, judge.labels, read_json(truth) if truth.exists() else [])
-        matches = match_labels(energy_of(context, REAL), shown, np.flatnonzero(live_concepts(context)))
+        matches = match_labels(stored_energy(context, REAL), shown, np.flatnonzero(live_concepts(context)))
         rows = recognition_rows(matches, judge, seen, statistics_of(context, REAL)["exemplars"])
         write_json(folder / TABLE, rows)
         return {"concepts": len(rows), "labels": len({row["label"] for row in rows})}
@@ -71,8 +71,8 @@ class RecognitionStage(Stage):
 def judge_images(
     judge: Judge, images: Sequence[ImageRecord], max_pixels: int, folder: Path, progress: Progress
 ) -> np.ndarray:
-    """Probabilities [images, labels] of all images, in files of `CHUNK` images; those that are there are kept."""
-    parts = []
+    """What the judge decides, bool [images, labels]; its probabilities are kept in files of `CHUNK` images."""
+    seen = np.zeros((len(images), len(judge.labels)), bool)
     for start in range(0, len(images), CHUNK):
         path = folder / f"probabilities-{start // CHUNK:05d}.npy"
         if not path.exists():
@@ -81,11 +81,14 @@ def judge_images(
                 with decoded_image(record.path, max_pixels=max_pixels) as image:
                     tensors.append(to_tensor([image], judge.preparation))
             write_array(path, judge.probabilities(torch.cat(tensors)))
-        parts.append(np.load(path))
+        found = np.load(path)
+        if found.shape[1] != len(judge.labels):
+            raise BlindspotError(
+                f"The judge's stored answers are over {found.shape[1]} labels, not {len(judge.labels)}."
+            )
+        seen[start : start + CHUNK] = judge.decide(found)
         progress(min(start + CHUNK, len(images)), len(images))
-    if wrong := [part.shape[1] for part in parts if part.shape[1] != len(judge.labels)]:
-        raise BlindspotError(f"The judge's stored answers are over {wrong[0]} labels, not {len(judge.labels)}.")
-    return np.concatenate(parts)
+    return seen
 
 
 def with_ground_truth(seen: np.ndarray, labels: Sequence[str], truth: Sequence[Sequence]) -> np.ndarray:
@@ -97,8 +100,11 @@ def with_ground_truth(seen: np.ndarray, labels: Sequence[str], truth: Sequence[S
     labels : the judge's; one called "kind: disc" is what the corpus calls attribute "kind", value "disc".
     truth : rows of [position, attribute, value].
     """
-    shown, column = seen.copy(), {label: index for index, label in enumerate(labels)}
+    column = {label: index for index, label in enumerate(labels)}
     told = {f"{attribute}: {value}" for _, attribute, value in truth} & column.keys()
+    if not told:
+        return seen
+    shown = seen.copy()
     shown[:, [column[label] for label in told]] = False
     for position, attribute, value in truth:
         if (label := f"{attribute}: {value}") in told:

@@ -18,17 +18,20 @@ from scipy import sparse
 
 from engine.atlas.schema import REAL
 from engine.blindspots.label_scores import strong_from
+from engine.blindspots.rows import Rows, column_groups
 from engine.blindspots.words import weighted_log_odds
 from engine.files import read_json, write_json
 from precompute.runner import Context, Progress, Stage, fingerprint_fields
 from precompute.stages.corpus import images_of
-from precompute.stages.energies import energy_of
+from precompute.stages.energies import stored_energy
 
 WORDS = "words.json"
 SIGNIFICANT = 2.0
 """z-score from which a term names a concept."""
 SECOND = 0.6
 """The second term joins the label if its z-score is this share of the first one's."""
+SEEN = 1 << 22
+"""Marks by which a term that occurs for the first time is told, nearly always."""
 FAVOUR_PAIRS = 1.05
 """Of 'palm', 'tree' and 'palm tree', equally telling, the pair is the better name."""
 FILLERS = """
@@ -77,7 +80,7 @@ class WordsStage(Stage):
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write `words.json`."""
         captions = [image.caption for image in images_of(self.context, REAL)]
-        found = name_concepts(energy_of(self.context, REAL), captions, self.context.recipe.words.count)
+        found = name_concepts(stored_energy(self.context, REAL), captions, self.context.recipe.words.count)
         return write_words(found, folder)
 
 
@@ -92,7 +95,7 @@ def read_words(folder: Path) -> list[ConceptWords]:
     return [ConceptWords(row["label"], row["origin"], tuple(row["words"])) for row in read_json(folder / WORDS)]
 
 
-def name_concepts(energy: sparse.csr_matrix, captions: Sequence[str | None], count: int) -> list[ConceptWords]:
+def name_concepts(energy: Rows, captions: Sequence[str | None], count: int) -> list[ConceptWords]:
     """Name all concepts.
 
     Parameters
@@ -106,13 +109,15 @@ def name_concepts(energy: sparse.csr_matrix, captions: Sequence[str | None], cou
     terms = find_terms([caption for caption in captions if caption])
     if not terms.names or not count:
         return nameless
-    by_concept = energy[told].tocsc()
     total = np.asarray(terms.present.sum(axis=0), dtype=np.float64).ravel()
-    for concept in range(energy.shape[1]):
-        strong = strongest_images(by_concept[:, [concept]])
-        if len(strong):
-            inside = np.asarray(terms.present[strong].sum(axis=0), dtype=np.float64).ravel()
-            nameless[concept] = name_concept(inside, total, terms.names, count) or nameless[concept]
+    for first, columns in column_groups(energy):
+        by_concept = columns if len(told) == energy.shape[0] else columns[told]
+        for at in range(by_concept.shape[1]):
+            strong = strongest_images(by_concept[:, [at]])
+            if len(strong):
+                inside = np.asarray(terms.present[strong].sum(axis=0), dtype=np.float64).ravel()
+                concept = first + at
+                nameless[concept] = name_concept(inside, total, terms.names, count) or nameless[concept]
     return nameless
 
 
@@ -150,14 +155,29 @@ def _overlap(one: str, other: str) -> bool:
 
 def find_terms(captions: Sequence[str]) -> Terms:
     """The words and word pairs of captions, without those that only one caption has."""
-    found = [sorted(caption_terms(caption)) for caption in captions]
-    names = sorted({term for terms in found for term in terms})
-    column = {name: at for at, name in enumerate(names)}
+    # By their hashes: the terms of a million captions, most of which only one has, would fill the memory.
+    once, twice, found = bytearray(SEEN), {}, []
+    for caption in captions:
+        terms = caption_terms(caption)
+        found.append(np.fromiter(map(hash, terms), np.int64, len(terms)))
+        for term in terms:
+            place = hash(term) % SEEN
+            if once[place]:
+                twice[hash(term)] = term
+            once[place] = 1
     indptr = np.cumsum([0, *map(len, found)])
-    indices = np.array([column[term] for terms in found for term in terms], dtype=np.int32)
-    present = sparse.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), (len(captions), len(names)))
-    common = np.flatnonzero(np.asarray(present.sum(axis=0)).ravel() >= 2)
-    return Terms([names[at] for at in common], present[:, common])
+    hashes = np.concatenate(found) if found else np.zeros(0, np.int64)
+    del found
+    kinds, column, count = np.unique(hashes, return_inverse=True, return_counts=True)
+    common = sorted((twice[int(kinds[at])], at) for at in np.flatnonzero(count >= 2))
+    place_of = np.full(len(kinds), -1, np.int32)
+    place_of[[at for _, at in common]] = np.arange(len(common), dtype=np.int32)
+    indices = place_of[column]
+    indptr = np.concatenate([[0], np.cumsum(indices >= 0)])[indptr]
+    indices = indices[indices >= 0]
+    present = sparse.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), (len(captions), len(common)))
+    present.sort_indices()
+    return Terms([name for name, _ in common], present)
 
 
 def caption_terms(caption: str) -> set[str]:

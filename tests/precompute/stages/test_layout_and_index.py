@@ -9,7 +9,16 @@ import torch
 from scipy import sparse
 
 from precompute.recipe import LayoutConfig
-from precompute.stages.layout import clusters, concept_layout, exact_neighbours, framed, unit
+from precompute.stages.layout import (
+    _profile_norms,
+    clusters,
+    concept_layout,
+    concept_profiles,
+    exact_neighbours,
+    framed,
+    profiles_by_blocks,
+    unit,
+)
 from precompute.stages.neighbours import find_neighbours, nearest
 
 
@@ -106,3 +115,12 @@ def test_the_map_is_finite_however_little_there_is_to_lay_out(images: int, conce
     assert np.isfinite(found.xy).all() and np.abs(found.xy).max() <= 10 + 1e-4
     if kind == "same":
         assert len(np.unique(found.xy, axis=0)) == concepts
+
+
+def test_the_profiles_of_many_images_read_by_blocks_have_the_same_cosines():
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, 6, 30)
+    energy = sparse.csr_matrix(random.gamma(1, 1, (5000, 30)) * (random.integers(0, 6, (5000, 1)) == kinds))
+    whole = concept_profiles(energy, 0)
+    blocks = profiles_by_blocks(energy, np.arange(30), _profile_norms(energy), 0)
+    np.testing.assert_allclose(blocks @ blocks.T, whole @ whole.T, atol=1e-5)
