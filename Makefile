@@ -2,6 +2,7 @@
 # make test       runs every test, the browser ones included
 # make test-fast  runs the tests of the statistics, the atlas, the figures and the recipes, under a minute
 # make lint       ruff and mypy
+# make screenshots  takes every page, 1400 and 390 wide, light and dark, into tests/artifacts/pages
 # make docs       builds the documentation into site/
 # make lock       resolves the requirements again: requirements*.txt and the lock files
 PYTHON ?= python3
@@ -16,7 +17,7 @@ TORCH := $(shell sed -n 's/^\(torch[>=].*\)/\1/p' requirements.txt)
 FAST := $(addprefix tests/engine/,atlas blindspots figures reports vision test_checkpoints.py test_files.py test_jobs.py) \
   $(addprefix tests/precompute/,test_recipe.py test_runner.py) tests/test_architecture.py
 
-.PHONY: app test test-fast lint docs lock clean chromium
+.PHONY: app test test-fast lint docs lock clean chromium screenshots
 
 app: $(VENV)/installed
 	$(BIN)/python -m precompute app $(ATLAS) --host $(HOST) --port $(PORT)
@@ -29,6 +30,9 @@ test-fast: $(VENV)/installed-dev
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+screenshots: $(VENV)/installed-dev chromium
+	$(BIN)/python -m tests.screenshots
 
 docs: $(VENV)/installed-dev
 	$(BIN)/mkdocs build --strict --quiet
