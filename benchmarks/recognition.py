@@ -9,6 +9,8 @@ which the judge, another network than the encoder that is climbed, sees the labe
 * `real`: the concept's best real images; `prior`: samples without guidance, which is what chance gives.
 * `share` is over all images, `median` of the concepts' recognised images, `reached` the share of the images whose score
   is at least 0.95 of the best real images' mean, `fooling` the share that reaches it without being recognised.
+* `diversity`: mean cosine distance of a concept's images by the judge's features, mean over concepts; `relative` the
+  mean ratio to that of the images `retrieval` returns, real ones of the concept, where that method is among the run's.
 * `by attribute`: the share where the label is a kind, a colour, a background ...
 * `seconds`: of drawing an image.
 
@@ -34,10 +36,12 @@ from engine.devices import drawing_placement
 from engine.errors import BlindspotError
 from engine.files import DATA, write_whole
 from engine.samplers.generation import best_real_images, default_cap
+from engine.samplers.metrics import diversity
 from engine.samplers.models import ModelBundle, thumbnails
 from engine.samplers.recognition import REACHES
 from engine.samplers.registry import SamplerSettings, create, require_method
 from engine.samplers.scores import ConceptScore
+from engine.vision.preprocess import prepare
 
 REAL = "real"
 METHODS = (
@@ -108,6 +112,17 @@ class Drawing:
             write_whole(kept, write)
         return result
 
+    @torch.no_grad()
+    def diversity(self, found: dict[str, Any]) -> float | None:
+        """Mean cosine distance of the images by the features below the judge's last layer; None for a single one."""
+        if len(found["images"]) < 2:
+            return None
+        judge, images = self.models.judge, torch.from_numpy(found["images"]).float() / 255
+        seen = judge.model.base_model(prepare(images.to(judge.model.device), judge.preparation))
+        pooled = getattr(seen, "pooler_output", None)
+        features = seen.last_hidden_state.flatten(2).mean(dim=1) if pooled is None else pooled
+        return diversity(features.flatten(1).double().cpu().numpy())
+
     def recognised(self, concept: int, found: dict[str, Any]) -> list[bool]:
         """Whether the judge sees the concept's label in each image."""
         row = self.table.loc[concept]
@@ -132,8 +147,15 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "reached": round(float(reached.mean()), 4),
         "fooling": round(float((reached & ~seen).mean()), 4),
         "seconds": round(float(np.mean([row["seconds"] for row in rows])), 3),
+        "diversity": _mean([row["diversity"] for row in rows]),
+        "relative": _mean([row["relative"] for row in rows]),
         "by attribute": {name: round(float(np.mean(each)), 4) for name, each in sorted(attributes.items())},
     }
+
+
+def _mean(numbers: list[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return round(float(np.mean(known)), 4) if known else None
 
 
 def main() -> None:
@@ -167,10 +189,16 @@ def main() -> None:
                 "scores": found["scores"].tolist(),
                 "best": float(found["best"]),
                 "seconds": float(found["seconds"]),
+                "diversity": drawing.diversity(found),
+                "relative": None,
             }
             drawn[method].append({"concept": concept, "label": label, "recognised": seen, **facts})
             said = f"{concept} {label}, {method}: {sum(seen)} of {len(seen)}, {facts['seconds']:.1f} s an image"
             print(said, file=sys.stderr, flush=True)
+    retrieved = {row["concept"]: row["diversity"] for row in drawn.get("retrieval", ())}
+    for row in [row for rows in drawn.values() for row in rows]:
+        if row["diversity"] is not None and retrieved.get(row["concept"]):
+            row["relative"] = row["diversity"] / retrieved[row["concept"]]
     settings = {name: getattr(options, name) for name in ("count", "steps", "states", "seed", "paper_steps")}
     table = {method: summary(rows) for method, rows in drawn.items() if rows}
     if options.json:
@@ -182,7 +210,8 @@ def main() -> None:
         return
     for method, row in table.items():
         print(
-            f"{method:22s} recognised {row['share']:.3f} ± {row['error']:.3f}, median {row['median']}, reached "
+            f"{method:22s} recognised {row['share']:.3f} ± {row['error']:.3f}, median {row['median']}, "
+            f"diversity {row['diversity']} ({row['relative']} of retrieved images'), reached "
             f"{row['reached']:.2f}, fooling {row['fooling']:.2f}, {row['seconds']:.1f} s an image, {row['concepts']} "
             "concepts"
         )
