@@ -200,7 +200,12 @@ def _version(folder: Path) -> int:
     return max((file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()), default=0)
 
 
+_for_gradients = torch.inference_mode(False)
+"""Models that are loaded while someone only infers serve drawings, too: inference tensors never have a gradient."""
+
+
 @lru_cache(maxsize=2)
+@_for_gradients
 def _encoder(path: str, description: str, device: str, dtype: Dtype) -> Encoder:
     spec = EncoderSpec.from_dict(json.loads(description))
     config = EncoderConfig(path, spec.revision, spec.layer, spec.hook, spec.image_size, spec.resize, dtype=dtype)
@@ -210,26 +215,31 @@ def _encoder(path: str, description: str, device: str, dtype: Dtype) -> Encoder:
 
 
 @lru_cache(maxsize=4)
+@_for_gradients
 def _dictionary(folder: str, version: int, device: str) -> Dictionary:
     return Dictionary.from_pretrained(folder, device)
 
 
 @lru_cache(maxsize=2)
+@_for_gradients
 def _judge(path: str, version: int, description: str, device: str) -> Judge:
     return Judge.from_pretrained(replace(JudgeSpec.from_dict(json.loads(description)), id=path), device)
 
 
 @lru_cache(maxsize=1)
+@_for_gradients
 def _text_encoder(path: str, revision: str | None, version: int, device: str, dtype: Dtype) -> TextImageEncoder:
     return TextImageEncoder.from_pretrained(path, revision, device, getattr(torch, dtype))
 
 
 @lru_cache(maxsize=1)
+@_for_gradients
 def _pipeline(path: str, version: int, device: str, dtype: Dtype) -> Any:
     return open_pipeline(path, device, getattr(torch, dtype))
 
 
 @lru_cache(maxsize=2)
+@_for_gradients
 def _prior(path: str, version: int, description: str, device: str, dtype: Dtype) -> DiffusionPrior:
     spec = replace(PriorSpec.from_dict(json.loads(description)), id=path)
     return load_prior(spec, device=device, dtype=getattr(torch, dtype))

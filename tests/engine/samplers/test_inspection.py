@@ -56,3 +56,20 @@ def test_an_image_of_another_world_is_said_to_be_unlike(demo):
     assert found.similarity < found.usual
     own = [how_alike(demo, image) for image in range(0, 500, 25)]
     assert np.mean([one.similarity >= one.usual for one in own]) > 0.9
+
+
+def test_an_image_is_looked_at_first_and_a_concept_drawn_then(drawable):
+    from engine.samplers import models
+    from engine.samplers.generation import GenerationRequest, generate_images
+    from engine.stress.images import energies_of
+
+    atlas = Atlas.open(drawable)
+    for look in (
+        lambda: foreign_image(atlas, atlas.image(0), "cpu"),
+        lambda: energies_of(models.ModelBundle(atlas, "cpu"), [atlas.image(0)]),
+    ):
+        models._encoder.cache_clear()
+        models._dictionary.cache_clear()
+        look()
+        drawn = generate_images(atlas, GenerationRequest(3, "energydps", count=1, steps=3), "cpu")
+        assert len(drawn.samples.images) == 1
