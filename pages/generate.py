@@ -25,6 +25,7 @@ def studio() -> None:
     if view.concept is None:
         if not drawings.show_earlier(jobs.queue(), view, every=True):
             html.show("generate.none_yet", key="none", view=view)
+        drawings.show_stored(view)
         return
     left, right = st.columns([11, 9], gap="large")
     with right:

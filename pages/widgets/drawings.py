@@ -193,6 +193,24 @@ def show_gallery(rows: pd.DataFrame) -> None:
     )  # fmt: skip
 
 
+def show_stored(view: session.View) -> None:
+    """One image of each concept that was drawn into the atlas, those that differ most first; each leads to its form."""
+    atlas = session.atlas()
+    drawn = atlas.gallery()
+    if drawn.empty:
+        return
+    table, rows = session.table(view), []
+    for concept, images in drawn.groupby("concept"):
+        best, seen = images["reference_score"].iloc[0], images["recognised"].dropna()
+        said = f"{images['score'].mean() / best:.2f} × real" if best > 0 else ""
+        judged = f"recognised {int(seen.sum())} of {len(seen)}" if len(seen) else ""
+        source = html.data_uri(atlas.gallery_bytes(concept, images["rank"].iloc[0]), "webp")
+        row = table.loc[concept]
+        rows.append((concept, row["label"], row["delta"], source, ", ".join(filter(None, [said, judged]))))
+    rows.sort(key=lambda row: -abs(row[2] - 0.5))
+    html.show("generate.stored", key="stored", rows=rows)
+
+
 def command(parameters: Mapping[str, Any]) -> str:
     """Return the command that draws these images again."""
     path = session.atlas_path()

@@ -35,11 +35,17 @@ def test_its_samples_stand_with_their_scores_and_how_they_were_made(use_atlas, d
     assert "Mean intrinsic score s = 0.600, 0.50× the mean of the best real images" in shown
 
 
-def test_other_concepts_and_running_jobs_show_none(use_atlas, drawn_atlas):
+def test_generate_opens_with_an_image_of_each_concept_that_was_drawn(use_atlas, judged_atlas):
+    use_atlas(judged_atlas)
+    shown = html(opened("generate"))
+    assert shown.count('class="ba-pixel"') == 3 and "0.72 × real, recognised 1 of 3" in shown
+
+
+def test_other_concepts_show_none_and_a_job_leaves_them_where_they_are(use_atlas, drawn_atlas):
     use_atlas(drawn_atlas)
     shown = html(opened("concept_map", concept="6"))
     assert "Drawn with the atlas" not in shown and "Fooling" not in shown
-    assert "Drawn with the atlas" not in html(opened("concept_map", concept="5", job="abc"))
+    assert "Drawn with the atlas" in html(opened("concept_map", concept="5", job="abc"))
 
 
 @pytest.fixture(scope="module")
