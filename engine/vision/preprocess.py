@@ -306,8 +306,9 @@ def to_tensor(images: Sequence[Image.Image], spec: EncoderSpec | None = None) ->
 
 
 def _pixels(image: Image.Image) -> Tensor:
-    array = np.asarray(image.convert("RGB")).copy()
-    return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0).float().div_(255)
+    # Not by torch, whose operations start threads of their own in every thread that decodes.
+    array = np.asarray(image.convert("RGB"), np.float32) / 255
+    return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0)
 
 
 def _fit_image(image: Image.Image, spec: EncoderSpec) -> Tensor:
@@ -319,7 +320,9 @@ def _fit_image(image: Image.Image, spec: EncoderSpec) -> Tensor:
     if spec.eight_bits and max(image.size) <= LONG * min(image.size):
         resample = Image.Resampling.BILINEAR if spec.interpolation == "bilinear" else Image.Resampling.BICUBIC
         resized = image if size == (image.height, image.width) else image.resize(size[::-1], resample)
-        return _centre(_pixels(resized), spec.image_size)
+        side = spec.image_size
+        left, top = (resized.width - side) // 2, (resized.height - side) // 2
+        return _pixels(resized.crop((left, top, left + side, top + side)))
     if max(image.size) > LONG * min(image.size) and spec.resize == "crop":
         return _fit_long(image, spec, size)
     if image.width * image.height <= BAND_PIXELS or size == (image.height, image.width):

@@ -116,10 +116,18 @@ class _EncodeShards:
         with ThreadPoolExecutor() as pool:
             each = [(shard, at) for shard in left for at in range(len(shard.images))]
             pixels = _ahead(pool, self._read, each, AHEAD + self.config.batch)
-            for shard in items:
-                if shard in left:
-                    self._encode(encoder, shard, pixels)
-                yield len(shard.images)
+            waiting: deque[tuple[int, Future[None]]] = deque()
+            for shard in left:
+                found = self._encode(encoder, shard, pixels)
+                waiting.append((len(shard.images), pool.submit(self._write, shard, *found)))
+                if len(waiting) > 1:  # the last one is written while the next is computed
+                    count, written = waiting.popleft()
+                    written.result()
+                    yield count
+            for count, written in waiting:
+                written.result()
+                yield count
+            yield from (len(shard.images) for shard in items if shard not in left)
 
     def _load(self) -> Encoder:
         """The encoder; its spec goes beside the shards."""
@@ -140,7 +148,10 @@ class _EncodeShards:
                 save_thumbnail(image, self.thumbnail_size, folder, number)
             return pixels
 
-    def _encode(self, encoder: Encoder, shard: Shard, pixels: Iterator[Tensor]) -> None:
+    def _encode(
+        self, encoder: Encoder, shard: Shard, pixels: Iterator[Tensor]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Tokens and embeddings of a shard, by batches."""
         config, tokens, embeddings = self.config, [], []
         for start in range(0, len(shard.images), config.batch):
             batch = list(islice(pixels, min(config.batch, len(shard.images) - start)))
@@ -153,7 +164,10 @@ class _EncodeShards:
                 file = shard.images[start + row // encoder.spec.tokens].file
                 raise _unusable(config, self.source, file, computed[row])
             embeddings.append(embed(found.prefix, found.patches).cpu().numpy())
-        for path, parts in zip(shard.files(self.folder), (tokens, embeddings), strict=True):
+        return tokens, embeddings
+
+    def _write(self, shard: Shard, *found: list[np.ndarray]) -> None:
+        for path, parts in zip(shard.files(self.folder), found, strict=True):
             write_array(path, np.concatenate(parts))
 
 

@@ -17,7 +17,8 @@ from engine.vision.preprocess import decoded_image
 from precompute.runner import Context, Progress, Stage, fingerprint_fields
 from precompute.stages.corpus import ImageRecord, first_images, images_of
 
-QUALITY = 90
+QUALITY, METHOD = 90, 2
+"""Of WebP; higher methods take up to four times as long for 2 % fewer bytes."""
 
 
 class ThumbnailsStage(Stage):
@@ -84,7 +85,7 @@ def save_thumbnail(image: Image.Image, size: int, folder: Path, number: int) -> 
     image.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=3)
     write_whole(
         thumb_path(folder, number),
-        lambda partial: image.save(partial, format="WEBP", quality=QUALITY, method=4),
+        lambda partial: image.save(partial, format="WEBP", quality=QUALITY, method=METHOD),
     )
 
 
