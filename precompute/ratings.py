@@ -214,7 +214,9 @@ def print_report(found: RatingReport) -> None:
     for name, table in found.tables.items():
         if not len(table):
             continue
-        shown = Table(*map(str, table.columns), title=name, title_justify="left", box=None, pad_edge=False)
+        shown = Table(title=name, title_justify="left", box=None, pad_edge=False)
+        for column in map(str, table.columns):  # a narrow window folds what it cannot hold, and cuts nothing off
+            shown.add_column(column.replace("_", " "), overflow="fold")
         for row in table.itertuples(index=False):
             shown.add_row(*(_cell(value) for value in row))
         console.print(shown)

@@ -5,7 +5,9 @@ Streamlit runs in a process of its own; this module only chooses its address and
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -64,6 +66,7 @@ def serve(
         raise BlindspotError(
             f"There is no atlas at {folder}: give the folder that holds {HEADER}, or one whose folders do."
         )
+    _require_free(host, port)
     shown = "localhost" if host in EVERYWHERE else host
     if browser and _has_display():
         threading.Thread(target=_open_when_ready, args=(f"http://{shown}:{port}",), daemon=True).start()
@@ -75,6 +78,19 @@ def serve(
         return
     if done.returncode:
         raise BlindspotError(f"The app ended with code {done.returncode}: see above, or choose another --port.")
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raise `BlindspotError` where nothing can listen: said before the app's own message, which names no remedy."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family):
+            pass
+    except OSError as error:
+        reason = "something else listens there" if error.errno == errno.EADDRINUSE else error.strerror or error
+        raise BlindspotError(
+            f"The app cannot listen on port {port} of {host}: {reason}; choose another --port."
+        ) from error
 
 
 def open_demo(host: Host = "127.0.0.1", port: Port = 8501, browser: Browser = True) -> None:

@@ -23,6 +23,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
     root.querySelectorAll("[data-heat]").forEach((slider) => { slider.value = value; });
   };
   fade(heat);
+  const tint = (blue) => {
+    document.documentElement.style.setProperty("--ba-hue", blue ? "200deg" : "0deg");
+    document.querySelectorAll("[data-hue]").forEach((button) => button.setAttribute("aria-pressed", blue));
+  };
+  tint(sessionStorage.getItem("ba-hue") === "blue");
   root.oninput = (event) => {
     if (!event.target.matches("[data-heat]")) return;
     sessionStorage.setItem("ba-heat", event.target.value);
@@ -33,6 +38,13 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (link) link.href = window.blindspotCarry(link.href);
   };
   root.onclick = (event) => {
+    const hue = event.target.closest("[data-hue]");
+    if (hue) {
+      const blue = hue.getAttribute("aria-pressed") !== "true";
+      sessionStorage.setItem("ba-hue", blue ? "blue" : "");
+      event.preventDefault();
+      return tint(blue);
+    }
     const copied = event.target.closest("[data-copy]");
     if (copied) {
       event.preventDefault();

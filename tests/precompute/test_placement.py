@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 
 from benchmarks import costs
 from engine.devices import DEVICE, DTYPE
+from engine.errors import BlindspotError
 from pages.widgets import jobs
 from precompute import cli, serve
+from tests.app.serving import free_port
 from tests.drawable import build_drawable_atlas
 from tests.engine.vision.tiny_text import tiny_clip
 
@@ -95,8 +98,8 @@ def test_the_app_draws_where_it_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     (tmp_path / "atlas.json").touch()
-    serve.serve(tmp_path, browser=False, device="cuda:1", dtype="bfloat16")
-    serve.serve(tmp_path, browser=False)
+    serve.serve(tmp_path, port=free_port(), browser=False, device="cuda:1", dtype="bfloat16")
+    serve.serve(tmp_path, port=free_port(), browser=False)
     assert (started[0][DEVICE], started[0][DTYPE]) == ("cuda:1", "bfloat16")
     assert not {DEVICE, DTYPE} & set(started[1])
     monkeypatch.setenv("BLINDSPOT_RESULTS", str(tmp_path / "results"))
@@ -114,3 +117,11 @@ class Done:
     """A process that ended well."""
 
     returncode = 0
+
+
+def test_a_port_that_is_taken_is_one_sentence(tmp_path):
+    (tmp_path / "atlas.json").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BlindspotError, match=f"on port {port} of 127.0.0.1: something else listens there; choose"):
+            serve.serve(tmp_path, port=port, browser=False)
