@@ -92,6 +92,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--atlas", type=Path, default=DATA / "demo/atlas")
     arguments.add_argument("--concepts", type=int, default=16)
+    arguments.add_argument("--skip", type=int, default=0, help="leave out the first of them: another run's")
     arguments.add_argument("--members", type=int, default=16)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--device", default="auto")
@@ -110,7 +111,7 @@ def main() -> None:
     drawn: dict[str, list[InvariantResult]] = {"walk": [], "descent": []}
     failed: dict[str, list[str]] = {"walk": [], "descent": []}
     guided = []
-    for number, (concept, image) in enumerate(queries(atlas, options.concepts, options.seed)):
+    for number, (concept, image) in enumerate(queries(atlas, options.concepts, options.seed)[options.skip :]):
         if time.perf_counter() - began > 60 * options.minutes:
             break
         walking = InvariantRequest(
@@ -133,6 +134,7 @@ def main() -> None:
                 print(failed[method][-1], file=sys.stderr, flush=True)
         if options.members > 1 and not options.no_guided:
             guided.append(guided_diversity(models, concept, image, min(options.members, 8), options.seed))
+            print(f"concept {concept}, image {image}, guided: {guided[-1]:.4f}", file=sys.stderr, flush=True)
     table = {method: summary(models, results) for method, results in drawn.items() if results}
     report: dict[str, Any] = {"methods": table, "nothing found": {m: each for m, each in failed.items() if each}}
     if guided:
