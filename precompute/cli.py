@@ -29,6 +29,7 @@ from precompute.ratings import ratings
 from precompute.report import report
 from precompute.robustness import robustness
 from precompute.serve import DEMO_ATLAS, serve
+from precompute.sharing.commands import fetch, publish
 from precompute.stress import stress
 from precompute.studies.commands import study
 
@@ -191,6 +192,8 @@ app.command()(quality)
 app.command()(robustness)
 app.command(cls=VariadicCommand)(stress)
 app.command()(report)
+app.command()(publish)
+app.command()(fetch)
 app.command("import-dictionary")(import_dictionary)
 app.command("import-saediff")(import_saediff)
 app.command("convert-adm")(convert_adm)

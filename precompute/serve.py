@@ -30,8 +30,13 @@ START_SECONDS = 60
 EVERYWHERE = ("0.0.0.0", "::")
 """Addresses to listen on that are no addresses to visit."""
 
-AtlasFolder = Annotated[
-    Path | None, typer.Argument(help="Folder of an atlas, or of several.", show_default="the demo atlas")
+AtlasPlace = Annotated[
+    str | None,
+    typer.Argument(
+        help="Folder of an atlas, or of several; or the address of a published one (hf://OWNER/NAME, https://...), "
+        "which is fetched first.",
+        show_default="the demo atlas",
+    ),
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
@@ -51,7 +56,7 @@ DtypeOption = Annotated[
 
 
 def serve(
-    atlas: AtlasFolder = None,
+    atlas: AtlasPlace = None,
     host: Host = "127.0.0.1",
     port: Port = 8501,
     browser: Browser = True,
@@ -61,7 +66,12 @@ def serve(
     """Open the app on an atlas in the browser; Ctrl-C ends it."""
     if device != "auto" or dtype:
         drawing_placement(device, dtype)  # now, not when the first image is asked for
-    folder = (atlas or DEMO_ATLAS).expanduser().absolute()
+    if atlas and "://" in atlas:
+        from precompute.sharing.commands import bring
+
+        folder = bring(atlas).absolute()
+    else:
+        folder = Path(atlas or DEMO_ATLAS).expanduser().absolute()
     if not (folder / HEADER).is_file() and not any(folder.glob(f"*/{HEADER}")):
         raise BlindspotError(
             f"There is no atlas at {folder}: give the folder that holds {HEADER}, or one whose folders do."

@@ -1,0 +1,1 @@
+"""Atlases that somebody else has: `publish` puts one where others reach it, `fetch` brings one here, verified."""
