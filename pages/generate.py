@@ -27,12 +27,12 @@ def studio() -> None:
             html.show("generate.none_yet", key="none", view=view)
         drawings.show_stored(view)
         return
-    left, right = st.columns([11, 9], gap="large")
-    with right:
+    left, right = st.columns([3, 7], gap="large")
+    with left:
         row = session.table(view).loc[view.concept]
         images = [int(image) for image in session.atlas().exemplars(REAL, view.concept, BEST)["image"]]
         html.show("generate.subject", key="subject", view=view, row=row, images=images)
-    with left:
+    with right:
         generate.generate(view, titled=False)
 
 

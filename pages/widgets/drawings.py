@@ -130,6 +130,16 @@ def show_earlier(queue: JobQueue, view: View, every: bool = False) -> bool:
     return bool(rows or sweeps)
 
 
+def settings_of(job: Job | None) -> str:
+    """The settings of a finished drawing as a link carries them; empty for anything else."""
+    if job is None or job.state != "done" or is_sweep(job.result_dir):
+        return ""
+    try:
+        return _link(load_generation(job.result_dir)["parameters"])
+    except BlindspotError:  # a job of another kind
+        return ""
+
+
 def _link(settings: Mapping[str, Any]) -> str:
     """The settings of a stored drawing as a link carries them; empty where they are too old to be read."""
     try:

@@ -96,8 +96,8 @@ def generate(view: View, titled: bool = True) -> None:
 
 def _jobs(view: View) -> None:
     """Show the form, the job that the URL names, and earlier drawings of the concept."""
-    _form(view)
     job = jobs.queue().get(view.job) if view.job else None
+    _form(view, view.draw or drawings.settings_of(job))
     if view.job and job is None and view.draw:
         st.caption("These images are not kept on this machine: press Generate to draw the same ones again.")
     elif view.job and job is None:
@@ -111,9 +111,9 @@ def _jobs(view: View) -> None:
     drawings.show_earlier(jobs.queue(), view)
 
 
-def _form(view: View) -> None:
-    """Ask for a drawing, a sweep or a ladder; a link's settings are filled in."""
-    usual, priors, asked = DEFAULTS, priors_of(session.atlas().info), parse_settings(view.draw) or {}
+def _form(view: View, draw: str) -> None:
+    """Ask for a drawing, a sweep or a ladder; the settings of a link or of the drawing that is shown are filled in."""
+    usual, priors, asked = DEFAULTS, priors_of(session.atlas().info), parse_settings(draw) or {}
     usual = {**usual, **asked}
     with st.form("generate", border=False):
         method, strength = st.columns((2, 1))
@@ -132,7 +132,11 @@ def _form(view: View) -> None:
         }
         others, match = st.columns((3, 2), vertical_alignment="bottom")
         with_text = others.text_input(
-            "With other concepts", asked.get("with", ""), max_chars=200, placeholder="54, 60:0.5", help=OTHERS_HELP
+            "With other concepts",
+            asked.get("with", ""),
+            max_chars=200,
+            placeholder=f"besides {view.concept}, such as 54, 60:0.5",
+            help=OTHERS_HELP,
         )
         settings["match"] = match.checkbox("Match the real images' score", asked.get("match", False), help=MATCH_HELP)
         if len(priors) > 1:

@@ -189,6 +189,31 @@ def test_compare_shows_correlations_and_the_largest_differences():
     assert "alpha – beta" in shown and "Pearson r" in shown and shown.count("<tr>") == 25
 
 
+def test_compare_takes_a_model_as_the_reference():
+    app = opened("compare", reference="alpha", concept="5")
+    shown = html(app)
+    assert "δ in beta" in shown and "δ in alpha" not in shown and "Against alpha: δ near 0 is drawn less" in shown
+    assert "in beta against alpha with q < 0.05" in shown and "selection.csv?models=beta&" not in shown
+    assert re.search(r"exhibit/selection.csv\?[^\"]*reference=alpha", shown) and '"sort": "q:beta"' in shown
+    assert re.search(r"<small>0\.\d\d – [01]\.\d\d, q [<=] ", shown) and '"section class="ba-source"' not in shown
+    assert [title for title in ("Real images", "alpha", "beta") if f"<h3>{title}" in shown] == [
+        "Real images",
+        "alpha",
+        "beta",
+    ]
+    app.selectbox(key="w_reference").set_value("real").run()
+    assert url(app) == {"concept": "5"} and "δ in alpha" in html(app)
+
+
+def test_compare_compares_the_model_that_another_page_showed():
+    app = opened("concept_map", model="beta")
+    app.query_params.clear()
+    app.switch_page("compare.py").run()
+    assert app.multiselect(key="w_models").value == ["alpha", "beta"]
+    app.selectbox(key="w_reference").set_value("beta").run()
+    assert app.multiselect(key="w_models").value == ["alpha"] and "δ in alpha" in html(app)
+
+
 def test_method_explains_all_four_estimators():
     assert len(opened("about").latex) == 6
 
