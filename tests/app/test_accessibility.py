@@ -1,4 +1,7 @@
-"""axe-core on every page, light and dark: no violation of WCAG 2.2 at level A or AA."""
+"""axe-core on every page, light and dark: no violation of WCAG 2.2 at level A or AA.
+
+Pages of analyses are looked at in `test_attacks_browser`, which opens each of them anyway.
+"""
 
 import pytest
 
@@ -10,16 +13,11 @@ LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 RUN = """(only) => axe.run(document, { runOnly: only, resultTypes: ["violations"] }).then((found) =>
     found.violations.flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.html.slice(0, 120)}`)))"""
 DARK = "() => getComputedStyle(document.querySelector('[data-testid=stApp]')).colorScheme === 'dark'"
-DRAWABLE = ("concept_map?concept=5", "generate?concept=5", "invariance?concept=5", "my_image?image=3")
-ANALYSED = (
-    "", "blindspots?model=beta", "pairs", "composition", "compare?reference=alpha&models=beta&concept=5", "dictionary",
-    "theory", "samplers", "ratings", "about",
-)  # fmt: skip
+PAGES = ("concept_map?concept=5", "generate?concept=5", "invariance?concept=5", "my_image?image=3")
 
 
-def violations(page, address: str) -> list[str]:
+def violations(page) -> list[str]:
     """What axe finds on a page in the light theme, and what it finds wrong with its colours in the dark one."""
-    visit(page, address)
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(axe.AXE_SCRIPT)
     found = page.evaluate(RUN, {"type": "tag", "values": LEVELS})
@@ -32,11 +30,7 @@ def violations(page, address: str) -> list[str]:
         page.emulate_media(color_scheme="light")
 
 
-@pytest.mark.parametrize("path", DRAWABLE)
+@pytest.mark.parametrize("path", PAGES)
 def test_pages_that_draw_are_accessible(server, tab, path: str):
-    assert violations(tab, f"{server}/{path}") == []
-
-
-@pytest.mark.parametrize("path", ANALYSED)
-def test_pages_of_analyses_are_accessible(analysed_server, tab, path: str):
-    assert violations(tab, f"{analysed_server}/{path}") == []
+    visit(tab, f"{server}/{path}")
+    assert violations(tab) == []

@@ -19,6 +19,7 @@ from engine.atlas.schema import TABLES
 from engine.errors import BlindspotError
 from tests.app.conftest import THIS_MACHINE, looked_for, watching
 from tests.app.serving import ROOT, foreign, point, serving, settled, visit, wait_for_map
+from tests.app.test_accessibility import violations
 from tests.app.test_browser import WAIT, topmost
 
 pytestmark = pytest.mark.browser
@@ -98,7 +99,7 @@ def ran(page) -> bool:
     return page.evaluate("() => window.evil !== undefined")
 
 
-def test_no_text_of_an_atlas_runs_or_becomes_an_element_and_no_other_host_is_asked(
+def test_pages_are_accessible_run_no_text_of_an_atlas_and_ask_no_other_host(
     analysed_atlas, drawable_atlas, browser, tmp_path
 ):
     path = Path(shutil.copytree(analysed_atlas, tmp_path / "atlas"))
@@ -111,7 +112,9 @@ def test_no_text_of_an_atlas_runs_or_becomes_an_element_and_no_other_host_is_ask
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url))
-        query = urlencode({"concept": 5, "image": 3, "text": EVIL[:80], "job": EVIL, "model": EVIL})
+        query = urlencode(
+            {"concept": 5, "image": 3, "text": EVIL[:80], "job": EVIL, "model": EVIL, "reference": "alpha"}
+        )
         for place in (*PAGES, *(f"{name}?{query}" for name in ("concept_map", "pairs", "compare"))):
             visit(page, f"{address}/{'' if place == 'overview' else place}")
             page.wait_for_selector(DRAWN, timeout=WAIT)
@@ -119,6 +122,7 @@ def test_no_text_of_an_atlas_runs_or_becomes_an_element_and_no_other_host_is_ask
             assert not ran(page), place
             assert page.locator("text=This part of the page ended").count() == 0, place
             assert page.evaluate("() => document.documentElement.scrollWidth") <= 1440, place
+            assert violations(page) == [], place
             if place.startswith("concept_map?"):
                 wait_for_map(page)
                 page.evaluate("document.querySelector('.st-key-map').scrollIntoView()")
