@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import Any
 
 from engine.errors import BlindspotError
-from engine.samplers.generation import STORED_NAMES, GenerationRequest
+from engine.samplers.generation import MAX_LEVEL, STORED_NAMES, GenerationRequest
 from engine.samplers.records import stored_method
 from engine.samplers.registry import SAMPLERS
 
@@ -42,7 +42,9 @@ def settings_text(request: GenerationRequest) -> str:
     weights = request.weights or (1.0,) * len(request.concepts)
     parts += [f"weight:{weights[0]:g}"] if weights[0] != 1 else []
     others = "+".join(f"{concept}*{weight:g}" for concept, weight in zip(request.others, weights[1:], strict=True))
-    return ",".join([*parts, *([f"with:{others}"] if others else []), *(["match:1"] if request.match else [])])
+    return ",".join(
+        [*parts, *([f"with:{others}"] if others else []), *([f"match:{request.level:g}"] if request.match else [])]
+    )
 
 
 def parse_settings(text: str) -> dict[str, Any] | None:
@@ -57,8 +59,8 @@ def parse_settings(text: str) -> dict[str, Any] | None:
             found[name] = int(value)
         elif name in ("strength", "weight") and _is_number(value):
             found[name] = float(value)
-        elif name == "match" and value == "1":
-            found[name] = True
+        elif name == "match" and _is_number(value) and 0 < float(value) <= MAX_LEVEL:
+            found |= {"match": True, "level": float(value)}
         elif (name == "method" and value in SAMPLERS) or (name == "prior" and value.isprintable() and value):
             found[name] = value
         elif name == "with" and all(CONCEPT.fullmatch(one) for one in value.split("+")):

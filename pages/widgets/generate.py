@@ -31,9 +31,17 @@ STRENGTH_HELP = (
     "Energy guidance: a push, as a share of a step's own noise. EnergyDPS and its particle filter: β is 32 times this, "
     "over the score from which an image is not pushed any more. 0: the prior alone."
 )
-MATCH_HELP = (
-    "Looks for the strength whose mean score is that of the four best real images, starting from the strength above: "
-    "how drawings of several methods are compared fairly. Takes several times as long."
+AIMS = {
+    0.0: "this strength",
+    0.5: "half the real images' score",
+    0.75: "three quarters of it",
+    1.0: "the real images' score",
+    1.25: "a quarter more than it",
+}
+"""What a drawing aims at: a strength, or a share of the mean score of the four best real images."""
+AIM_HELP = (
+    "A score: the strength is looked for whose mean score that is, starting from the strength above. So drawings of "
+    "several methods are compared fairly; it takes several times as long."
 )
 OTHERS_HELP = (
     "A weighted set is drawn: numbers of further concepts, each with a weight where it is not 1, such as 54, 60:0.5. "
@@ -130,7 +138,7 @@ def _form(view: View, draw: str) -> None:
             "candidates": candidates.number_input("Beginnings", value=usual["candidates"], help=BEGINNINGS),
             "particles": particles.number_input("Particles", value=usual["particles"], help=PARTICLES_HELP),
         }
-        others, match = st.columns((3, 2), vertical_alignment="bottom")
+        others, aim = st.columns(2)
         with_text = others.text_input(
             "With other concepts",
             asked.get("with", ""),
@@ -138,7 +146,11 @@ def _form(view: View, draw: str) -> None:
             placeholder=f"besides {view.concept}, such as 54, 60:0.5",
             help=OTHERS_HELP,
         )
-        settings["match"] = match.checkbox("Match the real images' score", asked.get("match", False), help=MATCH_HELP)
+        aims = sorted({*AIMS, level := asked.get("level", 1.0) if asked.get("match") else 0.0})
+        level = aim.selectbox(
+            "Aim at", aims, aims.index(level), format_func=lambda one: AIMS.get(one, f"{one:g} × it"), help=AIM_HELP
+        )
+        settings |= {"match": level > 0, "level": level or 1.0}
         if len(priors) > 1:
             names = list(priors)
             place = names.index(asked["prior"]) if asked.get("prior") in names else 0

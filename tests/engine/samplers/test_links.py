@@ -38,8 +38,12 @@ def test_a_link_brings_back_everything_that_was_asked_for(method, count, seed, s
     assert request_of(stored).parameters() == stored
 
 
+def test_a_link_says_what_share_of_the_real_images_score_is_aimed_at():
+    assert parse_settings(settings_text(GenerationRequest(7, match=True, level=0.5))) == {"match": True, "level": 0.5}
+
+
 @pytest.mark.parametrize(
-    "text", ["steps", "steps:", "steps:1e3", "strength:nan", "method:magic", "with:54*", "x:1", "a" * 500, "match:2"]
+    "text", ["steps", "steps:", "steps:1e3", "strength:nan", "method:magic", "with:54*", "x:1", "a" * 500, "match:9"]
 )
 def test_any_other_text_is_no_link(text: str):
     assert parse_settings(text) is None
