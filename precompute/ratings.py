@@ -206,9 +206,14 @@ def end(study: StudyFile) -> None:
     typer.echo(f"{study} has ended with {sum(one.done for one in opened.progress())} ratings.")
 
 
+WIDE = 200
+"""Columns of a report that no window limits."""
+
+
 def print_report(found: RatingReport) -> None:
     """Print every table of a report."""
-    console = Console(soft_wrap=True, highlight=False, width=max(Console().width, 110))
+    wide = None if Console().is_terminal else WIDE  # a file or a pipe has no width
+    console = Console(soft_wrap=True, highlight=False, width=wide)
     state = "ended" if found.ended else "still open"
     console.print(f"{found.study} ({found.protocol}, {state}): {found.items} items", markup=False)
     for name, table in found.tables.items():
