@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
+from engine.errors import BlindspotError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -71,7 +73,7 @@ def foreign_image(atlas: Atlas, image: Image.Image, device: str | None = None) -
     Raises
     ------
     BlindspotError
-        If the models cannot be loaded, see `ModelBundle`.
+        If the models cannot be loaded, see `ModelBundle`, or the encoder is not the one the atlas was made with.
     """
     import torch
 
@@ -81,6 +83,12 @@ def foreign_image(atlas: Atlas, image: Image.Image, device: str | None = None) -
     models = ModelBundle(atlas, device)
     with torch.inference_mode():
         tokens = models.encoder(to_tensor([image], models.encoder.spec).to(models.device))
+        if (found := tuple(tokens.patches.shape[1:3])) != tuple(atlas.info.grid):
+            sides = [" × ".join(map(str, grid)) for grid in (found, atlas.info.grid)]
+            raise BlindspotError(
+                f"The encoder {models.encoder.spec.id} gives {sides[0]} patches, and atlas {atlas.info.called} was "
+                f"made with {sides[1]}: this is another encoder; build the atlas again."
+            )
         embedding = tokens.embedding()[0].float().cpu().numpy()
         indices, values = (part.cpu().numpy() for part in models.dictionary.encode(tokens.patches.flatten(0, 2)))
     patches, active = indices.shape
