@@ -66,10 +66,10 @@ def serve(
     """Open the app on an atlas in the browser; Ctrl-C ends it."""
     if device != "auto" or dtype:
         drawing_placement(device, dtype)  # now, not when the first image is asked for
-    if atlas and "://" in atlas:
+    if atlas and "://" in str(atlas):
         from precompute.sharing.commands import bring
 
-        folder = bring(atlas).absolute()
+        folder = bring(str(atlas)).absolute()
     else:
         folder = Path(atlas or DEMO_ATLAS).expanduser().absolute()
     if not (folder / HEADER).is_file() and not any(folder.glob(f"*/{HEADER}")):

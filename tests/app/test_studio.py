@@ -35,6 +35,7 @@ def test_what_is_out_of_range_is_said_and_nothing_is_drawn(studio):
 
 
 def test_a_job_is_seen_from_other_pages_and_results_stand_beside_each_other(studio, server):
+    studio.get_by_role("spinbutton", name="Steps").fill("250")  # still under way on the next page
     press(studio, "Generate", "[data-job], [data-testid=stProgress]")
     visit(studio, f"{server}/dictionary")
     line = studio.locator(".ba-running a")
@@ -44,6 +45,7 @@ def test_a_job_is_seen_from_other_pages_and_results_stand_beside_each_other(stud
     studio.wait_for_selector("[data-job] figure img", timeout=WAIT)
     first = studio.url
     assert "/generate?" in first and studio.locator(".ba-running").count() == 0
+    studio.get_by_role("spinbutton", name="Steps").fill("5")
     studio.get_by_role("spinbutton", name="Seed").fill("3")
     studio.get_by_label("With other concepts").last.fill("9:0.5")
     press(studio, "Generate", "[data-job] h3:has-text('with 9 × 0.5')")
