@@ -14,7 +14,7 @@ import typer
 from engine.errors import BlindspotError
 
 NAMES = ("adm", "authors", "click", "coverage", "dictionary", "encode", "encoders", "guidance", "invariance", "light",
-         "memory", "mixture", "planted", "probes", "recognition", "samplers", "scale")  # fmt: skip
+         "memory", "mixture", "planted", "probes", "recognition", "rerun", "samplers", "scale")  # fmt: skip
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 """Everything after the name, `--help` too, goes to the benchmark."""
 

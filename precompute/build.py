@@ -52,8 +52,10 @@ def stages_of(context: Context) -> list[Stage]:
     models, sources = context.recipe.models, context.sources
     folders = [name for name, model in models.items() if isinstance(model, Folder)]
     pipelines = [name for name in models if name not in folders]
+    reference = GenerateStage if isinstance(context.source(REAL), Pipeline) else CorpusStage
     stages: list[Stage] = [
-        *(CorpusStage(context, name) for name in (REAL, *folders)),
+        reference(context, REAL),
+        *(CorpusStage(context, name) for name in folders),
         *(PairingStage(context, name) for name in folders),
         EncodeStage(context, REAL),
         *(GenerateStage(context, name) for name in pipelines),
@@ -89,7 +91,7 @@ def build(recipe: Recipe, out: Path, progress: Callable[[Stage], Progress], engi
     with engine_named(engine) as chosen:
         made = build_stages(out, lambda work, where: stages_of(Context(recipe, work, where, chosen)), progress)
     models = [recipe.encoder, recipe.prior, *recipe.priors.values(), recipe.judge]
-    pipelines = [model for model in recipe.models.values() if isinstance(model, Pipeline)]
+    pipelines = [model for model in (recipe.real, *recipe.models.values()) if isinstance(model, Pipeline)]
     drawn = [ref for model in pipelines for ref in model.model_keys().values()]
     for model in (*drawn, *(block.id for block in models if block is not None)):
         if Path(model).is_absolute():

@@ -99,12 +99,13 @@ def lacks(recipe: Recipe, made: Plan) -> list[str]:
 
     found = []
     problems = {one.model: one.problem for one in made.models}
-    for name, model in recipe.models.items():
+    sources = {"real": ("real", recipe.real), **{f"models.{name}": (name, one) for name, one in recipe.models.items()}}
+    for where, (name, model) in sources.items():
         if not isinstance(model, Pipeline):
             continue
         refs = {key: ref for key, ref in model.model_keys().items() if key != "pipeline"}
-        absent = {f"models.{name}.{key}": (ref, _absence(ref)) for key, ref in refs.items()}
-        absent[f"models.{name}"] = (model.pipeline, problems[name])
+        absent = {f"{where}.{key}": (ref, _absence(ref)) for key, ref in refs.items()}
+        absent[where] = (model.pipeline, problems[name])
         found += [f"{key}: {ref}: {why}." for key, (ref, why) in absent.items() if why]
         if any(why for _, why in absent.values()):
             continue
@@ -112,9 +113,9 @@ def lacks(recipe: Recipe, made: Plan) -> list[str]:
             check_pipeline(model)
             call = inspect.signature(pipeline_class(model).__call__).parameters.get("clean_caption")
             if call and model.call.get("clean_caption", call.default) and not (find_spec("ftfy") and find_spec("bs4")):
-                found.append(f"models.{name}: captions are not cleaned without ftfy and beautifulsoup4.")
+                found.append(f"{where}: captions are not cleaned without ftfy and beautifulsoup4.")
         except BlindspotError as error:
-            found.append(f"models.{name}: {error}")
+            found.append(f"{where}: {error}")
     others = {"encoder.id": recipe.encoder, "judge.id": recipe.judge}
     for key, block in others.items():
         if block and (why := stored_weights(block.id, block.revision).problem):

@@ -20,7 +20,7 @@ from engine.errors import BlindspotError
 from engine.pipelines.spec import PipelineSpec
 from engine.vision.pretrained import image_settings
 from engine.vision.spec import EncoderConfig
-from precompute.recipe import Folder, Pipeline, Recipe, World
+from precompute.recipe import DrawnReference, Folder, Pipeline, Recipe, World
 from precompute.weights import Stored, stored_weights
 
 UTILISATION = 0.4
@@ -97,9 +97,11 @@ def plan(recipe: Recipe, out: Path) -> Plan:
     """Work out what a run of a recipe takes; `out` is the atlas's folder."""
     real, work = count_images(recipe, REAL), out.with_name(out.name + ".work")
     models = tuple(
-        _model_plan(name, block, real, work) for name, block in recipe.models.items() if isinstance(block, Pipeline)
+        _model_plan(name, block, real, work)
+        for name, block in ((REAL, recipe.real), *recipe.models.items())
+        if isinstance(block, Pipeline)
     )
-    counts = [real, *(one.images for one in models)]
+    counts = [real, *(one.images for one in models if one.model != REAL)]
     counts += [count_images(recipe, name) for name, block in recipe.models.items() if not isinstance(block, Pipeline)]
     images = None if None in counts else sum(count for count in counts if count is not None)
     encoder = stored_weights(recipe.encoder.id, recipe.encoder.revision)
@@ -152,6 +154,10 @@ def count_images(recipe: Recipe, source: str) -> int | None:
     most = recipe.limits.images
     if isinstance(block, World):
         found = block.count
+    elif isinstance(block, DrawnReference):
+        from precompute.stages.generate import listed_prompts
+
+        return len(listed_prompts(block.captions, recipe.limits))
     elif isinstance(block, Folder):
         if not block.folder.is_dir():
             return most

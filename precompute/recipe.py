@@ -30,10 +30,17 @@ from engine.vision.spec import EncoderConfig, JudgeSpec
 
 KeyPath = tuple[str, ...]
 """Keys from the recipe's top to a value; `*` stands for any key."""
-FOLDER_KEYS: tuple[KeyPath, ...] = (("real", "folder"), ("real", "urls"), ("models", "*", "folder"))
-"""Keys whose value is always a folder."""
+FOLDER_KEYS: tuple[KeyPath, ...] = (
+    *(("real", key) for key in ("folder", "urls", "captions")),
+    ("models", "*", "folder"),
+)
+"""Keys whose value is always a folder or file."""
 MODEL_KEYS: tuple[KeyPath, ...] = (
-    *(("models", "*", key) for key in ("pipeline", "config", "unet", "lora", "textual_inversion")),
+    *(
+        (*of, key)
+        for of in (("real",), ("models", "*"))
+        for key in ("pipeline", "config", "unet", "lora", "textual_inversion")
+    ),
     ("real", "dataset"),
     ("dictionary", "load"),
     ("encoder", "id"),
@@ -148,6 +155,13 @@ class Pipeline(ImageSource, PipelineSpec):
     """Images drawn by a diffusers text-to-image pipeline from the captions of the real images."""
 
 
+class DrawnReference(Pipeline):
+    """Images of one model in the place of the real ones, so that the others are compared with it."""
+
+    captions: Path
+    """A text file, UTF-8, with a caption in each line; all models draw them."""
+
+
 class LayoutConfig(RecipeBlock):
     """The concept map."""
 
@@ -194,7 +208,7 @@ class ThumbnailConfig(RecipeBlock):
 def _tag(value: Any) -> str | None:
     """Which kind of source a block describes, by the one key that only this kind has."""
     if isinstance(value, ImageSource):
-        return f"<{type(value).__name__}>"
+        return "<Pipeline>" if isinstance(value, Pipeline) else f"<{type(value).__name__}>"
     found = [tag for tag, kind in TAGS.items() if isinstance(value, Mapping) and kind.__name__.lower() in value]
     return found[0] if len(found) == 1 else None
 
@@ -205,7 +219,8 @@ Real = Annotated[
     Annotated[Folder, Tag("<Folder>")]
     | Annotated[World, Tag("<World>")]
     | Annotated[Dataset, Tag("<Dataset>")]
-    | Annotated[Urls, Tag("<Urls>")],
+    | Annotated[Urls, Tag("<Urls>")]
+    | Annotated[DrawnReference, Tag("<Pipeline>")],
     Discriminator(_tag),
 ]
 Model = Annotated[Annotated[Folder, Tag("<Folder>")] | Annotated[Pipeline, Tag("<Pipeline>")], Discriminator(_tag)]
@@ -218,7 +233,7 @@ class Recipe(RecipeBlock):
     description: str = ""
     real: Real
     """The real images: `{folder: DIR}`, `{dataset: DIR, FILES OR HUB ID}`, `{urls: TABLE}` or `{world: tabletop, count:
-    N, seed: S}`; a plain string is a folder."""
+    N, seed: S}`; a plain string is a folder. Or the reference is a model: `{pipeline: ID, captions: FILE}`."""
     models: dict[str, Model]
     """The generated ones: `NAME: {folder: DIR}` or `NAME: {pipeline: ID}`; a plain string is a folder."""
     encoder: EncoderConfig
@@ -283,18 +298,22 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def _with_presets(raw: dict[str, Any]) -> dict[str, Any]:
-    """`raw` with a preset's keys under those of each model that names one, and without models that are null."""
-    if not isinstance(raw.get("models"), Mapping):
-        return raw
-    models = {key: one for key, one in raw["models"].items() if one is not None}
-    named = {key: one["preset"] for key, one in models.items() if isinstance(one, Mapping) and "preset" in one}
-    known = presets() if named else {}
-    for key, name in named.items():
-        if name not in known:
-            hint, allowed = _hint(str(name), list(known)), ", ".join(known)
-            raise BlindspotError(f"'models.{key}.preset' cannot be {name!r}{hint}; allowed: {allowed}.")
-        models[key] = known[name] | {field: value for field, value in models[key].items() if field != "preset"}
-    return raw | {"models": models}
+    """`raw` with a preset's keys under those of each source that names one, and without models that are null."""
+    if isinstance(raw.get("models"), Mapping):
+        models = {key: one for key, one in raw["models"].items() if one is not None}
+        raw = raw | {"models": {key: _with_preset(f"models.{key}", one) for key, one in models.items()}}
+    return raw | {"real": _with_preset("real", raw["real"])} if "real" in raw else raw
+
+
+def _with_preset(where: str, block: Any) -> Any:
+    """A source's block with the keys of the preset that it names, under its own."""
+    if not isinstance(block, Mapping) or "preset" not in block:
+        return block
+    name, known = block["preset"], presets()
+    if name not in known:
+        hint, allowed = _hint(str(name), list(known)), ", ".join(known)
+        raise BlindspotError(f"'{where}.preset' cannot be {name!r}{hint}; allowed: {allowed}.")
+    return known[name] | {field: value for field, value in block.items() if field != "preset"}
 
 
 def _expect_plain(value: Any, where: str) -> None:
@@ -442,11 +461,13 @@ def first_problem(error: ValidationError) -> str:
             remedy["models"] = "; say where the generated images are, for example --set models.NAME=FOLDER"
             return f"the key '{where}' is missing{remedy.get(where, '')}."
         case "union_tag_not_found":
-            kinds = "folder or world, dataset or urls" if where == "real" else "folder or pipeline"
+            kinds = "folder or world, dataset, urls or pipeline" if where == "real" else "folder or pipeline"
             has = ", ".join(map(str, given)) if isinstance(given, Mapping) and given else "nothing"
             return f"'{where}' needs exactly one of the keys {kinds}, and has {has}."
         case "union_tag_invalid":
-            kinds = "a folder or a world, or a dataset or urls" if where == "real" else "a folder or a pipeline"
+            kinds = (
+                "a folder or a world, or a dataset, urls or a pipeline" if where == "real" else "a folder or a pipeline"
+            )
             return f"'{where}' must be {kinds}."
         case "literal_error":
             allowed = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")

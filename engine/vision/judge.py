@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from engine.errors import BlindspotError
 from engine.hub import find_model, loading_options
 from engine.vision.preprocess import prepare
 from engine.vision.pretrained import image_settings
 from engine.vision.spec import EncoderSpec, JudgeSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DEFAULT_SIZE = 224
 """Side in pixels of what a judge sees whose settings do not say."""
@@ -130,6 +132,8 @@ def _thresholds(config: Any, labels: tuple[str, ...]) -> np.ndarray:
 
 def _load_classifier(spec: JudgeSpec) -> PreTrainedModel:
     """The weights and config; of a hub id, what an earlier download left on this machine is tried first."""
+    from transformers import AutoModelForImageClassification  # takes seconds to load
+
     found = find_model(spec.id, f"There is no judge folder {spec.id}; check the path.")
     options: dict[str, Any] = {"revision": spec.revision or "main", **loading_options(found, spec.revision)}
     for local in (True, False):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from engine.atlas.schema import REAL
@@ -22,7 +23,7 @@ from engine.pipelines.drawing import NOT_FINITE, BatchDrawer, Prompt, count_trun
 from engine.pipelines.loading import check_pipeline, condition_of, load_pipeline
 from engine.pipelines.spec import PipelineSpec
 from precompute.engines import Engine, LocalEngine
-from precompute.recipe import Pipeline
+from precompute.recipe import DrawnReference, Limits, Pipeline
 from precompute.runner import Context, Progress, Stage, model_input
 from precompute.stages.corpus import (
     ImageRecord,
@@ -39,13 +40,21 @@ TRIALS = 3
 
 
 class GenerateStage(Stage):
-    """`generate/M`: one image per caption of the real images, or per real image if the pipeline reads no captions."""
+    """`generate/M`: one image per caption of the real images, or per real image if the pipeline reads no captions.
+
+    `generate/real`: one image per line of a file of captions, where a model is the reference of the others.
+    """
 
     def __init__(self, context: Context, model: str) -> None:
         source = context.source(model)
         assert isinstance(source, Pipeline)
-        params, reads = drawing_inputs(f"models.{model}", source)
-        super().__init__(context, f"generate/{model}", params, (f"corpus/{REAL}",), reads)
+        params, reads = drawing_inputs(f"models.{model}" if model != REAL else REAL, source)
+        after = () if model == REAL else (context.images_stage(REAL),)
+        if isinstance(source, DrawnReference):
+            limits = context.recipe.limits
+            params |= {"limits": {"images": limits.images, "seed": limits.seed if limits.images else None}}
+            reads += (source.captions,)
+        super().__init__(context, f"generate/{model}", params, after, reads)
         self.model, self.pipeline = model, source
 
     def preflight(self) -> None:
@@ -65,6 +74,8 @@ class GenerateStage(Stage):
         return summary | {"prompted": bool(condition_of(self.pipeline))}
 
     def _prompts(self) -> list[Prompt]:
+        if isinstance(self.pipeline, DrawnReference):
+            return listed_prompts(self.pipeline.captions, self.context.recipe.limits)
         real = images_of(self.context, REAL)
         if condition_of(self.pipeline):
             return prompts_of(real, self.model)
@@ -99,6 +110,27 @@ def _until_empty(reasons: Iterator[str]) -> Iterator[str]:
         yield reason
         if not reason:
             return
+
+
+def listed_prompts(path: Path, limits: Limits) -> list[Prompt]:
+    """The captions in a text file, one in each line; a random sample of them, in their order, if there are too many.
+
+    Raises
+    ------
+    BlindspotError
+        If there is no such file, or no caption in it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BlindspotError(f"The captions {path} cannot be read: {error}; give a text file in UTF-8.") from None
+    captions = [line.strip() for line in lines if line.strip()]
+    if not captions:
+        raise BlindspotError(f"The captions {path} are empty: write one caption in each line.")
+    numbers = range(len(captions))
+    if limits.images is not None and limits.images < len(captions):
+        numbers = sorted(np.random.default_rng(limits.seed).choice(len(captions), limits.images, replace=False))
+    return [Prompt(position, captions[number]) for position, number in enumerate(numbers)]
 
 
 def prompts_of(real: Sequence[ImageRecord], name: str) -> list[Prompt]:

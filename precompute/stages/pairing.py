@@ -38,7 +38,7 @@ class PairingStage(Stage):
     def __init__(self, context: Context, model: str) -> None:
         source = context.source(model)
         self.model, self.how = model, source.pairing if isinstance(source, Folder) else "generated"
-        after = (f"corpus/{REAL}", context.images_stage(model))
+        after = (context.images_stage(REAL), context.images_stage(model))
         super().__init__(context, f"pairing/{model}", {"how": self.how}, after)
 
     def run(self, folder: Path, progress: Progress) -> dict[str, Any]:

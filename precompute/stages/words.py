@@ -75,7 +75,7 @@ class WordsStage(Stage):
 
     def __init__(self, context: Context) -> None:
         params = fingerprint_fields(context.recipe.words)
-        super().__init__(context, "words", params, (f"energies/{REAL}", f"corpus/{REAL}"))
+        super().__init__(context, "words", params, (f"energies/{REAL}", context.images_stage(REAL)))
 
     def run(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write `words.json`."""

@@ -18,6 +18,7 @@ from engine.dictionary.base import Dictionary
 from engine.dictionary.topk import TopK
 from engine.dictionary.transcoder import Transcoder
 from precompute.cli import app
+from precompute.plan import count_images
 from precompute.recipe import load_recipe
 from tests.precompute.materials import save_images
 
@@ -126,3 +127,30 @@ def test_a_transcoder_on_a_block_of_dinov3_convnext(inputs: Path) -> None:
     assert encoder["hook"] == "model.stages.2.layers.20" and encoder["prefix_tokens"] == 0
     assert atlas.models == ["mine"] and atlas.heatmap(0, 0).shape == (16, 16)
     assert np.isfinite(atlas.delta("mine")["delta"]).all()
+
+
+def test_a_checkpoint_is_compared_with_the_one_it_was_tuned_from(
+    inputs: Path, generator_folder: Callable[[str], Path], run_command: Callable
+) -> None:
+    """No real image: the reference is the first checkpoint's drawing of each line of a text file."""
+    (inputs / "captions.txt").write_text("".join(f"a thing number {number}\n\n" for number in range(9)))
+    TopK(16, 12, 3).save_pretrained(inputs / "tuned-dictionary")
+    settings = {
+        "real.captions": inputs / "captions.txt", "real.pipeline": generator_folder("sd-1-5"),
+        "models.tuned.pipeline": generator_folder("sd-1-5"), "models.tuned.unet": generator_folder("dpo"),
+        "encoder.id": inputs / "dino", "dictionary.load": inputs / "tuned-dictionary", "limits.images": 6,
+        "layout.clusters": 2,
+    }  # fmt: skip
+    for source in ("real", "models.tuned"):
+        settings |= {f"{source}.{key}": value for key, value in
+                     {"steps": 1, "height": 32, "width": 32, "batch": 4, "dtype": "float32"}.items()}  # fmt: skip
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    recipe, out = RECIPES / "compare-checkpoints.yaml", inputs / "compared"
+    assert count_images(load_recipe(recipe, words[1::2]), "real") == 6
+    code, _, err = run_command("run", recipe, *words, "--out", out, "--json")
+    assert code == 0, err
+    images = Atlas.open(out).images
+    captions = [images[images["source"] == name]["caption"].tolist() for name in ("real", "tuned")]
+    assert captions[0] == captions[1] and len(set(captions[0])) == 6 and (images["pair"] >= 0).all()
+    code, _, err = run_command("run", recipe, "--out", out)
+    assert code == 1 and "'real.captions' is missing" in err
