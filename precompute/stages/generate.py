@@ -127,7 +127,7 @@ def listed_prompts(path: Path, limits: Limits) -> list[Prompt]:
     captions = [line.strip() for line in lines if line.strip()]
     if not captions:
         raise BlindspotError(f"The captions {path} are empty: write one caption in each line.")
-    numbers = range(len(captions))
+    numbers = [*range(len(captions))]
     if limits.images is not None and limits.images < len(captions):
         numbers = sorted(np.random.default_rng(limits.seed).choice(len(captions), limits.images, replace=False))
     return [Prompt(position, captions[number]) for position, number in enumerate(numbers)]

@@ -108,7 +108,7 @@ def test_an_unknown_key_is_named_with_what_was_meant(recipe: Path):
         ("dictionary.concepts=2", "greater than or equal to 4"),
         ("models.sd={steps: 3}", "'models.sd' needs exactly one of the keys folder or pipeline, and has steps"),
         ("models.sd={world: tabletop}", "'models.sd' must be a folder or a pipeline"),
-        ("real={pipeline: x}", "'real' must be a folder or a world"),
+        ("real={pipeline: x}", "the key 'real.captions' is missing"),
         ("models={}", "'models' needs at least one model"),
         ("models={real: x}", "not the name 'real'"),
         ("encoder.store=bfloat16", "'encoder.store' must be float16 or float32"),
