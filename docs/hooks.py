@@ -16,7 +16,7 @@ PICTURES = {
 }
 GUIDE = [
     {"Home": "index.md"},
-    {"Your own images": ["own-images.md", "generators.md"]},
+    {"Your own images": ["own-images.md", "generators.md", "growing.md"]},
     {"What the numbers mean": "numbers.md"},
     {"Labels and readers": "readers.md"},
     {"What was measured": ["demo.md", "dictionaries.md", "sampling.md"]},
