@@ -18,7 +18,7 @@ import typer
 from engine.errors import BlindspotError
 from engine.files import DATA
 from precompute.benchmark import CONTEXT, benchmark
-from precompute.console import AsJson, VariadicCommand, print_json
+from precompute.console import ATLASES, AsJson, VariadicCommand, print_json
 from precompute.doctor import doctor, dry_run
 from precompute.drawing import gallery, sample
 from precompute.import_commands import convert_adm, import_dictionary, import_saediff
@@ -34,7 +34,6 @@ from precompute.stress import stress
 from precompute.studies.commands import study
 
 DEMO_RECIPE = DATA / "recipes" / "demo.yaml"
-ATLASES = Path("atlases")
 PAPER_TARGETS = [5.0, 6.0, 7.0]
 """Mean scores in EnergyDPS (arXiv:2605.17504), Table 2."""
 STOPPED, TERMINATED = 130, 143

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,8 @@ from engine.files import plain
 if TYPE_CHECKING:
     from precompute.runner import Build
 
+ATLASES = Path("atlases")
+"""Where atlases go unless a command is told otherwise."""
 SHOWN = 3
 """Unread captions of a source that the summary names."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]

@@ -14,7 +14,7 @@ import typer
 
 from engine.errors import BlindspotError
 from engine.files import DATA
-from precompute.console import AsJson, print_json
+from precompute.console import ATLASES, AsJson, print_json
 
 if TYPE_CHECKING:
     from precompute.plan import ModelPlan, Plan
@@ -161,7 +161,7 @@ def _look_at(path: Path, settings: list[str]) -> dict[str, Any]:
         if not raw.get("models") and not any(key.startswith("models") for key in given):
             named.append("models.mine=generated")
         recipe = load_recipe(path, [*settings, *named])
-        made = plan(recipe, Path("atlases") / recipe.name)
+        made = plan(recipe, ATLASES / recipe.name)
         missing = lacks(recipe, made)
     except BlindspotError as error:
         return {"ready": False, "lacks": [str(error)], "fetch": 0, "disk": None, "hours": None}

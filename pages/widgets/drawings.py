@@ -13,6 +13,7 @@ from engine.atlas.schema import priors_of
 from engine.errors import BlindspotError
 from engine.jobs import Job, JobQueue
 from engine.reports.samplers import METHODS
+from engine.reports.selection import ordered
 from engine.samplers.generation import GenerationRequest
 from engine.samplers.links import request_of, settings_text
 from engine.samplers.recognition import concept_label, recognition_sentence, verdicts
@@ -32,6 +33,8 @@ from pages.widgets.session import MOST_BESIDE, View
 
 EARLIER = 12
 """Finished drawings that are listed."""
+MOST_STORED = 48
+"""Concepts of which one image from the atlas is shown."""
 
 
 class Column(NamedTuple):
@@ -203,22 +206,21 @@ def show_gallery(rows: pd.DataFrame) -> None:
     )  # fmt: skip
 
 
-def show_stored(view: session.View) -> None:
-    """One image of each concept that was drawn into the atlas, those that differ most first; each leads to its form."""
-    atlas = session.atlas()
-    drawn = atlas.gallery()
-    if drawn.empty:
-        return
-    table, rows = session.table(view), []
-    for concept, images in drawn.groupby("concept"):
+def show_stored(view: View) -> None:
+    """One image of each selected concept that was drawn into the atlas, in the selection's order."""
+    atlas, table, rows = session.atlas(), session.table(view), []
+    drawn = dict(list(atlas.gallery().groupby("concept")))
+    chosen = [concept for concept in map(int, ordered(atlas, view)) if concept in drawn]
+    for concept in chosen[:MOST_STORED]:
+        images = drawn[concept]
         best, seen = images["reference_score"].iloc[0], images["recognised"].dropna()
         said = f"{images['score'].mean() / best:.2f} × real" if best > 0 else ""
         judged = f"recognised {int(seen.sum())} of {len(seen)}" if len(seen) else ""
         source = html.data_uri(atlas.gallery_bytes(concept, images["rank"].iloc[0]), "webp")
         row = table.loc[concept]
         rows.append((concept, row["label"], row["delta"], source, ", ".join(filter(None, [said, judged]))))
-    rows.sort(key=lambda row: -abs(row[2] - 0.5))
-    html.show("generate.stored", key="stored", rows=rows)
+    if rows:
+        html.show("generate.stored", key="stored", rows=rows, total=len(chosen))
 
 
 def command(parameters: Mapping[str, Any]) -> str:

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from engine.errors import BlindspotError
-from precompute.console import AsJson, print_json
+from precompute.console import ATLASES, AsJson, print_json
 
-ATLASES = Path("atlases")
 WHERE = "hf://OWNER/NAME of a Hugging Face data set, https://..., s3://... and what else fsspec knows, or a folder."
 
 

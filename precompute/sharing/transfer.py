@@ -8,13 +8,13 @@ the atlas appears under its name only when all of it is there and `verify` finds
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,14 @@ def publish(atlas: Path, where: str) -> list[PublishedFile]:
     with tempfile.TemporaryDirectory() as temporary:
         paths: dict[str, Path] = {}
         files = []
-        for name in sorted(opened.info.files):
-            folder = name if name.endswith("/") else ""
-            path = _packed(atlas / folder, Path(temporary, f"{len(paths)}.zip")) if folder else atlas / name
-            stored = f"{name[:-1]}.zip" if folder else name
-            paths[stored] = path
-            files.append(PublishedFile(stored, path.stat().st_size, file_hash(path), folder))
+        for name, entry in sorted(opened.info.files.items()):
+            if not name.endswith("/"):
+                paths[name] = atlas / name
+                files.append(PublishedFile(name, entry.bytes, entry.sha256))  # which `verify` has just found right
+                continue
+            packed = _packed(atlas / name, Path(temporary, f"{len(paths)}.zip"))
+            paths[f"{name[:-1]}.zip"] = packed
+            files.append(PublishedFile(f"{name[:-1]}.zip", packed.stat().st_size, file_hash(packed), name))
         header = atlas / HEADER
         files.append(PublishedFile(HEADER, header.stat().st_size, file_hash(header)))
         paths[HEADER] = header
@@ -117,7 +119,7 @@ def fetch(where: str, out: Path, on_bytes: OnBytes = lambda done, total: None) -
             raise BlindspotError(f"{where} takes {needed >> 20:,} MiB, and {free >> 20:,} MiB are free at {out}.")
         on_bytes(done, total)
         for one in missing:
-            _bring(source, where, one, part / one.name, lambda more, before=done: on_bytes(before + more, total))  # type: ignore[misc]
+            _bring(source, where, one, part / one.name, partial(_report, on_bytes, done, total))
             done += one.bytes
         for one in listed:
             if one.folder:
@@ -129,6 +131,10 @@ def fetch(where: str, out: Path, on_bytes: OnBytes = lambda done, total: None) -
             raise BlindspotError(f"The atlas at {where} is not whole: {problems[0]}; what came is at {part}.")
         part.rename(out)
     return out
+
+
+def _report(on_bytes: OnBytes, before: int, total: int, more: int) -> None:
+    on_bytes(before + more, total)
 
 
 def _read_list(source: Place, where: str) -> list[PublishedFile]:
@@ -173,9 +179,9 @@ def _clear(part: Path, listed: list[PublishedFile]) -> None:
 def _bring(source: Place, where: str, one: PublishedFile, path: Path, on_more: Callable[[int], None]) -> None:
     """Copy one file, whole or not at all."""
 
-    def write(partial: Path) -> None:
+    def write(unfinished: Path) -> None:
         digest, done = hashlib.sha256(), 0
-        with source.open(one.name) as read, partial.open("wb") as written:
+        with source.open(one.name) as read, unfinished.open("wb") as written:
             while piece := read.read(min(CHUNK, one.bytes - done + 1)):
                 done += len(piece)
                 if done > one.bytes:
@@ -223,7 +229,7 @@ def _unpack(path: Path, folder: Path, where: str) -> None:
                 if entry.compress_type != zipfile.ZIP_STORED or "/" in entry.filename or not contained(entry.filename):
                     raise zipfile.BadZipFile
                 (folder / entry.filename).write_bytes(archive.read(entry))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, io.UnsupportedOperation) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise BlindspotError(f"{path.name} at {where} is no archive of pictures: publish the atlas again.") from error
 
 
