@@ -77,6 +77,8 @@ class WebPlace:
             if error.code in (404, 410):
                 raise FileNotFoundError(name) from error
             raise OSError(f"HTTP {error.code}") from error
+        except urllib.error.URLError as error:
+            raise OSError(str(error.reason)) from error
 
     def put(self, files: Mapping[str, Path]) -> None:
         """Refused."""

@@ -58,9 +58,9 @@ def publish(atlas: Path, where: str) -> list[PublishedFile]:
     BlindspotError
         If the atlas is not whole, or nothing can be written there.
     """
-    if problems := verify(atlas):
-        raise BlindspotError(f"{atlas} is not whole, so it is not published: {problems[0]}; see `verify`.")
     opened, target = Atlas.open(atlas), place(where)
+    if problems := verify(atlas):
+        raise BlindspotError(f"{atlas} is not whole, so it is not published ({problems[0]}): see `verify`.")
     with tempfile.TemporaryDirectory() as temporary:
         paths: dict[str, Path] = {}
         files = []
