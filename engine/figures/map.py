@@ -196,6 +196,7 @@ def model_maps(tables: dict[str, pd.DataFrame], *, basis: Basis, columns: int | 
     """
     if not 1 <= len(tables) <= MOST_MAPS:
         raise ValueError(f"model_maps draws one to four models, not {len(tables)}.")
+    height = maps_height(len(tables), columns)  # of a single map, too, unless it is for a narrow screen
     columns = columns or default_columns(len(tables))
     rows = -(-len(tables) // columns)
     figure = make_subplots(
@@ -208,7 +209,7 @@ def model_maps(tables: dict[str, pd.DataFrame], *, basis: Basis, columns: int | 
         figure.add_trace(_points(table[live], marker), i // columns + 1, i % columns + 1)
     apply_layout(
         figure, title=" · ".join(tables), subtitle=f"delta by {basis.sentence()}; {int(live.sum()):,} concepts",
-        how=MAPS_HOW, height=maps_height(len(tables), columns), **CLICKABLE, hoverdistance=12,
+        how=MAPS_HOW, height=height, **CLICKABLE, hoverdistance=12,
     )  # fmt: skip
     for i in range(len(tables)):
         x, y = (figure.layout[f"{name}axis{i + 1 if i else ''}"] for name in "xy")

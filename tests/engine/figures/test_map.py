@@ -87,6 +87,9 @@ def test_compared_maps_share_their_axes():
     assert figure.layout.xaxis.matches is None
     stacked = model_maps({name: concepts(9) for name in "abcd"}, basis=BASIS, columns=1)
     assert stacked.layout.height == maps_height(4, 1) > maps_height(4)
+    single = {"a": concepts(9)}
+    heights = [model_maps(single, basis=BASIS, columns=columns).layout.height for columns in (None, 1)]
+    assert heights == [maps_height(1), maps_height(1, 1)] and heights[0] > heights[1]  # as the page keeps free for it
     assert len({stacked.layout[f"xaxis{i}"].domain for i in (2, 3, 4)} | {stacked.layout.xaxis.domain}) == 1
     with pytest.raises(ValueError, match="one to four"):
         model_maps({name: concepts(9) for name in "abcde"}, basis=BASIS)
